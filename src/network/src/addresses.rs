@@ -1,0 +1,1 @@
+//! Which sandbox has which address.

@@ -1,0 +1,24 @@
+//! The node's part of the pod network: links and addresses of pods, and one nf_tables table for Services.
+//!
+//! Knows addresses, ports and network namespaces, and nothing of Kubernetes' objects. Everything is done by netlink; no
+//! program is ever started. Enter by [`Network::setup`], which adopts what an earlier run left behind; pods come and go by
+//! [`Network::attach`] and [`Network::detach`]; Services and host ports are written through [`ServiceWriter`].
+//!
+//! Invariants: an address is on disk before anyone uses it; no link but the bridge and its ports, and no table but
+//! `rk-proxy`, is ever changed; `route_localnet` is never set (CVE-2020-8558).
+mod error;
+mod types;
+
+mod addresses;
+mod node;
+
+mod services;
+pub use error::{
+    AttachError, CommitError, DetachError, InvalidIfName, SetupError, StepError, TeardownError,
+};
+pub use node::{Network, teardown};
+pub use services::{Change, ServiceWriter};
+pub use types::{
+    Attachment, HostPort, IfName, NodeConfig, PortRule, Protocol, ServiceId, ServiceRule,
+    ServiceTable,
+};
