@@ -1,0 +1,163 @@
+//! Who asks and may they: the types that the request path speaks, and (in `auth/`) what implements them.
+use std::collections::BTreeMap;
+
+use futures::future::BoxFuture;
+
+use crate::status::Status;
+
+/// Who makes a request. Models k8s.io/apiserver/pkg/authentication/user DefaultInfo.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserInfo {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl UserInfo {
+    pub fn new(name: impl Into<String>, groups: &[&str]) -> Self {
+        Self { name: name.into(), groups: groups.iter().map(|g| (*g).to_owned()).collect(), ..Self::default() }
+    }
+
+    /// `system:anonymous` in `system:unauthenticated`.
+    pub fn anonymous() -> Self {
+        Self::new("system:anonymous", &["system:unauthenticated"])
+    }
+
+    pub fn in_group(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+}
+
+/// What a request shows to prove who sends it.
+#[derive(Clone, Copy, Debug)]
+pub enum Credential<'a> {
+    /// The client certificate's chain, leaf first, already verified against the client CA by the TLS handshake.
+    Certificates(&'a [rustls_pki_types::CertificateDer<'static>]),
+    /// A bearer token; `audiences` empty means the API server's own.
+    Token { token: &'a str, audiences: &'a [String] },
+}
+
+/// A proven identity.
+#[derive(Clone, Debug, Default)]
+pub struct Authenticated {
+    pub user: UserInfo,
+    /// The audiences of the token that were asked for (TokenReview answers them).
+    pub audiences: Vec<String>,
+}
+
+/// Turns credentials into users. `Ok(None)`: not mine; `Err`: refused (401, the text goes to TokenReview's status.error).
+pub trait Authenticator: Send + Sync + 'static {
+    fn authenticate<'a>(&'a self, credential: Credential<'a>) -> BoxFuture<'a, Result<Option<Authenticated>, String>>;
+}
+
+/// What is to be done by whom. Models k8s.io/apiserver/pkg/authorization/authorizer AttributesRecord.
+#[derive(Clone, Debug)]
+pub struct Attributes<'a> {
+    pub user: &'a UserInfo,
+    /// `get`, `list`, `watch`, `create`, ... for resources; the lower-case HTTP method for other paths.
+    pub verb: &'a str,
+    pub api_group: &'a str,
+    pub api_version: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    /// False for paths like `/version`; then only `verb` and `path` matter.
+    pub resource_request: bool,
+    pub path: &'a str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Allow,
+    Deny,
+    NoOpinion,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub verdict: Verdict,
+    pub reason: String,
+    /// Set when rules could not be evaluated (a missing role); goes to `status.evaluationError` of access reviews.
+    pub evaluation_error: String,
+}
+
+impl Decision {
+    pub fn allow(reason: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Allow, reason: reason.into(), evaluation_error: String::new() }
+    }
+    pub fn deny(reason: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Deny, reason: reason.into(), evaluation_error: String::new() }
+    }
+    pub fn no_opinion(reason: impl Into<String>) -> Self {
+        Self { verdict: Verdict::NoOpinion, reason: reason.into(), evaluation_error: String::new() }
+    }
+    pub fn allowed(&self) -> bool {
+        self.verdict == Verdict::Allow
+    }
+}
+
+/// One rule that applies to a user (SelfSubjectRulesReview).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyRule {
+    pub verbs: Vec<String>,
+    pub api_groups: Vec<String>,
+    pub resources: Vec<String>,
+    pub resource_names: Vec<String>,
+    pub non_resource_urls: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct UserRules {
+    pub rules: Vec<PolicyRule>,
+    pub incomplete: bool,
+    pub evaluation_error: String,
+}
+
+pub trait Authorizer: Send + Sync + 'static {
+    /// Cheap and synchronous: reads the watch cache only.
+    fn authorize(&self, attributes: &Attributes) -> Decision;
+    /// Every rule that applies to `user` in `namespace`.
+    fn rules_for(&self, user: &UserInfo, namespace: &str) -> UserRules;
+}
+
+/// What a ServiceAccount token is to say (TokenRequest, already defaulted and validated).
+#[derive(Clone, Debug)]
+pub struct TokenSpec {
+    pub namespace: String,
+    pub service_account: String,
+    pub service_account_uid: String,
+    /// Empty: the API server's own audience.
+    pub audiences: Vec<String>,
+    pub expiration_seconds: i64,
+    pub bound: Option<BoundObject>,
+}
+
+/// The object a token lives and dies with.
+#[derive(Clone, Debug)]
+pub struct BoundObject {
+    pub kind: String,
+    pub api_version: String,
+    pub name: String,
+    pub uid: String,
+    /// Of a bound pod: where it runs.
+    pub node: Option<(String, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct IssuedToken {
+    pub token: String,
+    pub audiences: Vec<String>,
+    /// RFC 3339, whole seconds.
+    pub expiration: String,
+}
+
+/// Signs ServiceAccount tokens and publishes what others need to verify them.
+pub trait TokenIssuer: Send + Sync + 'static {
+    fn issue<'a>(&'a self, spec: TokenSpec) -> BoxFuture<'a, Result<IssuedToken, Status>>;
+    /// `/.well-known/openid-configuration`
+    fn openid_configuration(&self) -> Vec<u8>;
+    /// `/openid/v1/jwks`
+    fn jwks(&self) -> Vec<u8>;
+}

@@ -1,0 +1,501 @@
+//! Every stored object, once, as the bytes that clients read.
+//!
+//! Models k8s.io/apiserver/pkg/storage/cacher. Fed by the store's synchronous hook before a write is acknowledged, so a read after a write
+//! sees it. For each kind: a persistent ordered map (a snapshot is a clone of its root) and a ring of recent changes. A watcher is only a
+//! cursor into the ring: events are held once for all watchers, and one that is too slow falls off the end (410) instead of being waited for.
+//! A list at an earlier revision undoes the ring's changes on a clone of the map, so paging holds no memory.
+mod splice;
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use api::registry::{Registry, Resource};
+use api::tree::Tree;
+use bytes::Bytes;
+use imbl::OrdMap;
+use store::{Event, EventKind, KeyValue, Store};
+use tokio::sync::watch;
+
+/// Changes of one kind kept for watches and paged lists: at most so many, so large, so old.
+const RING_CHANGES_MAX: usize = 8192;
+const RING_BYTES_MAX: usize = 32 << 20;
+const RING_AGE_MAX: Duration = Duration::from_secs(300);
+const LOAD_PAGE: usize = 1000;
+pub const PREFIX: &str = "/registry/";
+
+/// One object as stored, with its resourceVersion spliced in.
+#[derive(Debug)]
+pub struct Cached {
+    /// The storage key.
+    pub key: Arc<str>,
+    /// JSON in the storage version.
+    pub bytes: Bytes,
+    pub revision: u64,
+    labels: Box<[(Box<str>, Box<str>)]>,
+    fields: Box<[(&'static str, Box<str>)]>,
+    version_at: usize,
+}
+
+impl Cached {
+    fn new(resource: &'static Resource, key: Arc<str>, value: &[u8], revision: u64) -> Option<Self> {
+        let (bytes, version_at) = splice::resource_version(value, revision)?;
+        let tree = Tree::from_json(value).ok()?;
+        let labels = tree.at(&["metadata", "labels"]).and_then(Tree::as_object).map_or_else(Box::default, |labels| {
+            labels.iter().map(|(k, v)| (k.into(), v.as_str().unwrap_or("").into())).collect()
+        });
+        let fields = api::field_selector::fields(resource, &tree)
+            .into_iter()
+            .filter(|(name, value)| !value.is_empty() && !name.starts_with("metadata."))
+            .map(|(name, value)| (name, value.into_boxed_str()))
+            .collect();
+        Some(Self { key, bytes, revision, labels, fields, version_at })
+    }
+
+    pub fn name(&self) -> &str {
+        self.key.rsplit('/').next().unwrap_or("")
+    }
+
+    /// `""` for cluster-scoped kinds.
+    pub fn namespace(&self) -> &str {
+        let mut parts = self.key.rsplit('/');
+        let (_, namespace, _) = (parts.next(), parts.next(), parts.next());
+        // "/registry/<group>/<plural>/<name>" has no namespace: the part before the name is the plural.
+        if self.key.bytes().filter(|b| *b == b'/').count() < 5 { "" } else { namespace.unwrap_or("") }
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(k, _)| k.as_ref() == key).map(|(_, v)| v.as_ref())
+    }
+
+    /// The value that a field selector compares; `""` where the object has none.
+    pub fn field(&self, name: &str) -> &str {
+        match name {
+            "metadata.name" => self.name(),
+            "metadata.namespace" => self.namespace(),
+            _ => self.fields.iter().find(|(k, _)| *k == name).map_or("", |(_, v)| v.as_ref()),
+        }
+    }
+
+    pub fn tree(&self) -> Tree {
+        Tree::from_json(&self.bytes).expect("checked when it entered the cache")
+    }
+
+    /// The typed form; `Err` only where the stored object contradicts its schema.
+    pub fn typed<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.bytes)
+    }
+
+    /// The same object under a later version: what a DELETED event shows.
+    pub fn bytes_at(&self, revision: u64) -> Bytes {
+        if revision == self.revision {
+            return self.bytes.clone();
+        }
+        splice::replace(&self.bytes, self.version_at, revision)
+    }
+}
+
+/// One change of one object.
+#[derive(Debug)]
+pub struct Change {
+    pub revision: u64,
+    /// The object after the change; of a delete: as it was, under the version of the delete.
+    pub object: Arc<Cached>,
+    pub previous: Option<Arc<Cached>>,
+    pub deleted: bool,
+    at: Instant,
+}
+
+/// Why a version cannot be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionError {
+    /// Changes since then are no longer known; the oldest that can be served is `oldest`.
+    TooOld { oldest: u64 },
+    TooNew { current: u64 },
+}
+
+/// A consistent view of one kind.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub objects: OrdMap<Arc<str>, Arc<Cached>>,
+    pub revision: u64,
+}
+
+/// Names one stored kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KindId(usize);
+
+struct Kind {
+    resource: &'static Resource,
+    objects: OrdMap<Arc<str>, Arc<Cached>>,
+    ring: VecDeque<Arc<Change>>,
+    ring_bytes: usize,
+    /// Every change after this one is in the ring.
+    floor: u64,
+    changed: watch::Sender<u64>,
+}
+
+struct World {
+    revision: u64,
+    kinds: Vec<Kind>,
+    /// Events that arrived before the load was done.
+    early: Option<Vec<(Event, u64)>>,
+}
+
+struct Inner {
+    world: RwLock<World>,
+    ids: HashMap<Box<str>, KindId>,
+    /// Called after each change, on the writer's thread (allocators and the like).
+    listeners: Mutex<Vec<(KindId, Box<dyn Fn(&Change) + Send>)>>,
+}
+
+/// The watch cache; clones share it.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("load the watch cache from the store")]
+pub struct StartError(#[source] store::StoreError);
+
+/// The group under which a kind is stored: Events of both groups are the same objects.
+pub fn storage_group(group: &str, plural: &str) -> &'static str {
+    if plural == "events" && (group == "events.k8s.io" || group.is_empty()) {
+        return "";
+    }
+    Registry::get().groups().iter().map(|g| g.name).find(|g| *g == group).unwrap_or("")
+}
+
+fn group_segment(group: &str) -> &str {
+    if group.is_empty() { "core" } else { group }
+}
+
+/// `/registry/<group-or-core>/<plural>/`
+pub fn prefix(resource: &Resource) -> String {
+    format!("{PREFIX}{}/{}/", group_segment(storage_group(resource.group, resource.plural)), resource.plural)
+}
+
+/// The storage key of an object.
+pub fn key(resource: &Resource, namespace: &str, name: &str) -> Arc<str> {
+    let prefix = prefix(resource);
+    if resource.namespaced { format!("{prefix}{namespace}/{name}").into() } else { format!("{prefix}{name}").into() }
+}
+
+/// The resource in whose version `resource`'s objects are stored.
+pub fn stored_as(resource: &'static Resource) -> &'static Resource {
+    if resource.group == "events.k8s.io" && resource.plural == "events" {
+        return Registry::get().resource("", "v1", "events").unwrap_or(resource);
+    }
+    if resource.version == resource.storage_version {
+        return resource;
+    }
+    Registry::get().resource(resource.group, resource.storage_version, resource.plural).unwrap_or(resource)
+}
+
+impl Cache {
+    /// Subscribes to the store and loads what is in it. Call once for a store, before anything is written.
+    pub async fn start(store: &Arc<dyn Store>) -> Result<Self, StartError> {
+        let mut ids: HashMap<Box<str>, KindId> = HashMap::new();
+        let mut kinds = Vec::new();
+        for resource in Registry::get().served() {
+            let stored = stored_as(resource);
+            ids.entry(prefix(stored)[PREFIX.len()..].trim_end_matches('/').into()).or_insert_with(|| {
+                kinds.push(Kind {
+                    resource: stored,
+                    objects: OrdMap::new(),
+                    ring: VecDeque::new(),
+                    ring_bytes: 0,
+                    floor: 0,
+                    changed: watch::Sender::new(0),
+                });
+                KindId(kinds.len() - 1)
+            });
+        }
+        let world = RwLock::new(World { revision: 0, kinds, early: Some(Vec::new()) });
+        let cache = Self(Arc::new(Inner { world, ids, listeners: Mutex::default() }));
+        let hook = cache.clone();
+        store.subscribe(Box::new(move |events: &[Event]| hook.feed(events)));
+        cache.load(store).await.map_err(StartError)?;
+        Ok(cache)
+    }
+
+    async fn load(&self, store: &Arc<dyn Store>) -> Result<(), store::StoreError> {
+        let mut at = None;
+        let mut start_after: Option<Arc<str>> = None;
+        loop {
+            let range = store::Range { prefix: PREFIX.into(), start_after: start_after.as_deref().map(ToOwned::to_owned), limit: Some(LOAD_PAGE), at };
+            let page = store.range(range).await?;
+            at = Some(page.revision);
+            let mut world = self.0.world.write().expect("no panic under the lock");
+            for item in &page.items {
+                self.place(&mut world, item);
+            }
+            if !page.more {
+                self.finish_load(&mut world, page.revision.0);
+                return Ok(());
+            }
+            start_after = page.items.last().map(|item| item.key.clone());
+        }
+    }
+
+    fn place(&self, world: &mut World, item: &KeyValue) {
+        let Some(id) = self.kind_of_key(&item.key) else {
+            tracing::warn!(key = %item.key, "stored object of an unknown kind is left alone");
+            return;
+        };
+        let kind = &mut world.kinds[id.0];
+        match Cached::new(kind.resource, item.key.clone(), &item.value, item.mod_revision.0) {
+            Some(cached) => {
+                kind.objects.insert(item.key.clone(), Arc::new(cached));
+            }
+            None => tracing::error!(key = %item.key, "stored object is unreadable and is not served"),
+        }
+    }
+
+    fn finish_load(&self, world: &mut World, revision: u64) {
+        world.revision = revision;
+        for kind in &mut world.kinds {
+            kind.floor = revision;
+        }
+        let early = world.early.take().unwrap_or_default();
+        for (event, at) in early {
+            if at > revision {
+                self.apply(world, &event);
+            }
+        }
+    }
+
+    /// The store's hook.
+    fn feed(&self, events: &[Event]) {
+        let mut world = self.0.world.write().expect("no panic under the lock");
+        if let Some(early) = &mut world.early {
+            early.extend(events.iter().map(|e| (e.clone(), e.revision.0)));
+            return;
+        }
+        let mut touched: Vec<KindId> = Vec::new();
+        let mut changes = Vec::new();
+        for event in events {
+            if let Some((id, change)) = self.apply(&mut world, event) {
+                if !touched.contains(&id) {
+                    touched.push(id);
+                }
+                changes.push((id, change));
+            }
+        }
+        let revision = world.revision;
+        for id in touched {
+            world.kinds[id.0].changed.send_replace(revision);
+        }
+        drop(world);
+        for (id, change) in changes {
+            for (listens, listener) in self.0.listeners.lock().expect("no panic under the lock").iter() {
+                if *listens == id {
+                    listener(&change);
+                }
+            }
+        }
+    }
+
+    fn apply(&self, world: &mut World, event: &Event) -> Option<(KindId, Arc<Change>)> {
+        let revision = event.revision.0;
+        world.revision = world.revision.max(revision);
+        let id = self.kind_of_key(&event.key)?;
+        let kind = &mut world.kinds[id.0];
+        let previous = kind.objects.get(event.key.as_ref()).cloned();
+        let deleted = matches!(event.kind, EventKind::Delete);
+        let key = previous.as_ref().map_or_else(|| event.key.clone(), |p| p.key.clone());
+        let Some(object) = Cached::new(kind.resource, key.clone(), &event.value, revision) else {
+            tracing::error!(key = %event.key, "written object is unreadable and is not served");
+            return None;
+        };
+        let object = Arc::new(object);
+        if deleted {
+            kind.objects.remove(event.key.as_ref());
+        } else {
+            kind.objects.insert(key, object.clone());
+        }
+        let change = Arc::new(Change { revision, object, previous, deleted, at: Instant::now() });
+        kind.push(change.clone());
+        Some((id, change))
+    }
+
+    fn kind_of_key(&self, key: &str) -> Option<KindId> {
+        let rest = key.strip_prefix(PREFIX)?;
+        let first = rest.find('/')?;
+        let second = first + 1 + rest[first + 1..].find('/')?;
+        self.0.ids.get(&rest[..second]).copied()
+    }
+
+    /// `None` for kinds that are not stored (reviews).
+    pub fn kind(&self, resource: &Resource) -> Option<KindId> {
+        let name = prefix(resource);
+        self.0.ids.get(name[PREFIX.len()..].trim_end_matches('/')).copied()
+    }
+
+    fn kind_named(&self, group: &str, plural: &str) -> Option<KindId> {
+        self.0.ids.get(format!("{}/{plural}", group_segment(storage_group(group, plural))).as_str()).copied()
+    }
+
+    /// The latest revision seen.
+    pub fn revision(&self) -> u64 {
+        self.0.world.read().expect("no panic under the lock").revision
+    }
+
+    /// One object by group (`""` is core), plural, namespace (`""` for cluster-scoped kinds) and name.
+    pub fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Cached>> {
+        let id = self.kind_named(group, plural)?;
+        let group = group_segment(storage_group(group, plural));
+        let key = if namespace.is_empty() {
+            format!("{PREFIX}{group}/{plural}/{name}")
+        } else {
+            format!("{PREFIX}{group}/{plural}/{namespace}/{name}")
+        };
+        self.get_key(id, &key).0
+    }
+
+    /// One object by its key, and the revision at which that was the answer.
+    pub fn get_key(&self, id: KindId, key: &str) -> (Option<Arc<Cached>>, u64) {
+        let world = self.0.world.read().expect("no panic under the lock");
+        (world.kinds[id.0].objects.get(key).cloned(), world.revision)
+    }
+
+    /// All objects of a kind, of one namespace where given; ordered by key.
+    pub fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<Arc<Cached>> {
+        let Some(id) = self.kind_named(group, plural) else { return Vec::new() };
+        let group = group_segment(storage_group(group, plural));
+        let prefix = match namespace {
+            Some(namespace) if !namespace.is_empty() => format!("{PREFIX}{group}/{plural}/{namespace}/"),
+            _ => format!("{PREFIX}{group}/{plural}/"),
+        };
+        self.snapshot(id).under(&prefix, None).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Marked changed at every change of the kind (value: the revision). `None`: no such stored kind.
+    pub fn changes(&self, group: &str, plural: &str) -> Option<watch::Receiver<u64>> {
+        let id = self.kind_named(group, plural)?;
+        Some(self.0.world.read().expect("no panic under the lock").kinds[id.0].changed.subscribe())
+    }
+
+    /// Calls `listener` for every later change of the kind, in order, before the write is acknowledged. It must not block.
+    pub fn listen(&self, id: KindId, listener: Box<dyn Fn(&Change) + Send>) {
+        self.0.listeners.lock().expect("no panic under the lock").push((id, listener));
+    }
+
+    pub fn snapshot(&self, id: KindId) -> Snapshot {
+        let world = self.0.world.read().expect("no panic under the lock");
+        Snapshot { objects: world.kinds[id.0].objects.clone(), revision: world.revision }
+    }
+
+    /// The kind as it was at `revision`.
+    pub fn snapshot_at(&self, id: KindId, revision: u64) -> Result<Snapshot, VersionError> {
+        let (mut objects, undo) = {
+            let world = self.0.world.read().expect("no panic under the lock");
+            let kind = &world.kinds[id.0];
+            if revision > world.revision {
+                return Err(VersionError::TooNew { current: world.revision });
+            }
+            if revision < kind.floor {
+                return Err(VersionError::TooOld { oldest: kind.floor });
+            }
+            let undo: Vec<Arc<Change>> = kind.ring.iter().rev().take_while(|c| c.revision > revision).cloned().collect();
+            (kind.objects.clone(), undo)
+        };
+        for change in undo {
+            match &change.previous {
+                Some(previous) => objects.insert(previous.key.clone(), previous.clone()),
+                None => objects.remove(&change.object.key),
+            };
+        }
+        Ok(Snapshot { objects, revision })
+    }
+
+    /// A cursor that sees every change of the kind after `after`.
+    pub fn watch(&self, id: KindId, after: u64) -> Result<Cursor, VersionError> {
+        let world = self.0.world.read().expect("no panic under the lock");
+        let kind = &world.kinds[id.0];
+        if after > world.revision {
+            return Err(VersionError::TooNew { current: world.revision });
+        }
+        if after < kind.floor {
+            return Err(VersionError::TooOld { oldest: kind.floor });
+        }
+        Ok(Cursor { cache: self.clone(), id, after, changed: kind.changed.subscribe() })
+    }
+
+    /// A snapshot and the cursor that goes on from it.
+    pub fn snapshot_and_watch(&self, id: KindId) -> (Snapshot, Cursor) {
+        let world = self.0.world.read().expect("no panic under the lock");
+        let kind = &world.kinds[id.0];
+        let snapshot = Snapshot { objects: kind.objects.clone(), revision: world.revision };
+        let cursor = Cursor { cache: self.clone(), id, after: world.revision, changed: kind.changed.subscribe() };
+        (snapshot, cursor)
+    }
+
+    /// How many objects each kind holds (metrics).
+    pub fn counts(&self) -> Vec<(&'static Resource, usize)> {
+        let world = self.0.world.read().expect("no panic under the lock");
+        world.kinds.iter().map(|kind| (kind.resource, kind.objects.len())).collect()
+    }
+}
+
+impl Kind {
+    fn push(&mut self, change: Arc<Change>) {
+        self.ring_bytes += change.object.bytes.len();
+        let now = change.at;
+        self.ring.push_back(change);
+        while let Some(front) = self.ring.front() {
+            let old = now.duration_since(front.at) > RING_AGE_MAX;
+            if self.ring.len() <= RING_CHANGES_MAX && self.ring_bytes <= RING_BYTES_MAX && !old {
+                break;
+            }
+            self.ring_bytes -= front.object.bytes.len();
+            self.floor = front.revision;
+            self.ring.pop_front();
+        }
+    }
+}
+
+impl Snapshot {
+    /// The objects whose key begins with `prefix`, after the key `start_after` where given.
+    pub fn under<'a>(&'a self, prefix: &'a str, start_after: Option<&'a str>) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Cached>)> {
+        let from = match start_after {
+            Some(key) if key >= prefix => Bound::Excluded(key),
+            _ => Bound::Included(prefix),
+        };
+        self.objects.range::<(Bound<&str>, Bound<&str>), str>((from, Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(prefix))
+    }
+}
+
+/// Where a watcher stands.
+pub struct Cursor {
+    cache: Cache,
+    id: KindId,
+    after: u64,
+    changed: watch::Receiver<u64>,
+}
+
+impl Cursor {
+    /// The next changes in order, at most `max`; empty when there are none yet. The second value: everything up to here was seen.
+    pub fn read(&mut self, max: usize) -> Result<(Vec<Arc<Change>>, u64), VersionError> {
+        self.changed.borrow_and_update();
+        let world = self.cache.0.world.read().expect("no panic under the lock");
+        let kind = &world.kinds[self.id.0];
+        if self.after < kind.floor {
+            return Err(VersionError::TooOld { oldest: kind.floor });
+        }
+        let start = kind.ring.partition_point(|c| c.revision <= self.after);
+        let changes: Vec<Arc<Change>> = kind.ring.range(start..).take(max).cloned().collect();
+        self.after = if start + changes.len() == kind.ring.len() {
+            world.revision
+        } else {
+            changes.last().map_or(self.after, |c| c.revision)
+        };
+        Ok((changes, self.after))
+    }
+
+    /// Returns when there may be more to read.
+    pub async fn changed(&mut self) {
+        // Fails only when the cache is gone, and this cursor holds it.
+        let _ = self.changed.changed().await;
+    }
+}

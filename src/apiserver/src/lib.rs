@@ -1,0 +1,24 @@
+//! The Kubernetes API over HTTPS and in process.
+//!
+//! A request goes [`server`] (TLS, bounds) -> [`pipeline`] (who, may they, limits) -> [`rest`] (one generic handler for every kind; what a
+//! kind does differently is its [`strategy`]) -> `store`; the store's synchronous hook feeds [`cache`], from which every read and watch is
+//! answered. Bytes stay bytes: get, list and watch never parse JSON.
+//! Invariants: only this crate sees `store`; every error that a client reads is made in [`status`]; a watch never skips, repeats or reorders.
+pub mod admission;
+pub mod auth;
+pub mod cache;
+pub mod config;
+mod local;
+mod node;
+mod server;
+pub mod status;
+
+
+pub use admission::{Admission, AdmitAll, Operation};
+pub use auth::{Attributes, Authenticator, Authorizer, Decision, TokenIssuer, UserInfo};
+pub use cache::{Cache, Cached};
+pub use config::{Config, Parts};
+pub use local::Local;
+pub use node::{NodeDialer, NodeStream};
+pub use server::{ApiServer, Tls};
+pub use status::Status;
