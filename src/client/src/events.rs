@@ -1,0 +1,149 @@
+//! Events (core/v1) about what a component did, aggregated so that a failing loop does not flood the cluster.
+//!
+//! Models client-go tools/record (event.go, events_cache.go), v1.37: at most 25 events at once and then one in five minutes
+//! for a source and object; after ten similar ones in ten minutes they are combined; an equal event raises a count.
+mod correlator;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use self::correlator::{Correlator, Verdict};
+use crate::backoff::jitter;
+use crate::client::Client;
+use crate::clock::Clock;
+use crate::error::ApiError;
+use crate::object::{Kind, ObjectKey, object_reference};
+use crate::patch::Patch;
+
+/// Events waiting to be written; more are dropped, as upstream does, with a line in the log.
+const QUEUE: usize = 1000;
+const TRIES: u32 = 12;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    Normal,
+    Warning,
+}
+
+/// Writes events in the background. Cheap to clone; never waits and never fails.
+#[derive(Clone)]
+pub struct EventRecorder {
+    sender: mpsc::Sender<Event>,
+    source: Arc<EventSource>,
+    clock: Clock,
+}
+
+impl EventRecorder {
+    /// `component` as in upstream's events (`deployment-controller`, `kubelet` ...); `host` is the node, where there is one.
+    pub fn new(client: &Client, component: &str, host: Option<&str>, clock: Clock) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        tokio::spawn(write_all(client.clone(), clock.clone(), receiver));
+        let source = EventSource { component: Some(component.to_owned()), host: host.map(str::to_owned) };
+        Self { sender, source: Arc::new(source), clock }
+    }
+
+    /// Records an event about `object`.
+    pub fn record<K: Kind>(&self, object: &K, kind: EventType, reason: &str, message: impl Into<String>) {
+        self.record_on(object_reference(object), kind, reason, message);
+    }
+
+    /// Records an event about what `about` names, which may be a part of an object (`fieldPath`).
+    pub fn record_on(&self, about: ObjectReference, kind: EventType, reason: &str, message: impl Into<String>) {
+        self.record_annotated(about, kind, reason, message, None);
+    }
+
+    pub fn record_annotated(
+        &self,
+        about: ObjectReference,
+        kind: EventType,
+        reason: &str,
+        message: impl Into<String>,
+        annotations: Option<std::collections::BTreeMap<String, String>>,
+    ) {
+        let now = self.clock.time();
+        let namespace = about.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".to_owned());
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(event_name(about.name.as_deref().unwrap_or_default(), &self.clock)),
+                namespace: Some(namespace),
+                annotations,
+                ..Default::default()
+            },
+            reporting_component: self.source.component.clone(),
+            reporting_instance: self.source.host.clone(),
+            source: Some((*self.source).clone()),
+            involved_object: about,
+            reason: Some(reason.to_owned()),
+            message: Some(message.into()),
+            type_: Some(format!("{kind:?}")),
+            first_timestamp: Some(now.clone()),
+            last_timestamp: Some(now),
+            count: Some(1),
+            ..Default::default()
+        };
+        if let Err(error) = self.sender.try_send(event) {
+            debug!(%error, reason, "event dropped");
+        }
+    }
+}
+
+/// The object's name and the time in nanoseconds, as upstream names events.
+fn event_name(object: &str, clock: &Clock) -> String {
+    format!("{object}.{:x}", clock.now().as_nanosecond())
+}
+
+async fn write_all(client: Client, clock: Clock, mut receiver: mpsc::Receiver<Event>) {
+    let mut correlator = Correlator::default();
+    while let Some(event) = receiver.recv().await {
+        match correlator.correlate(event, clock.now()) {
+            Verdict::Drop => {}
+            Verdict::Write { event, cache_key, update } => {
+                if let Some(written) = write(&client, event, update).await {
+                    correlator.written(cache_key, &written);
+                }
+            }
+        }
+    }
+}
+
+async fn write(client: &Client, mut event: Event, mut update: bool) -> Option<Event> {
+    for attempt in 1..=TRIES {
+        let result = match update {
+            true => client.patch::<Event>(&ObjectKey::of(&event), &repeated(&event)).await,
+            false => client.create(&event).await,
+        };
+        match result {
+            Ok(written) => return Some(written),
+            // The server forgets events after an hour.
+            Err(error) if update && error.is_not_found() => {
+                update = false;
+                event.metadata.resource_version = None;
+            }
+            Err(error @ ApiError::Transport { .. }) if attempt < TRIES => {
+                debug!(error = &error as &dyn std::error::Error, "cannot write an event yet");
+                tokio::time::sleep(jitter(Duration::from_secs(if attempt == 1 { 1 } else { 10 }), 0.5)).await;
+            }
+            Err(error) => {
+                // Events about objects of a namespace that is going away are refused; that is no news.
+                if !error.is_namespace_terminating() && !error.is_not_found() && !error.is_already_exists() {
+                    warn!(reason = event.reason, error = &error as &dyn std::error::Error, "event not written");
+                }
+                return None;
+            }
+        }
+    }
+    None
+}
+
+fn repeated(event: &Event) -> Patch {
+    Patch::Strategic(serde_json::json!({
+        "count": event.count,
+        "lastTimestamp": event.last_timestamp,
+        "message": event.message,
+    }))
+}

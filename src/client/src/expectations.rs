@@ -1,0 +1,103 @@
+//! Creates and deletes that were asked for and have not come back through the watch yet.
+//!
+//! Models pkg/controller/controller_utils.go ControllerExpectations and UIDTrackingControllerExpectations, v1.37. Until they
+//! are met, what the informer shows is older than what this process has done, and acting on it would do it twice.
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock::Clock;
+use crate::object::ObjectKey;
+
+/// After so long a missed event is taken for lost, as upstream's ExpectationsTimeout.
+const TIMEOUT: Duration = Duration::from_secs(5 * 60);
+const POISON: &str = "nothing panics while it holds the expectations";
+
+pub struct Expectations {
+    clock: Clock,
+    entries: Mutex<HashMap<ObjectKey, Entry>>,
+}
+
+struct Entry {
+    creations: usize,
+    /// Uids, because the deletion of one object may be seen more than once (its deletionTimestamp, its end).
+    deletions: HashSet<String>,
+    since: Timestamp,
+}
+
+impl Expectations {
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, entries: Mutex::default() }
+    }
+
+    /// Replaces what was expected for `key`. Call before the first create.
+    pub fn expect_creations(&self, key: &ObjectKey, creations: usize) {
+        self.set(key, creations, HashSet::new());
+    }
+
+    /// Replaces what was expected for `key`. Call before the first delete.
+    pub fn expect_deletions(&self, key: &ObjectKey, uids: impl IntoIterator<Item = String>) {
+        self.set(key, 0, uids.into_iter().collect());
+    }
+
+    fn set(&self, key: &ObjectKey, creations: usize, deletions: HashSet<String>) {
+        let entry = Entry { creations, deletions, since: self.clock.now() };
+        self.entries.lock().expect(POISON).insert(key.clone(), entry);
+    }
+
+    /// The watch has shown a creation, or the create has failed.
+    pub fn creation_observed(&self, key: &ObjectKey) {
+        self.creations_observed(key, 1);
+    }
+
+    /// So many creates were skipped after a failure.
+    pub fn creations_observed(&self, key: &ObjectKey, count: usize) {
+        if let Some(entry) = self.entries.lock().expect(POISON).get_mut(key) {
+            entry.creations = entry.creations.saturating_sub(count);
+        }
+    }
+
+    /// The watch has shown a deletion (or its beginning), or the delete has failed.
+    pub fn deletion_observed(&self, key: &ObjectKey, uid: &str) {
+        if let Some(entry) = self.entries.lock().expect(POISON).get_mut(key) {
+            entry.deletions.remove(uid);
+        }
+    }
+
+    /// Whether what the informers show may be acted on.
+    pub fn satisfied(&self, key: &ObjectKey) -> bool {
+        let entries = self.entries.lock().expect(POISON);
+        let Some(entry) = entries.get(key) else { return true };
+        let age = self.clock.now().duration_since(entry.since);
+        entry.creations == 0 && entry.deletions.is_empty() || age > TIMEOUT.try_into().expect("five minutes fit")
+    }
+
+    pub fn forget(&self, key: &ObjectKey) {
+        self.entries.lock().expect(POISON).remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deletion_seen_twice_counts_once_and_lost_events_time_out() {
+        let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+        let (expectations, key) = (Expectations::new(clock.clone()), ObjectKey::new("a", "b"));
+        assert!(expectations.satisfied(&key));
+        expectations.expect_deletions(&key, ["x".to_owned(), "y".to_owned()]);
+        expectations.deletion_observed(&key, "x");
+        expectations.deletion_observed(&key, "x");
+        assert!(!expectations.satisfied(&key));
+        clock.advance(Duration::from_secs(301));
+        assert!(expectations.satisfied(&key));
+        expectations.expect_creations(&key, 2);
+        expectations.creation_observed(&key);
+        assert!(!expectations.satisfied(&key));
+        expectations.creation_observed(&key);
+        assert!(expectations.satisfied(&key));
+    }
+}

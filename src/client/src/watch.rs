@@ -1,0 +1,106 @@
+//! The wire form of a watch: one JSON object per line, `{"type": "ADDED", "object": {..}}`.
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use kube::client::Body;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::error::ApiError;
+use crate::object::PartialObject;
+
+/// Longest line that is read; the server accepts no object of more than 3 MiB.
+const LINE_BYTES_MAX: usize = 32 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WatchError {
+    #[error("the watch was refused")]
+    Api(#[from] #[source] ApiError),
+    #[error("the watch broke off")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("a watch event has more than {LINE_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("a watch event cannot be read")]
+    Decode(#[from] #[source] serde_json::Error),
+    #[error("a watch event has the unknown type {0}")]
+    UnknownType(String),
+}
+
+/// Splits a body into lines without copying what arrives in one piece more than once.
+pub(crate) struct Lines {
+    body: Body,
+    buffer: BytesMut,
+    /// So many bytes of the buffer hold no line end.
+    searched: usize,
+}
+
+impl Lines {
+    pub fn new(body: Body) -> Self {
+        Self { body, buffer: BytesMut::new(), searched: 0 }
+    }
+
+    pub async fn next(&mut self) -> Result<Option<Bytes>, WatchError> {
+        loop {
+            if let Some(end) = self.buffer[self.searched..].iter().position(|b| *b == b'\n') {
+                let line = self.buffer.split_to(self.searched + end).freeze();
+                self.buffer.advance(1);
+                self.searched = 0;
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                return Ok(Some(line));
+            }
+            self.searched = self.buffer.len();
+            if self.searched > LINE_BYTES_MAX {
+                return Err(WatchError::TooLong);
+            }
+            match self.body.frame().await {
+                // A last line without its end is cut short: the event comes again after the resume.
+                None => return Ok(None),
+                Some(frame) => {
+                    let frame = frame.map_err(|e| WatchError::Broken(e.into()))?;
+                    if let Ok(data) = frame.into_data() {
+                        // An idle watch keeps no large buffer.
+                        if self.buffer.is_empty() {
+                            self.buffer = BytesMut::new();
+                        }
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One decoded line.
+pub(crate) enum Frame<K> {
+    Put(K),
+    Delete(K),
+    /// Nothing happened up to this version.
+    Bookmark(String),
+    Failure(Box<Status>),
+}
+
+impl<K: DeserializeOwned> Frame<K> {
+    pub fn decode(line: &[u8]) -> Result<Self, WatchError> {
+        #[derive(Deserialize)]
+        struct Envelope<'a> {
+            #[serde(rename = "type")]
+            kind: &'a str,
+            #[serde(borrow)]
+            object: &'a RawValue,
+        }
+        let Envelope { kind, object } = serde_json::from_slice(line)?;
+        Ok(match kind {
+            "ADDED" | "MODIFIED" => Self::Put(serde_json::from_str(object.get())?),
+            "DELETED" => Self::Delete(serde_json::from_str(object.get())?),
+            "BOOKMARK" => {
+                let bookmark: PartialObject = serde_json::from_str(object.get())?;
+                Self::Bookmark(bookmark.metadata.resource_version.unwrap_or_default())
+            }
+            "ERROR" => Self::Failure(Box::new(serde_json::from_str(object.get())?)),
+            other => return Err(WatchError::UnknownType(other.to_owned())),
+        })
+    }
+}
