@@ -92,7 +92,7 @@ impl Database {
     ) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         {
-            let mut insert = transaction.prepare_cached("INSERT INTO history VALUES (?, ?, ?, ?, ?)")?;
+            let mut insert = transaction.prepare("INSERT INTO history VALUES (?, ?, ?, ?, ?)")?;
             // In order, so that the b-tree is only ever appended to. Both are sorted, and pending ones come first.
             for record in pending.values().chain(records) {
                 insert.execute(params![
@@ -105,18 +105,18 @@ impl Database {
             }
         }
         if let Some((rows, compacted)) = superfluous {
-            let mut delete = transaction.prepare_cached("DELETE FROM history WHERE revision = ?")?;
+            let mut delete = transaction.prepare("DELETE FROM history WHERE revision = ?")?;
             for row in rows {
                 delete.execute([row.0 as i64])?;
             }
             transaction
-                .prepare_cached("UPDATE meta SET compacted = ?1 WHERE compacted < ?1")?
+                .prepare("UPDATE meta SET compacted = ?1 WHERE compacted < ?1")?
                 .execute([compacted.0 as i64])?;
         }
         let mut reserved = self.reserved;
         if newest.0 + BLOCK / 2 > reserved.0 {
             reserved = Revision(newest.0 + BLOCK);
-            transaction.prepare_cached("UPDATE meta SET reserved = ?")?.execute([reserved.0 as i64])?;
+            transaction.prepare("UPDATE meta SET reserved = ?")?.execute([reserved.0 as i64])?;
         }
         transaction.commit()?;
         self.reserved = reserved;
@@ -172,7 +172,7 @@ pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 pub fn fetch(connection: &Connection, revision: Revision, key: &Arc<str>) -> rusqlite::Result<Option<Record>> {
-    let mut select = connection.prepare_cached("SELECT created, previous, value FROM history WHERE revision = ?")?;
+    let mut select = connection.prepare("SELECT created, previous, value FROM history WHERE revision = ?")?;
     select
         .query_row([revision.0 as i64], |row| {
             Ok(Record {
@@ -228,10 +228,8 @@ fn prepare_schema(connection: &Connection, path: &Path) -> Result<(), OpenError>
 
 /// Builds the index by one sequential pass. Returns the newest revision, too.
 fn scan(connection: &Connection) -> rusqlite::Result<(Index, Revision)> {
-    let mut index = Index {
-        compacted: connection.query_row("SELECT compacted FROM meta", [], |row| revision(row, 0))?,
-        ..Index::default()
-    };
+    let mut index = Index::default();
+    index.compacted = connection.query_row("SELECT compacted FROM meta", [], |row| revision(row, 0))?;
     let mut newest = Revision::default();
     let mut rows = connection.prepare("SELECT revision, key, created, value IS NULL FROM history ORDER BY revision")?;
     let mut rows = rows.query([])?;

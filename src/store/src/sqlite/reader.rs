@@ -149,7 +149,7 @@ impl Reader {
 
 /// Committed rows in `(after, until]`, bounded, and the revision up to which that is all of them.
 fn rows(connection: &Connection, after: Revision, until: Revision) -> rusqlite::Result<(Vec<Record>, Revision)> {
-    let mut select = connection.prepare_cached(
+    let mut select = connection.prepare(
         "SELECT revision, key, created, previous, value FROM history WHERE revision > ? AND revision <= ? ORDER BY revision",
     )?;
     let mut rows = select.query([after.0 as i64, until.0 as i64])?;

@@ -225,6 +225,10 @@ impl Writer {
         let now = Instant::now();
         if self.compact_at.is_some_and(|at| at <= now) {
             let horizon = self.horizon(now);
+            // The writes since the last mark; nothing may ever be written after them.
+            if self.marks.back().is_none_or(|(_, revision)| *revision < self.given) {
+                self.marks.push_back((now, self.given));
+            }
             self.compacting = self.compacting.max(horizon);
             self.compact_at = None;
         }
