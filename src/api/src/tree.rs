@@ -87,7 +87,7 @@ impl Object {
     }
 
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (&str, &mut Tree)> {
-        self.0.iter_mut().map(|(k, v)| (k.as_ref(), v))
+        self.0.iter_mut().map(|(k, v)| (&**k, v))
     }
 
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &str> {

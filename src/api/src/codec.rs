@@ -1,0 +1,67 @@
+//! Bytes to trees: JSON as Go reads it, YAML as sigs.k8s.io/yaml reads it.
+//!
+//! The JSON reader is our own because clients and tests read its messages, because duplicate keys must be reported with their path,
+//! and because nesting must be bounded before the stack is. Models sigs.k8s.io/json `internal/golang/encoding/json` scanner.go and decode.go.
+mod json;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+use crate::tree::Tree;
+
+/// Deeper nesting is refused. Upstream allows 10,000; no kind needs more than the few dozen of a CRD schema.
+pub const DEPTH_MAX: usize = 1000;
+/// As upstream: more duplicate or unknown fields than this are not listed.
+pub(crate) const STRICT_ERRORS_MAX: usize = 100;
+
+/// What a document held.
+#[derive(Debug, Default, PartialEq)]
+pub struct Parsed {
+    /// Of two equal keys the later one won.
+    pub tree: Tree,
+    /// Strict errors, ready to show: `duplicate field "spec.replicas"`.
+    pub duplicates: Vec<String>,
+}
+
+/// The document cannot be read; the text is upstream's (without its `json: ` or `yaml: ` context, which differs from call to call).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseError(pub(crate) String);
+
+/// Reads one JSON document; nothing but white space may follow it.
+pub fn parse_json(bytes: &[u8]) -> Result<Parsed, ParseError> {
+    json::parse(bytes)
+}
+
+/// Reads one YAML document. A stream of several is the caller's to split, as kubectl does.
+pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, ParseError> {
+    yaml::parse(bytes)
+}
+
+/// The upstream text for a request body that breaks strict rules: `strict decoding error: unknown field "spec.foo", ...`.
+pub fn strict_error(errors: &[String]) -> String {
+    format!("strict decoding error: {}", errors.join(", "))
+}
+
+/// As Go's `%q` prints a string in messages.
+pub(crate) fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{b}' => quoted.push_str("\\v"),
+            '\u{c}' => quoted.push_str("\\f"),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => quoted.push_str(&format!("\\x{:02x}", c as u32)),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

@@ -1,0 +1,50 @@
+use super::*;
+
+#[track_caller]
+fn json_error(text: &str, message: &str) {
+    assert_eq!(parse_json(text.as_bytes()).unwrap_err().to_string(), message, "{text}");
+}
+
+#[test]
+fn json_errors_read_as_gos() {
+    json_error("", "unexpected end of JSON input");
+    json_error("{", "unexpected end of JSON input");
+    json_error("{a", "invalid character 'a' looking for beginning of object key string");
+    json_error("{\"a\" 1}", "invalid character '1' after object key");
+    json_error("{\"a\":1 2}", "invalid character '2' after object key:value pair");
+    json_error("[1 2]", "invalid character '2' after array element");
+    json_error("{} x", "invalid character 'x' after top-level value");
+    json_error("'a'", r"invalid character '\'' looking for beginning of value");
+    json_error("trap", "invalid character 'a' in literal true (expecting 'u')");
+    json_error("01", "invalid character '1' after top-level value");
+    json_error("1.", "unexpected end of JSON input");
+    json_error("\"\\x\"", "invalid character 'x' in string escape code");
+    json_error("\"a\nb\"", r"invalid character '\n' in string literal");
+    json_error("[1,]", "invalid character ']' looking for beginning of value");
+    json_error(&"[".repeat(100_000), "exceeded max depth");
+}
+
+#[test]
+fn json_values_are_kept_exactly() {
+    let text = r#"{"a":[1,-2,9223372036854775807,1.5,1e3,true,null,"x\u00e9\ud83d\ude00\n"],"b":{}}"#;
+    let parsed = parse_json(text.as_bytes()).unwrap();
+    assert_eq!(String::from_utf8(parsed.tree.to_json()).unwrap(), "{\"a\":[1,-2,9223372036854775807,1.5,1000,true,null,\"xé😀\\n\"],\"b\":{}}");
+    assert!(parsed.duplicates.is_empty());
+}
+
+#[test]
+fn duplicate_keys_are_named_by_path_and_the_last_wins() {
+    let parsed = parse_json(br#"{"spec":{"b":1,"a":[{"x":1,"x":2}],"b":3}}"#).unwrap();
+    assert_eq!(parsed.duplicates, [r#"duplicate field "spec.a[0].x""#, r#"duplicate field "spec.b""#]);
+    assert_eq!(parsed.tree.at(&["spec", "b"]), Some(&Tree::Integer(3)));
+}
+
+#[test]
+fn yaml_is_read_as_yaml_1_1() {
+    let parsed = parse_yaml(b"a: yes\nb: 0777\nc: '1'\nd: {<<: {x: 1}, y: 2}\ne:\n- ~\n- 1.5\n").unwrap();
+    assert_eq!(String::from_utf8(parsed.tree.to_json()).unwrap(), r#"{"a":true,"b":511,"c":"1","d":{"x":1,"y":2},"e":[null,1.5]}"#);
+    let parsed = parse_yaml(b"a: 1\nb: 2\na: 3\n").unwrap();
+    assert_eq!(parsed.tree.get("a"), Some(&Tree::Integer(3)));
+    assert_eq!(parsed.duplicates.len(), 1);
+    assert!(parse_yaml(b"a: [1").is_err());
+}

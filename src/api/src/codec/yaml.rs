@@ -1,0 +1,37 @@
+//! YAML through serde-saphyr, set to read what sigs.k8s.io/yaml reads (YAML 1.1 booleans, octal numbers, merge keys).
+use serde_saphyr::{Budget, DuplicateKeyPolicy, Options};
+
+use super::{ParseError, Parsed};
+use crate::tree::Tree;
+
+/// Nesting that a CRD's schema may need; far below what the reader's stack can take.
+const DEPTH_MAX: usize = 128;
+
+pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| ParseError("yaml: invalid leading UTF-8 octet".into()))?;
+    let tree: Tree = serde_saphyr::from_str_with_options(text, options(bytes.len(), DuplicateKeyPolicy::LastWins)).map_err(conversion)?;
+    // A second reading names the first duplicate, as upstream's strict converter does.
+    let strict = serde_saphyr::from_str_with_options::<Tree>(text, options(bytes.len(), DuplicateKeyPolicy::Error));
+    let duplicates = strict.err().map(|e| conversion(e).0).into_iter().collect();
+    Ok(Parsed { tree, duplicates })
+}
+
+fn options(size: usize, duplicate_keys: DuplicateKeyPolicy) -> Options {
+    // The budget grows with the input: aliases may repeat what is there a few times, not blow it up.
+    let nodes = size.saturating_mul(4).max(10_000);
+    let mut budget = Budget::default();
+    budget.max_depth = DEPTH_MAX;
+    budget.max_nodes = nodes;
+    budget.max_events = nodes.saturating_mul(2);
+    let mut options = Options::default();
+    options.budget = Some(budget);
+    options.duplicate_keys = duplicate_keys;
+    options.legacy_octal_numbers = true;
+    options.with_snippet = false;
+    options
+}
+
+fn conversion(error: serde_saphyr::Error) -> ParseError {
+    let text = error.to_string();
+    ParseError(format!("error converting YAML to JSON: yaml: {}", text.lines().next().unwrap_or_default()))
+}

@@ -1,0 +1,25 @@
+//! The resource model: what Kubernetes v1.37 knows about every kind, and the generic work on objects that follows from it.
+//!
+//! No I/O, no clock, no logic of a single controller. One source for every fact about a kind (`facts/`, taken from upstream by
+//! `cargo xtask codegen`); everything here reads those tables and nothing is written twice.
+//!
+//! Start with [`registry::Registry::get`]: a [`registry::Resource`] leads to its [`schema::Schema`], printed columns and documents.
+//! Objects are [`Tree`]s; bytes become trees in [`codec`], and trees become valid objects in [`schema::decode()`].
+pub mod codec;
+pub mod defaults;
+pub mod facts;
+pub mod field_error;
+pub mod meta;
+pub mod names;
+pub mod patch;
+pub mod quantity;
+pub mod registry;
+pub mod schema;
+pub mod selector;
+pub mod tree;
+pub mod validation;
+
+pub use codec::{ParseError, Parsed};
+pub use registry::{Registry, Resource, Subresource};
+pub use schema::Schema;
+pub use tree::{Object, Tree};

@@ -1,0 +1,227 @@
+//! Groups, versions and resources of v1.37: names, scope, verbs, subresources; which of them are served.
+//!
+//! Built once from `facts/resources.tsv`; every text is a slice of that table. Its lines:
+//!
+//! ```text
+//! version   group version served|known                                          in order of preference within a group
+//! kind      group version kind type                                              `type` names a line of `types.tsv`
+//! resource  group version plural kind list-kind singular namespaced|cluster served|known short-names categories verbs storage-version storage-hash
+//! sub       group version plural name kind-group kind-version kind verbs         belongs to the resource line above
+//! ```
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use crate::facts;
+use crate::schema::{self, Schema};
+
+/// A kind by its full name. The core group is `""`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupVersionKind {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+}
+
+impl GroupVersionKind {
+    /// `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        api_version(self.group, self.version)
+    }
+}
+
+/// `v1` for the core group, else `group/version`.
+pub fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+/// Splits `apps/v1` into (`apps`, `v1`), and `v1` into (``, `v1`).
+pub fn split_api_version(api_version: &str) -> (&str, &str) {
+    api_version.split_once('/').unwrap_or(("", api_version))
+}
+
+/// One REST resource in one version.
+#[derive(Debug)]
+pub struct Resource {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub list_kind: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub namespaced: bool,
+    /// Served by default upstream; the rest is only known.
+    pub served: bool,
+    pub short_names: Vec<&'static str>,
+    pub categories: Vec<&'static str>,
+    /// As discovery lists them, sorted. Empty for a resource that only has subresources.
+    pub verbs: Vec<&'static str>,
+    pub subresources: Vec<Subresource>,
+    /// The version objects are stored in; the same for all versions of a group's resource.
+    pub storage_version: &'static str,
+    /// What discovery shows as `storageVersionHash`; empty for what is never stored (TokenReviews and the like).
+    pub storage_version_hash: &'static str,
+}
+
+/// `status`, `scale`, `log`, ...
+#[derive(Debug)]
+pub struct Subresource {
+    pub name: &'static str,
+    pub kind: GroupVersionKind,
+    pub verbs: Vec<&'static str>,
+}
+
+impl Resource {
+    /// `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        api_version(self.group, self.version)
+    }
+
+    pub fn gvk(&self) -> GroupVersionKind {
+        GroupVersionKind { group: self.group, version: self.version, kind: self.kind }
+    }
+
+    /// `deployments.apps`, `pods`: what error messages call the resource.
+    pub fn group_resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// The compiled schema of the kind; compiled at the first use.
+    pub fn schema(&self) -> &'static Schema {
+        Registry::get()
+            .kind_schema(self.group, self.version, self.kind)
+            .expect("codegen writes a kind line for every resource line")
+    }
+}
+
+/// One API group with the versions that are served, preferred first.
+#[derive(Debug)]
+pub struct Group {
+    pub name: &'static str,
+    pub versions: Vec<&'static str>,
+    pub preferred: &'static str,
+}
+
+#[derive(Debug)]
+pub struct Registry {
+    groups: Vec<Group>,
+    resources: Vec<Resource>,
+    by_plural: HashMap<(&'static str, &'static str, &'static str), usize>,
+    by_kind: HashMap<(&'static str, &'static str, &'static str), usize>,
+    /// Every kind, resources and options alike, with the name of its type.
+    kinds: HashMap<(&'static str, &'static str, &'static str), &'static str>,
+}
+
+impl Registry {
+    pub fn get() -> &'static Registry {
+        static REGISTRY: OnceLock<Registry> = OnceLock::new();
+        REGISTRY.get_or_init(|| Registry::parse(facts::RESOURCES))
+    }
+
+    /// Also finds resources that are only known; see [`Resource::served`].
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
+        self.by_plural.get(&(group, version, plural)).map(|&i| &self.resources[i])
+    }
+
+    /// The resource whose objects are of this kind.
+    pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Resource> {
+        self.by_kind.get(&(group, version, kind)).map(|&i| &self.resources[i])
+    }
+
+    /// The schema of any kind: resources, lists, options (`DeleteOptions`), subresource kinds (`Scale`, `Eviction`).
+    pub fn kind_schema(&self, group: &str, version: &str, kind: &str) -> Option<&'static Schema> {
+        self.kinds.get(&(group, version, kind)).map(|name| schema::of_type(name))
+    }
+
+    /// Every version of every resource that is served, in the order of groups, versions and plural names.
+    pub fn served(&self) -> impl Iterator<Item = &Resource> {
+        self.resources.iter().filter(|r| r.served)
+    }
+
+    /// Every known resource, served or not.
+    pub fn all(&self) -> impl Iterator<Item = &Resource> {
+        self.resources.iter()
+    }
+
+    /// Groups with a served version, in discovery's order; the core group comes first.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// Every known kind, as (group, version, kind).
+    pub fn kinds(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+        self.kinds.keys().copied()
+    }
+
+    fn parse(table: &'static str) -> Registry {
+        let mut registry = Registry {
+            groups: Vec::new(),
+            resources: Vec::new(),
+            by_plural: HashMap::new(),
+            by_kind: HashMap::new(),
+            kinds: HashMap::new(),
+        };
+        for line in table.lines() {
+            let columns: Vec<&'static str> = line.split('\t').collect();
+            match columns[..] {
+                ["version", group, version, served] => registry.add_version(group, version, served == "served"),
+                ["kind", group, version, kind, name] => {
+                    registry.kinds.insert((group, version, kind), name);
+                }
+                ["resource", group, version, plural, kind, list_kind, singular, scope, served, short, categories, verbs, storage, hash] => {
+                    let index = registry.resources.len();
+                    registry.by_plural.insert((group, version, plural), index);
+                    // Where two resources share a kind, the first with verbs of its own is the one that stores it.
+                    registry.by_kind.entry((group, version, kind)).or_insert(index);
+                    registry.resources.push(Resource {
+                        group,
+                        version,
+                        kind,
+                        list_kind,
+                        plural,
+                        singular,
+                        namespaced: scope == "namespaced",
+                        served: served == "served",
+                        short_names: words(short),
+                        categories: words(categories),
+                        verbs: words(verbs),
+                        subresources: Vec::new(),
+                        storage_version: storage,
+                        storage_version_hash: hash,
+                    });
+                }
+                ["sub", _, _, _, name, group, version, kind, verbs] => {
+                    let owner = registry.resources.last_mut().expect("a sub line follows its resource line");
+                    owner.subresources.push(Subresource {
+                        name,
+                        kind: GroupVersionKind { group, version, kind },
+                        verbs: words(verbs),
+                    });
+                }
+                _ => unreachable!("codegen wrote a line of another shape: {line}"),
+            }
+        }
+        registry
+    }
+
+    fn add_version(&mut self, group: &'static str, version: &'static str, served: bool) {
+        if !served {
+            return;
+        }
+        match self.groups.iter_mut().find(|g| g.name == group) {
+            Some(known) => known.versions.push(version),
+            None => self.groups.push(Group { name: group, versions: vec![version], preferred: version }),
+        }
+    }
+}
+
+fn words(column: &'static str) -> Vec<&'static str> {
+    column.split(',').filter(|w| !w.is_empty()).collect()
+}

@@ -1,0 +1,302 @@
+//! Turns any document into an object of its kind, exactly as a trip through upstream's Go struct would leave it.
+//!
+//! Wrong types are refused with Go's message; unknown fields are dropped and reported; zero values are dropped or written as the
+//! field's tags say (`omitempty`, `omitzero`, pointer), so that two documents that mean the same become the same tree.
+//! Models encoding/json (Go 1.26) as forked by sigs.k8s.io/json, and the `UnmarshalJSON` of metav1.Time, IntOrString and Quantity.
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::{Field, Node, Schema, StructRef, time};
+use crate::codec::{STRICT_ERRORS_MAX, quote};
+use crate::quantity::Quantity;
+use crate::tree::{Object, Tree};
+
+/// An object of its kind.
+#[derive(Debug)]
+pub struct Decoded {
+    pub tree: Tree,
+    /// Strict errors, ready to show: `unknown field "spec.foo"`. Not sorted: in the order of the keys.
+    pub unknown: Vec<String>,
+}
+
+/// A value of the wrong type. The text is Go's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DecodeError(String);
+
+/// Makes `tree` an object that `schema` describes.
+pub fn decode(schema: &Schema, tree: Tree) -> Result<Decoded, DecodeError> {
+    let mut decoder = Decoder { go_path: Vec::new(), holder: None, strict_path: String::new(), unknown: Vec::new() };
+    let tree = decoder.value(schema, tree)?;
+    Ok(Decoded { tree, unknown: decoder.unknown })
+}
+
+struct Decoder<'s> {
+    /// Field names from the root, without indices and map keys: how Go's messages show the place.
+    go_path: Vec<&'s str>,
+    /// The struct that holds the field at the end of `go_path`.
+    holder: Option<&'s str>,
+    /// As strict errors show the place.
+    strict_path: String,
+    unknown: Vec<String>,
+}
+
+impl<'s> Decoder<'s> {
+    fn mismatch(&self, found: &str, schema: &Schema) -> DecodeError {
+        let go_type = &schema.go_type;
+        DecodeError(match self.holder {
+            Some(holder) => {
+                format!("json: cannot unmarshal {found} into Go struct field {holder}.{} of type {go_type}", self.go_path.join("."))
+            }
+            None => format!("json: cannot unmarshal {found} into Go value of type {go_type}"),
+        })
+    }
+
+    fn value(&mut self, schema: &'s Schema, tree: Tree) -> Result<Tree, DecodeError> {
+        if tree.is_null() {
+            return Ok(zero(schema));
+        }
+        match &schema.node {
+            Node::Any => Ok(tree),
+            Node::Object(fields) => match tree {
+                Tree::Object(object) => self.object(fields, object),
+                other => Err(self.mismatch(found(&other), schema)),
+            },
+            Node::Map(values) => match tree {
+                Tree::Object(object) => self.map(values, object),
+                other => Err(self.mismatch(found(&other), schema)),
+            },
+            Node::List(items) => match tree {
+                Tree::Array(array) => self.list(items, array),
+                other => Err(self.mismatch(found(&other), schema)),
+            },
+            Node::String => match tree {
+                Tree::String(_) => Ok(tree),
+                other => Err(self.mismatch(found(&other), schema)),
+            },
+            Node::Boolean => match tree {
+                Tree::Bool(_) => Ok(tree),
+                other => Err(self.mismatch(found(&other), schema)),
+            },
+            Node::Integer { bits, signed } => match tree {
+                Tree::Integer(i) if fits(i, *bits, *signed) => Ok(tree),
+                Tree::Integer(i) => Err(self.mismatch(&format!("number {i}"), schema)),
+                Tree::Float(f) => Err(self.mismatch(&format!("number {}", number_text(f)), schema)),
+                other => Err(self.mismatch(found(&other), schema)),
+            },
+            Node::Number => match tree {
+                Tree::Integer(_) | Tree::Float(_) => Ok(tree),
+                other => Err(self.mismatch(found(&other), schema)),
+            },
+            Node::Bytes => self.bytes(schema, tree),
+            Node::IntOrString => match tree {
+                Tree::String(_) => Ok(tree),
+                Tree::Integer(i) if i32::try_from(i).is_ok() => Ok(tree),
+                other => Err(bare_mismatch(&other, "int32")),
+            },
+            Node::Quantity => quantity(tree),
+            Node::Time => time_text(&tree, time::seconds),
+            Node::MicroTime => time_text(&tree, time::micros),
+            Node::Duration => time_text(&tree, time::duration),
+        }
+    }
+
+    fn object(&mut self, fields: &'s StructRef, object: Object) -> Result<Tree, DecodeError> {
+        let strict = self.strict_path.len();
+        let (holder, depth) = (self.holder, self.go_path.len());
+        let mut known: Vec<Option<Tree>> = Vec::new();
+        known.resize_with(fields.fields.len(), || None);
+        for (name, value) in object {
+            let Ok(place) = fields.fields.binary_search_by(|f| f.name.as_ref().cmp(&name)) else {
+                self.report_unknown(&name);
+                continue;
+            };
+            let field = &fields.fields[place];
+            if value.is_null() {
+                continue;
+            }
+            self.holder = Some(fields.short_name());
+            if !field.embedded_in.is_empty() {
+                self.go_path.push(&field.embedded_in);
+            }
+            self.go_path.push(&field.name);
+            self.enter(&name);
+            known[place] = Some(self.value(&field.schema, value)?);
+            self.strict_path.truncate(strict);
+            self.go_path.truncate(depth);
+            self.holder = holder;
+        }
+        Ok(Tree::Object(written(&fields.fields, known)))
+    }
+
+    fn enter(&mut self, name: &str) {
+        if !self.strict_path.is_empty() {
+            self.strict_path.push('.');
+        }
+        self.strict_path.push_str(name);
+    }
+
+    fn report_unknown(&mut self, name: &str) {
+        if self.unknown.len() < STRICT_ERRORS_MAX {
+            let path = if self.strict_path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.strict_path) };
+            self.unknown.push(format!("unknown field {}", quote(&path)));
+        }
+    }
+
+    fn map(&mut self, values: &'s Schema, object: Object) -> Result<Tree, DecodeError> {
+        let strict = self.strict_path.len();
+        let mut out = Vec::with_capacity(object.len());
+        for (key, value) in object {
+            self.enter(&key);
+            out.push((key, self.value(values, value)?));
+            self.strict_path.truncate(strict);
+        }
+        Ok(Tree::Object(out.into_iter().collect()))
+    }
+
+    fn list(&mut self, items: &'s Schema, array: Vec<Tree>) -> Result<Tree, DecodeError> {
+        let strict = self.strict_path.len();
+        let mut out = Vec::with_capacity(array.len());
+        for (i, item) in array.into_iter().enumerate() {
+            self.strict_path.push_str(&format!("[{i}]"));
+            out.push(self.value(items, item)?);
+            self.strict_path.truncate(strict);
+        }
+        Ok(Tree::Array(out))
+    }
+
+    fn bytes(&self, schema: &Schema, tree: Tree) -> Result<Tree, DecodeError> {
+        let Tree::String(text) = &tree else {
+            return Err(self.mismatch(found(&tree), schema));
+        };
+        // Go's decoder skips line breaks; what it prints has none.
+        let text: String = text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
+        match STANDARD.decode(&text) {
+            Ok(bytes) => Ok(STANDARD.encode(bytes).into()),
+            Err(e) => Err(DecodeError(format!("illegal base64 data at input byte {}", illegal_at(&text, &e)))),
+        }
+    }
+}
+
+fn illegal_at(text: &str, error: &base64::DecodeError) -> usize {
+    match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
+        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len() / 4 * 4,
+    }
+}
+
+/// The object as Go would print the struct.
+fn written(fields: &[Field], known: Vec<Option<Tree>>) -> Object {
+    let entries = fields.iter().zip(known).filter_map(|(field, value)| {
+        let value = match value {
+            Some(value) => value,
+            None if field.omit_empty && (field.pointer || !always_written(&field.schema)) => return None,
+            None if field.pointer => Tree::Null,
+            None => zero(&field.schema),
+        };
+        if !field.pointer && (field.omit_empty && is_empty(&field.schema, &value) || field.omit_zero && is_zero(&field.schema, &value)) {
+            return None;
+        }
+        Some((Box::<str>::from(field.name.as_ref()), value))
+    });
+    entries.collect()
+}
+
+/// Go's omitempty never leaves out a struct.
+fn always_written(schema: &Schema) -> bool {
+    matches!(
+        schema.node,
+        Node::Object(_) | Node::IntOrString | Node::Quantity | Node::Time | Node::MicroTime | Node::Duration | Node::Any
+    )
+}
+
+fn is_empty(schema: &Schema, value: &Tree) -> bool {
+    !always_written(schema)
+        && match value {
+            Tree::Null => true,
+            Tree::Bool(b) => !b,
+            Tree::Integer(i) => *i == 0,
+            Tree::Float(f) => *f == 0.0,
+            Tree::String(s) => s.is_empty(),
+            Tree::Array(a) => a.is_empty(),
+            Tree::Object(o) => o.is_empty(),
+        }
+}
+
+fn is_zero(schema: &Schema, value: &Tree) -> bool {
+    match value {
+        // The zero of a struct or list type, compared in its printed form.
+        Tree::Array(_) => false,
+        value => *value == zero(schema),
+    }
+}
+
+/// What Go prints for a variable that nothing was read into.
+fn zero(schema: &Schema) -> Tree {
+    match &schema.node {
+        Node::Object(fields) => {
+            let nothing = fields.fields.iter().map(|_| None).collect();
+            Tree::Object(written(&fields.fields, nothing))
+        }
+        Node::String | Node::Bytes => "".into(),
+        Node::Integer { .. } | Node::Number | Node::IntOrString => 0.into(),
+        Node::Boolean => false.into(),
+        Node::Quantity => "0".into(),
+        Node::Duration => "0s".into(),
+        Node::Map(_) | Node::List(_) | Node::Time | Node::MicroTime | Node::Any => Tree::Null,
+    }
+}
+
+/// What Go calls the JSON value.
+fn found(tree: &Tree) -> &'static str {
+    match tree {
+        Tree::Null => "null",
+        Tree::Bool(_) => "bool",
+        Tree::Integer(_) | Tree::Float(_) => "number",
+        Tree::String(_) => "string",
+        Tree::Array(_) => "array",
+        Tree::Object(_) => "object",
+    }
+}
+
+fn number_text(float: f64) -> String {
+    if float.fract() == 0.0 && float.abs() < 1e15 { format!("{float:.1}") } else { format!("{float}") }
+}
+
+fn fits(value: i64, bits: u8, signed: bool) -> bool {
+    match (bits, signed) {
+        (64, true) => true,
+        (64, false) => value >= 0,
+        (bits, true) => (-(1i64 << (bits - 1))..1i64 << (bits - 1)).contains(&value),
+        (bits, false) => (0..1i64 << bits).contains(&value),
+    }
+}
+
+/// The error of a type that reads its own JSON: it does not know where it stands.
+fn bare_mismatch(tree: &Tree, go_type: &str) -> DecodeError {
+    let found = match tree {
+        Tree::Integer(i) => format!("number {i}"),
+        Tree::Float(f) => format!("number {}", number_text(*f)),
+        other => found(other).to_owned(),
+    };
+    DecodeError(format!("json: cannot unmarshal {found} into Go value of type {go_type}"))
+}
+
+fn quantity(tree: Tree) -> Result<Tree, DecodeError> {
+    let text = match &tree {
+        Tree::String(text) => text.to_string(),
+        Tree::Integer(i) => i.to_string(),
+        Tree::Float(f) => f.to_string(),
+        other => String::from_utf8(other.to_json()).expect("JSON is UTF-8"),
+    };
+    Quantity::from_str(&text).map(|q| q.to_string().into()).map_err(|e| DecodeError(e.to_string()))
+}
+
+fn time_text(tree: &Tree, read: impl Fn(&str) -> Result<String, String>) -> Result<Tree, DecodeError> {
+    let Tree::String(text) = tree else {
+        return Err(DecodeError(format!("json: cannot unmarshal {} into Go value of type string", found(tree))));
+    };
+    read(text).map(Tree::from).map_err(DecodeError)
+}
