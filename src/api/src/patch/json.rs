@@ -1,0 +1,175 @@
+//! JSON patch, RFC 6902, with the limits and texts of the library that upstream uses (evanphx/json-patch v4).
+use super::PatchError;
+use crate::tree::Tree;
+
+/// Upstream's bound on the number of operations in one patch.
+pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
+/// What `copy` operations of one patch may add; upstream bounds it by the size of a request body.
+const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// Applies `patch`, a list of operations. On an error `target` may be half changed: work on a copy.
+pub fn json_patch(target: &mut Tree, patch: &Tree) -> Result<(), PatchError> {
+    let Some(operations) = patch.as_array() else {
+        let found = match patch.type_name() {
+            "integer" => "number",
+            "boolean" => "bool",
+            other => other,
+        };
+        return Err(PatchError::BadRequest(format!("json: cannot unmarshal {found} into Go value of type jsonpatch.Patch")));
+    };
+    if operations.len() > JSON_PATCH_OPERATIONS_MAX {
+        return Err(PatchError::TooLarge(format!(
+            "The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
+            operations.len()
+        )));
+    }
+    let mut copied_bytes = 0;
+    for operation in operations {
+        if operation.as_object().is_none() {
+            let text = "json: cannot unmarshal non-object into Go value of type jsonpatch.Operation";
+            return Err(PatchError::BadRequest(text.to_owned()));
+        }
+        apply(target, operation, &mut copied_bytes).map_err(PatchError::Unprocessable)?;
+    }
+    Ok(())
+}
+
+fn apply(target: &mut Tree, operation: &Tree, copied_bytes: &mut usize) -> Result<(), String> {
+    let kind = operation.get("op").and_then(Tree::as_str).unwrap_or("unknown");
+    let pointer = |field: &str| match operation.get(field) {
+        Some(Tree::String(path)) => Ok(&**path),
+        Some(_) => Err(format!("{kind} operation failed to decode {field}: operation has an unusable {field} field")),
+        None => Err(format!("{kind} operation failed to decode {field}: operation missing {field} field: missing value")),
+    };
+    let value = || operation.get("value").cloned().unwrap_or_default();
+    match kind {
+        "add" => {
+            let path = pointer("path")?;
+            let missing = || format!("add operation does not apply: doc is missing path: \"{path}\": missing value");
+            let (container, key) = find(target, path).ok_or_else(missing)?;
+            add(container, &key, value()).map_err(|e| format!("error in add for path: '{path}': {e}"))
+        }
+        "remove" => {
+            let path = pointer("path")?;
+            let missing = || format!("remove operation does not apply: doc is missing path: \"{path}\": missing value");
+            let (container, key) = find(target, path).ok_or_else(missing)?;
+            remove(container, &key).map(drop).map_err(|e| format!("error in remove for path: '{path}': {e}"))
+        }
+        "replace" => {
+            let path = pointer("path")?;
+            if path.is_empty() {
+                *target = value();
+                return Ok(());
+            }
+            let missing = || format!("replace operation does not apply: doc is missing path: {path}: missing value");
+            let (container, key) = find(target, path).ok_or_else(missing)?;
+            let slot = get_mut(container, &key)
+                .map_err(|_| format!("replace operation does not apply: doc is missing key: {path}: missing value"))?;
+            *slot = value();
+            Ok(())
+        }
+        "move" => {
+            let from = pointer("from")?;
+            let missing = || format!("move operation does not apply: doc is missing from path: {from}: missing value");
+            let (container, key) = find(target, from).ok_or_else(missing)?;
+            let moved = remove(container, &key).map_err(|e| format!("error in move for path: '{key}': {e}"))?;
+            let path = pointer("path")?;
+            let missing = || format!("move operation does not apply: doc is missing destination path: {path}: missing value");
+            let (container, key) = find(target, path).ok_or_else(missing)?;
+            add(container, &key, moved).map_err(|e| format!("error in move for path: '{path}': {e}"))
+        }
+        "copy" => {
+            let from = pointer("from")?;
+            let missing = || format!("copy operation does not apply: doc is missing from path: {from}: missing value");
+            let (container, key) = find(target, from).ok_or_else(missing)?;
+            let copied = get_mut(container, &key).map_err(|e| format!("error in copy for from: '{from}': {e}"))?.clone();
+            *copied_bytes += copied.to_json().len();
+            if *copied_bytes > COPIED_BYTES_MAX {
+                return Err(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copied_bytes}, exceeding the limit {COPIED_BYTES_MAX}"
+                ));
+            }
+            let path = pointer("path")?;
+            let missing = || format!("copy operation does not apply: doc is missing destination path: {path}: missing value");
+            let (container, key) = find(target, path).ok_or_else(missing)?;
+            add(container, &key, copied).map_err(|e| format!("error while adding value during copy: {e}"))
+        }
+        "test" => {
+            let path = pointer("path")?;
+            if path.is_empty() {
+                return if *target == value() { Ok(()) } else { Err("testing path : test failed".to_owned()) };
+            }
+            let missing = || format!("test operation for path: is missing path: {path}: missing value");
+            let (container, key) = find(target, path).ok_or_else(missing)?;
+            let found = get_mut(container, &key).map(|v| &*v).unwrap_or(&Tree::Null);
+            if *found == value() { Ok(()) } else { Err(format!("testing path {path}: test failed")) }
+        }
+        _ => Err(format!("Unexpected kind: {kind}")),
+    }
+}
+
+fn unescape(token: &str) -> String {
+    token.replace("~1", "/").replace("~0", "~")
+}
+
+/// The container that the last token of `path` points into.
+fn find<'t>(target: &'t mut Tree, path: &str) -> Option<(&'t mut Tree, String)> {
+    let (way, last) = path.rsplit_once('/')?;
+    let mut at = target;
+    for token in way.split('/').skip(1) {
+        at = get_mut(at, &unescape(token)).ok()?;
+    }
+    matches!(at, Tree::Object(_) | Tree::Array(_)).then(|| (at, unescape(last)))
+}
+
+/// Negative indices count from the end, as the library has it by default.
+fn position(key: &str, len: usize) -> Result<usize, String> {
+    let index: i64 = key.parse().map_err(|_| format!("strconv.Atoi: parsing \"{key}\": invalid syntax"))?;
+    let at = if index < 0 { index + len as i64 } else { index };
+    usize::try_from(at)
+        .ok()
+        .filter(|at| *at < len)
+        .ok_or_else(|| format!("Unable to access invalid index: {index}: invalid index referenced"))
+}
+
+fn get_mut<'t>(container: &'t mut Tree, key: &str) -> Result<&'t mut Tree, String> {
+    match container {
+        Tree::Object(object) => object.get_mut(key).ok_or_else(|| format!("unable to get nonexistent key: {key}: missing value")),
+        Tree::Array(items) => {
+            let at = position(key, items.len())?;
+            Ok(&mut items[at])
+        }
+        _ => Err("missing value".to_owned()),
+    }
+}
+
+fn add(container: &mut Tree, key: &str, value: Tree) -> Result<(), String> {
+    match container {
+        Tree::Object(object) => {
+            object.insert(key, value);
+        }
+        Tree::Array(items) if key == "-" => items.push(value),
+        Tree::Array(items) => {
+            let index: i64 = key
+                .parse()
+                .map_err(|_| format!("value was not a proper array index: '{key}': strconv.Atoi: parsing \"{key}\": invalid syntax"))?;
+            // One more than the length is allowed: that is the place after the last element.
+            let len_after = items.len() as i64 + 1;
+            let at = if index < 0 { index + len_after } else { index };
+            match usize::try_from(at) {
+                Ok(at) if at <= items.len() => items.insert(at, value),
+                _ => return Err(format!("Unable to access invalid index: {index}: invalid index referenced")),
+            }
+        }
+        _ => return Err("missing value".to_owned()),
+    }
+    Ok(())
+}
+
+fn remove(container: &mut Tree, key: &str) -> Result<Tree, String> {
+    match container {
+        Tree::Object(object) => object.remove(key).ok_or_else(|| format!("Unable to remove nonexistent key: {key}: missing value")),
+        Tree::Array(items) => position(key, items.len()).map(|at| items.remove(at)),
+        _ => Err("missing value".to_owned()),
+    }
+}

@@ -1,0 +1,137 @@
+use super::*;
+use crate::tree::Tree;
+
+fn tree(json: &str) -> Tree {
+    Tree::from_json(json.as_bytes()).unwrap_or_else(|e| panic!("{json}: {e}"))
+}
+
+fn text(tree: &Tree) -> String {
+    String::from_utf8(tree.to_json()).unwrap()
+}
+
+#[test]
+fn merge_patches_follow_rfc_7396() {
+    for (target, patch, expected) in [
+        (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+        (r#"{"a":"b"}"#, r#"{"a":null}"#, r#"{}"#),
+        (r#"{"a":[1]}"#, r#"{"a":{"b":null,"c":1}}"#, r#"{"a":{"c":1}}"#),
+        (r#"{"a":{"b":"c","d":1}}"#, r#"{"a":{"b":"d","e":null}}"#, r#"{"a":{"b":"d","d":1}}"#),
+        (r#"{}"#, r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
+    ] {
+        let mut target = tree(target);
+        merge_patch(&mut target, tree(patch));
+        assert_eq!(text(&target), expected, "{patch}");
+    }
+}
+
+#[test]
+fn json_patches_follow_rfc_6902() {
+    for (target, patch, expected) in [
+        (r#"{"a":{}}"#, r#"[{"op":"add","path":"/a/b","value":1}]"#, r#"{"a":{"b":1}}"#),
+        (r#"{"a":[1,2]}"#, r#"[{"op":"add","path":"/a/1","value":3},{"op":"add","path":"/a/-","value":4}]"#, r#"{"a":[1,3,2,4]}"#),
+        (r#"{"a":[1,2]}"#, r#"[{"op":"remove","path":"/a/0"}]"#, r#"{"a":[2]}"#),
+        (r#"{"a":[1,2]}"#, r#"[{"op":"replace","path":"/a/-1","value":9}]"#, r#"{"a":[1,9]}"#),
+        (r#"{"a":1}"#, r#"[{"op":"move","from":"/a","path":"/b"}]"#, r#"{"b":1}"#),
+        (r#"{"a":1}"#, r#"[{"op":"copy","from":"/a","path":"/b"}]"#, r#"{"a":1,"b":1}"#),
+        (r#"{"a/b":1,"c~d":2}"#, r#"[{"op":"remove","path":"/a~1b"},{"op":"test","path":"/c~0d","value":2}]"#, r#"{"c~d":2}"#),
+    ] {
+        let mut target = tree(target);
+        json_patch(&mut target, &tree(patch)).unwrap_or_else(|e| panic!("{patch}: {e}"));
+        assert_eq!(text(&target), expected, "{patch}");
+    }
+}
+
+#[test]
+fn json_patches_that_do_not_apply_say_so_in_the_librarys_words() {
+    for (patch, expected) in [
+        (r#"[{"op":"remove","path":"/x"}]"#, "error in remove for path: '/x': Unable to remove nonexistent key: x: missing value"),
+        (r#"[{"op":"replace","path":"/x","value":1}]"#, "replace operation does not apply: doc is missing key: /x: missing value"),
+        (r#"[{"op":"add","path":"/x/y","value":1}]"#, r#"add operation does not apply: doc is missing path: "/x/y": missing value"#),
+        (r#"[{"op":"test","path":"/a","value":2}]"#, "testing path /a: test failed"),
+        (r#"[{"op":"add","path":"/l/9","value":2}]"#, "error in add for path: '/l/9': Unable to access invalid index: 9: invalid index referenced"),
+        (r#"[{"op":"fly","path":"/a"}]"#, "Unexpected kind: fly"),
+        (r#"[{"op":"add"}]"#, "add operation failed to decode path: operation missing path field: missing value"),
+    ] {
+        let error = json_patch(&mut tree(r#"{"a":1,"l":[1]}"#), &tree(patch)).unwrap_err();
+        assert_eq!(error, PatchError::Unprocessable(expected.to_owned()), "{patch}");
+    }
+    assert!(matches!(json_patch(&mut tree("{}"), &tree("{}")), Err(PatchError::BadRequest(_))));
+    let many = Tree::Array(vec![tree(r#"{"op":"test","path":""}"#); 10_001]);
+    let error = json_patch(&mut tree("{}"), &many).unwrap_err();
+    assert_eq!(error, PatchError::TooLarge("The allowed maximum operations in a JSON patch is 10000, got 10001".to_owned()));
+}
+
+/// Fields are named after what they do: `merge_x` merges by `name`, `set_x` is a merged list of scalars.
+struct Fake;
+
+impl MergeSchema for Fake {
+    fn field(&self, name: &str) -> Option<MergeField<'_, Self>> {
+        let (strategy, merge_key) = match name.split_once('_').map_or(name, |(s, _)| s) {
+            "merge" => ("merge", "name"),
+            "set" => ("merge", ""),
+            "replace" => ("replace", ""),
+            "retain" => ("retainKeys", ""),
+            _ => ("", ""),
+        };
+        Some(MergeField { schema: &Fake, strategy, merge_key })
+    }
+    fn items(&self) -> Option<&Self> {
+        Some(&Fake)
+    }
+}
+
+#[track_caller]
+fn check(original: &str, patch: &str, expected: &str) {
+    let mut target = tree(original);
+    strategic_merge_with(&mut target, tree(patch), &Fake).unwrap_or_else(|e| panic!("{patch}: {e}"));
+    assert_eq!(text(&target), text(&tree(expected)), "{patch}");
+}
+
+#[test]
+fn lists_merge_by_their_key() {
+    let original = r#"{"merge_l":[{"name":"a","v":1},{"name":"b","v":2}]}"#;
+    check(original, r#"{"merge_l":[{"name":"b","w":3}]}"#, r#"{"merge_l":[{"name":"a","v":1},{"name":"b","v":2,"w":3}]}"#);
+    check(original, r#"{"merge_l":[{"name":"c"}]}"#, r#"{"merge_l":[{"name":"c"},{"name":"a","v":1},{"name":"b","v":2}]}"#);
+    check(original, r#"{"merge_l":[{"name":"a","$patch":"delete"}]}"#, r#"{"merge_l":[{"name":"b","v":2}]}"#);
+    check(original, r#"{"merge_l":[{"name":"c"},{"$patch":"replace"}]}"#, r#"{"merge_l":[{"name":"c"}]}"#);
+    check(original, r#"{"merge_l":[{"name":"b","v":null}]}"#, r#"{"merge_l":[{"name":"a","v":1},{"name":"b"}]}"#);
+    check(
+        original,
+        r#"{"$setElementOrder/merge_l":[{"name":"b"},{"name":"c"},{"name":"a"}],"merge_l":[{"name":"c","v":3}]}"#,
+        r#"{"merge_l":[{"name":"b","v":2},{"name":"c","v":3},{"name":"a","v":1}]}"#,
+    );
+}
+
+#[test]
+fn lists_of_scalars_merge_and_shrink() {
+    let original = r#"{"set_l":["a","b"],"l":[1,2]}"#;
+    check(original, r#"{"set_l":["c","b"]}"#, r#"{"set_l":["a","c","b"],"l":[1,2]}"#);
+    check(original, r#"{"$deleteFromPrimitiveList/set_l":["a"]}"#, r#"{"set_l":["b"],"l":[1,2]}"#);
+    check(original, r#"{"$deleteFromPrimitiveList/set_m":["a"]}"#, original);
+    check(original, r#"{"l":[3]}"#, r#"{"set_l":["a","b"],"l":[3]}"#);
+}
+
+#[test]
+fn objects_merge_unless_a_directive_says_otherwise() {
+    let original = r#"{"o":{"a":1,"b":2},"replace_o":{"a":1}}"#;
+    check(original, r#"{"o":{"a":null,"c":3}}"#, r#"{"o":{"b":2,"c":3},"replace_o":{"a":1}}"#);
+    check(original, r#"{"replace_o":{"c":3}}"#, r#"{"o":{"a":1,"b":2},"replace_o":{"c":3}}"#);
+    check(original, r#"{"o":{"$patch":"replace","c":3}}"#, r#"{"o":{"c":3},"replace_o":{"a":1}}"#);
+    check(original, r#"{"o":{"$patch":"delete"}}"#, r#"{"o":{},"replace_o":{"a":1}}"#);
+    check(original, r#"{"o":{"$retainKeys":["a","c"],"c":3}}"#, r#"{"o":{"a":1,"c":3},"replace_o":{"a":1}}"#);
+    check(original, r#"{"n":{"x":null,"$retainKeys":["y"],"y":1}}"#, r#"{"o":{"a":1,"b":2},"replace_o":{"a":1},"n":{"y":1}}"#);
+}
+
+#[test]
+fn malformed_strategic_patches_are_refused() {
+    for (patch, expected) in [
+        (r#"{"$retainKeys":["a"],"b":1}"#, PatchError::BadRequest("invalid patch format of retainKeys".into())),
+        (r#"{"merge_l":[{"v":1}]}"#, PatchError::Internal("map: map[v:1] does not contain declared merge key: name".into())),
+        (r#"{"merge_l":["x"]}"#, PatchError::Internal("list element types are not identical: [[map[name:a]] [x]]".into())),
+        (r#"{"$patch":"fly","b":1}"#, PatchError::Internal("unknown patch type: fly in map: map[b:1]".into())),
+        (r#"[]"#, PatchError::BadRequest("invalid JSON document".into())),
+    ] {
+        let error = strategic_merge_with(&mut tree(r#"{"merge_l":[{"name":"a"}]}"#), tree(patch), &Fake).unwrap_err();
+        assert_eq!(error, expected, "{patch}");
+    }
+}

@@ -1,0 +1,17 @@
+//! Which objects a request or a controller means: label selectors and field selectors.
+//!
+//! Models apimachinery/pkg/labels, apimachinery/pkg/fields and metav1 `LabelSelectorAsSelector`.
+mod field;
+mod label;
+mod lexer;
+
+pub use field::{FieldSelector, FieldTerm, convert_label, fields_of};
+pub use label::{LabelSelector, Operator, Requirement};
+
+/// Why a selector does not parse; the text is upstream's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SelectorError(pub String);
+
+#[cfg(test)]
+mod tests;
