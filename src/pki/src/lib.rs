@@ -1,0 +1,24 @@
+//! The cluster's own identity: certificate authorities, certificates and their renewal, ServiceAccount tokens.
+//!
+//! All keys are ECDSA P-256 (ring makes no RSA keys); tokens are ES256. Files are written atomically, private keys with
+//! mode 0600. Everything takes the time as an argument. Enter by [`Cluster::load_or_create`].
+//!
+//! Knows Kubernetes' names in certificates and claims, no Kubernetes types.
+mod authority;
+mod cluster;
+mod csr;
+mod files;
+mod leaf;
+mod tls;
+mod token;
+
+pub use authority::{Authority, AuthorityError};
+pub use cluster::{Cluster, ClusterError};
+pub use csr::{CsrError, SigningRequest};
+pub use files::write_atomically;
+pub use leaf::{Leaf, LeafRequest, Usage, Validity};
+pub use tls::{Identity, TlsError, client_config, install_ring, server_config};
+pub use token::{
+    BoundReference, Claims, KubernetesClaims, ServiceAccountSigner, ServiceAccountVerifier, TokenError,
+    openid_configuration,
+};
