@@ -6,13 +6,20 @@
 //!
 //! Invariants: an address is on disk before anyone uses it; no link but the bridge and its ports, and no table but
 //! `rk-proxy`, is ever changed; `route_localnet` is never set (CVE-2020-8558).
-mod error;
 mod types;
 
-mod addresses;
-mod node;
+mod netlink;
+mod routes;
 
+mod addresses;
+mod bridge;
+mod node;
+mod pod;
+
+mod nft;
 mod services;
+
+mod error;
 pub use error::{
     AttachError, CommitError, DetachError, InvalidIfName, SetupError, StepError, TeardownError,
 };

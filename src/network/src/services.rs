@@ -1,55 +1,22 @@
-//! Services and host ports as rules of the kernel.
-use crate::error::CommitError;
-use crate::types::{HostPort, ServiceId, ServiceRule, ServiceTable};
-use tokio::sync::{mpsc, oneshot};
+//! Services and host ports as rules of the kernel: the table `rk-proxy`.
+//!
+//! The shape is flat. Global maps lead from an address and port to a chain, and from there, by a random index, to an endpoint; there
+//! is one chain for each *number* of endpoints and none for a Service, because what the kernel does on a change grows with the
+//! number of chains squared. So a change of a Service is a handful of set elements.
+//!
+//! [`Ruleset`](ruleset::Ruleset) is the wanted state and pure; one thread owns the table and sends the differences, all or
+//! nothing; it never reads rules back.
+mod chains;
+mod conntrack;
+mod elements;
+mod frontends;
+mod placement;
+mod ruleset;
+mod table;
+#[cfg(test)]
+mod tests;
+mod writer;
 
-/// One change of the rules.
-#[derive(Debug)]
-pub enum Change {
-    Set(ServiceId, ServiceRule),
-    Remove(ServiceId),
-    /// All host ports of one sandbox; empty removes them.
-    HostPorts(String, Vec<HostPort>),
-    /// Every Service there is; those not named go.
-    Replace(ServiceTable),
-}
-
-/// What the writer task is asked.
-#[derive(Debug)]
-pub(crate) struct Request {
-    pub changes: Vec<Change>,
-    pub done: oneshot::Sender<Result<(), CommitError>>,
-}
-
-/// Hands changes to the one task that owns the table. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct ServiceWriter {
-    requests: mpsc::Sender<Request>,
-}
-
-impl ServiceWriter {
-    /// Replaces all Services at once. The first call after a start also replaces what an earlier run left in the kernel,
-    /// which serves until then.
-    pub async fn replace(&self, table: ServiceTable) -> Result<(), CommitError> {
-        self.apply(vec![Change::Replace(table)]).await
-    }
-
-    /// Makes all changes in one transaction and returns when the kernel uses them.
-    pub async fn apply(&self, changes: Vec<Change>) -> Result<(), CommitError> {
-        let (done, answer) = oneshot::channel();
-        let stopped = || CommitError {
-            message: "the writer has stopped".to_owned(),
-        };
-        let request = Request { changes, done };
-        self.requests.send(request).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
-    }
-
-    pub async fn set_service(&self, id: ServiceId, rule: ServiceRule) -> Result<(), CommitError> {
-        self.apply(vec![Change::Set(id, rule)]).await
-    }
-
-    pub async fn remove_service(&self, id: ServiceId) -> Result<(), CommitError> {
-        self.apply(vec![Change::Remove(id)]).await
-    }
-}
+pub(crate) use table::remove as remove_table;
+pub use writer::{Change, ServiceWriter};
+pub(crate) use writer::start;
