@@ -14,6 +14,14 @@ use std::sync::OnceLock;
 use crate::facts;
 use crate::schema::{self, Schema};
 
+/// Upstream serves these groups; here they wait for the parts that give them meaning (custom resources, aggregation): an object
+/// that is stored and does nothing would be worse than a clear 404.
+const NOT_SERVED_YET: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
+
+fn is_served(group: &str, word: &str) -> bool {
+    word == "served" && !NOT_SERVED_YET.contains(&group)
+}
+
 /// A kind by its full name. The core group is `""`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupVersionKind {
@@ -171,7 +179,7 @@ impl Registry {
         for line in table.lines() {
             let columns: Vec<&'static str> = line.split('\t').collect();
             match columns[..] {
-                ["version", group, version, served] => registry.add_version(group, version, served == "served"),
+                ["version", group, version, served] => registry.add_version(group, version, is_served(group, served)),
                 ["kind", group, version, kind, name] => {
                     registry.kinds.insert((group, version, kind), name);
                 }
@@ -188,7 +196,7 @@ impl Registry {
                         plural,
                         singular,
                         namespaced: scope == "namespaced",
-                        served: served == "served",
+                        served: is_served(group, served),
                         short_names: words(short),
                         categories: words(categories),
                         verbs: words(verbs),
@@ -224,4 +232,25 @@ impl Registry {
 
 fn words(column: &'static str) -> Vec<&'static str> {
     column.split(',').filter(|w| !w.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kubectl_asks_first_is_there() {
+        let registry = Registry::get();
+        let deployments = registry.resource("apps", "v1", "deployments").unwrap();
+        assert_eq!((deployments.kind, deployments.singular, deployments.namespaced), ("Deployment", "deployment", true));
+        assert_eq!((&deployments.short_names[..], &deployments.categories[..]), (&["deploy"][..], &["all"][..]));
+        assert_eq!(deployments.subresource("scale").unwrap().kind.api_version(), "autoscaling/v1");
+        assert_eq!(deployments.group_resource(), "deployments.apps");
+        assert_eq!(registry.by_kind("", "v1", "Pod").unwrap().plural, "pods");
+        assert_eq!(registry.resource("autoscaling", "v1", "horizontalpodautoscalers").unwrap().storage_version, "v2");
+        assert_eq!(registry.groups()[0].name, "");
+        assert!(registry.groups().iter().all(|g| g.name != "internal.apiserver.k8s.io"));
+        assert!(registry.served().all(|r| !r.version.contains("alpha")));
+        assert!(registry.served().count() > 60);
+    }
 }

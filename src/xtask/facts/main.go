@@ -1,0 +1,82 @@
+// facts writes what upstream's Go code says about the Kubernetes API as plain tables: groups, kinds, resources, fields, defaults,
+// printed columns, bootstrap policy, feature gates. Run by `cargo xtask codegen`; nothing of it is needed to build rk.
+//
+// usage: facts DIRECTORY [OPENAPI-DIRECTORY]
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	apiextensionsscheme "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+)
+
+// schemes in the order in which discovery lists their groups.
+var schemes = []*runtime.Scheme{legacyscheme.Scheme, apiextensionsscheme.Scheme, aggregatorscheme.Scheme}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "facts:", err)
+		os.Exit(1)
+	}
+}
+
+func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: facts DIRECTORY [OPENAPI-DIRECTORY]")
+		os.Exit(64)
+	}
+	dir := os.Args[1]
+	write := func(name string, data []byte) { check(os.WriteFile(filepath.Join(dir, name), data, 0o644)) }
+	write("types.tsv", types())
+	openapi := ""
+	if len(os.Args) > 2 {
+		openapi = os.Args[2]
+	}
+	server := install(openapi != "")
+	if openapi != "" {
+		// With only what is served by default, so that the documents are those of a default server.
+		server.writeOpenAPI(openapi)
+		return
+	}
+	write("resources.tsv", server.resources())
+	write("columns.tsv", server.columns())
+	write("bootstrap-policy.json", bootstrapPolicy())
+	write("flow-control.json", flowControl())
+	write("feature-gates.tsv", featureGates())
+}
+
+func featureGates() []byte {
+	var lines []string
+	for name, spec := range utilfeature.DefaultMutableFeatureGate.GetAll() {
+		stage := string(spec.PreRelease)
+		if stage == "" {
+			stage = "GA"
+		}
+		lines = append(lines, fmt.Sprintf("%s\t%v\t%s", name, spec.Default, stage))
+	}
+	return sorted(lines)
+}
+
+func sorted(lines []string) []byte {
+	sort.Strings(lines)
+	return []byte(strings.Join(lines, "\n") + "\n")
+}
+
+// compact prints without the escapes that Go's encoder adds for HTML.
+func compact(value any) string {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	check(encoder.Encode(value))
+	return strings.TrimSpace(out.String())
+}
