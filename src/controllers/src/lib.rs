@@ -1,0 +1,18 @@
+//! The controllers: each keeps one promise of the API, in a file of its own.
+//!
+//! Every controller is an API client like any other, with the identity that upstream's bootstrap policy gives it
+//! (`system:serviceaccount:kube-system:<name>-controller`); all read the same shared informers. [`start`] runs them all; one
+//! that ends is started again alone.
+//!
+//! The shape of a file: `run` says what wakes it, `reconcile` does the I/O, `plan` decides and is pure.
+mod context;
+mod failure;
+mod ownership;
+mod pods;
+mod start;
+
+mod deployment;
+mod replicaset;
+
+pub use context::{Config, ControllerContext};
+pub use start::start;

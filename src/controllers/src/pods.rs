@@ -1,0 +1,240 @@
+//! What controllers ask of pods: ready, available, active; which to delete first; how to make one from a template.
+//!
+//! Models pkg/api/v1/pod/util.go and pkg/controller/controller_utils.go, v1.37.
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
+use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use client::{Informer, Named};
+use jiff::{SignedDuration, Timestamp};
+
+pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// Pods by `namespace/uid-of-controller`; orphans under `namespace/`.
+pub(crate) const OWNER_INDEX: &str = "pod-owner";
+
+pub(crate) fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default()
+}
+
+pub(crate) fn node_name(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
+}
+
+pub(crate) fn is_terminated(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Neither finished nor being deleted.
+pub(crate) fn is_active(pod: &Pod) -> bool {
+    !is_terminated(pod) && !pod.is_deleting()
+}
+
+/// Being deleted, but not finished yet.
+pub(crate) fn is_terminating(pod: &Pod) -> bool {
+    !is_terminated(pod) && pod.is_deleting()
+}
+
+pub(crate) fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
+    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
+}
+
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|c| c.status == "True")
+}
+
+/// When a ready pod is or will be available; `None` while it is not ready.
+pub(crate) fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
+    let ready = condition(pod, "Ready").filter(|c| c.status == "True")?;
+    if min_ready_seconds == 0 {
+        return Some(Timestamp::MIN);
+    }
+    let since = ready.last_transition_time.as_ref()?.0;
+    since.checked_add(SignedDuration::from_secs(min_ready_seconds.into())).ok()
+}
+
+pub(crate) fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
+    available_at(pod, min_ready_seconds).is_some_and(|at| at <= now)
+}
+
+/// A pod of `template`, as GetPodFromTemplate.
+pub(crate) fn from_template(
+    template: &PodTemplateSpec,
+    namespace: &str,
+    owner_name: &str,
+    owner: OwnerReference,
+) -> Pod {
+    let meta = template.metadata.clone().unwrap_or_default();
+    Pod {
+        metadata: ObjectMeta {
+            namespace: Some(namespace.to_owned()),
+            generate_name: Some(format!("{owner_name}-")),
+            labels: meta.labels,
+            annotations: meta.annotations,
+            finalizers: meta.finalizers,
+            owner_references: Some(vec![owner]),
+            ..Default::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+pub(crate) fn index_by_owner(pods: &Informer<Pod>) {
+    pods.add_index(OWNER_INDEX, |pod: &Pod| {
+        let owner = client::controller_of(&pod.metadata).map(|c| c.uid.as_str()).unwrap_or_default();
+        vec![format!("{}/{owner}", pod.namespace())]
+    });
+}
+
+/// The pods that `owner` controls, and the orphans of its namespace, which it might adopt.
+pub(crate) fn owned_and_orphans(pods: &Informer<Pod>, owner: &impl Named) -> Vec<Arc<Pod>> {
+    let mut found = pods.by_index(OWNER_INDEX, &format!("{}/{}", owner.namespace(), owner.uid()));
+    found.extend(pods.by_index(OWNER_INDEX, &format!("{}/", owner.namespace())));
+    found
+}
+
+pub(crate) fn owned(pods: &Informer<Pod>, owner: &impl Named) -> Vec<Arc<Pod>> {
+    pods.by_index(OWNER_INDEX, &format!("{}/{}", owner.namespace(), owner.uid()))
+}
+
+/// The first `count` pods in the order in which they are deleted; `related` are all pods whose doubling up on a node counts.
+pub(crate) fn choose_deletions(pods: &[Arc<Pod>], related: &[Arc<Pod>], count: usize, now: Timestamp) -> Vec<Arc<Pod>> {
+    let mut chosen = pods.to_vec();
+    if count < chosen.len() {
+        let mut on_node: HashMap<&str, usize> = HashMap::new();
+        for pod in related.iter().filter(|p| is_active(p)) {
+            *on_node.entry(node_name(pod)).or_default() += 1;
+        }
+        let rank = |pod: &Pod| on_node.get(node_name(pod)).copied().unwrap_or(0);
+        chosen.sort_by(|a, b| deletion_order(a, b, rank(a), rank(b), now));
+        chosen.truncate(count);
+    }
+    chosen
+}
+
+/// ActivePodsWithRanks.Less, as an order: what is deleted first is less.
+fn deletion_order(a: &Pod, b: &Pod, rank_a: usize, rank_b: usize, now: Timestamp) -> Ordering {
+    let phase_order = |pod: &Pod| match phase(pod) {
+        "Pending" => 0,
+        "Unknown" => 1,
+        "Running" => 2,
+        _ => 0,
+    };
+    let by_state = (!node_name(a).is_empty())
+        .cmp(&!node_name(b).is_empty())
+        .then_with(|| phase_order(a).cmp(&phase_order(b)))
+        .then_with(|| is_ready(a).cmp(&is_ready(b)))
+        .then_with(|| deletion_cost(a).cmp(&deletion_cost(b)))
+        .then_with(|| rank_b.cmp(&rank_a));
+    if by_state != Ordering::Equal {
+        return by_state;
+    }
+    if is_ready(a) && is_ready(b) {
+        let since = |pod: &Pod| condition(pod, "Ready").and_then(|c| c.last_transition_time.clone());
+        let (ta, tb) = (since(a), since(b));
+        if ta != tb {
+            return younger_first(a, b, ta.as_ref(), tb.as_ref(), now);
+        }
+    }
+    let restarts = restarts(b).cmp(&restarts(a));
+    if restarts != Ordering::Equal {
+        return restarts;
+    }
+    let (ca, cb) = (a.metadata.creation_timestamp.as_ref(), b.metadata.creation_timestamp.as_ref());
+    match ca == cb {
+        true => Ordering::Equal,
+        false => younger_first(a, b, ca, cb, now),
+    }
+}
+
+/// Younger first, on a logarithmic scale; within one magnitude by uid, which is as good as random.
+fn younger_first(a: &Pod, b: &Pod, ta: Option<&Time>, tb: Option<&Time>, now: Timestamp) -> Ordering {
+    let (Some(ta), Some(tb)) = (ta, tb) else {
+        // An unset time counts as youngest.
+        return ta.is_some().cmp(&tb.is_some());
+    };
+    let magnitude = |t: &Time| {
+        let age = now.duration_since(t.0).as_nanos();
+        if age > 0 { i64::from(age.ilog2()) } else { -1 }
+    };
+    magnitude(ta).cmp(&magnitude(tb)).then_with(|| a.uid().cmp(b.uid()))
+}
+
+fn deletion_cost(pod: &Pod) -> i32 {
+    // What does not parse counts as 0; the API server refuses it anyway.
+    pod.annotation(DELETION_COST).and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+/// Highest restart count: of the containers, then of restartable init containers.
+fn restarts(pod: &Pod) -> (i32, i32) {
+    let status = pod.status.as_ref();
+    let of = |list: Option<&Vec<client::k8s_openapi::api::core::v1::ContainerStatus>>| {
+        list.into_iter().flatten().map(|c| c.restart_count).max().unwrap_or(0)
+    };
+    (of(status.and_then(|s| s.container_statuses.as_ref())), of(status.and_then(|s| s.init_container_statuses.as_ref())))
+}
+
+/// Time from `now` until `at`, nothing if it has passed.
+pub(crate) fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(json: serde_json::Value) -> Arc<Pod> {
+        Arc::new(serde_json::from_value(json).unwrap())
+    }
+
+    fn running(name: &str, node: &str, ready: bool, cost: i32, age_seconds: i64) -> Arc<Pod> {
+        let at = Timestamp::from_second(1_000_000 - age_seconds).unwrap().to_string();
+        pod(serde_json::json!({
+            "metadata": {"name": name, "uid": name, "creationTimestamp": at, "annotations": {DELETION_COST: cost.to_string()}},
+            "spec": {"nodeName": node, "containers": []},
+            "status": {"phase": "Running", "conditions": [
+                {"type": "Ready", "status": if ready { "True" } else { "False" }, "lastTransitionTime": at}]},
+        }))
+    }
+
+    fn order(pods: &[Arc<Pod>]) -> Vec<String> {
+        // One more than asked for, so that the order is looked at.
+        let mut all = pods.to_vec();
+        all.push(running("never", "n9", true, i32::MAX, 1));
+        let chosen = choose_deletions(&all, &all, pods.len(), Timestamp::from_second(1_000_000).unwrap());
+        chosen.iter().map(|p| p.name().to_owned()).collect()
+    }
+
+    #[test]
+    fn unassigned_then_pending_then_unready_pods_go_first() {
+        let pending = pod(serde_json::json!({"metadata": {"name": "pending"}, "spec": {"nodeName": "n", "containers": []},
+            "status": {"phase": "Pending"}}));
+        let unassigned = pod(serde_json::json!({"metadata": {"name": "unassigned"}, "spec": {"containers": []},
+            "status": {"phase": "Pending"}}));
+        let pods = [running("ready", "n", true, 0, 9), running("unready", "n", false, 0, 9), pending, unassigned];
+        assert_eq!(order(&pods), ["unassigned", "pending", "unready", "ready"]);
+    }
+
+    #[test]
+    fn cost_beats_doubling_up_which_beats_age() {
+        let pods = [
+            running("alone", "n1", true, 0, 1),
+            running("double-old", "n2", true, 0, 100_000),
+            running("double-young", "n2", true, 0, 5),
+            running("cheap", "n3", true, -5, 100_000),
+            running("dear", "n2", true, 5, 1),
+        ];
+        assert_eq!(order(&pods), ["cheap", "double-young", "double-old", "alone", "dear"]);
+    }
+
+    #[test]
+    fn a_pod_is_available_only_after_its_minimum_of_ready_seconds() {
+        let pod = running("a", "n", true, 0, 10);
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        assert!(is_available(&pod, 0, now) && is_available(&pod, 10, now) && !is_available(&pod, 11, now));
+        assert_eq!(until(available_at(&pod, 15).unwrap(), now), Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,48 @@
+//! Runs all controllers, and runs each again that ends.
+use std::time::Duration;
+
+use client::Backoff;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use crate::context::ControllerContext;
+
+type Run = fn(ControllerContext) -> BoxFuture<'static, ()>;
+
+macro_rules! controllers {
+    ($($name:literal => $module:ident),* $(,)?) => {
+        /// Name, as the logs and upstream's `--controllers` have it, and entry.
+        const ALL: &[(&str, Run)] = &[$(($name, |cx| crate::$module::run(cx).boxed())),*];
+    };
+}
+
+controllers! {
+    "deployment-controller" => deployment,
+    "replicaset-controller" => replicaset,
+}
+
+/// Runs until the returned set is dropped or shut down; it never becomes empty on its own.
+pub fn start(cx: ControllerContext) -> JoinSet<()> {
+    let mut set = JoinSet::new();
+    for (name, run) in ALL {
+        set.spawn(supervise(name, *run, cx.clone()));
+    }
+    info!(count = ALL.len(), "controllers started");
+    set
+}
+
+async fn supervise(name: &'static str, run: Run, cx: ControllerContext) {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    loop {
+        // A task of its own, so that a panic outside the workers ends this one controller; ends with us.
+        let mut task = JoinSet::new();
+        task.spawn(run(cx.clone()));
+        match task.join_next().await {
+            Some(Err(failure)) => error!(controller = name, %failure, "controller died"),
+            _ => error!(controller = name, "controller ended"),
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
