@@ -1,9 +1,23 @@
 //! Who asks and may they: the types that the request path speaks, and (in `auth/`) what implements them.
+pub mod authentication;
+pub mod authorization;
+pub mod bootstrap;
+pub mod impersonation;
+pub mod issuer;
+mod node;
+pub mod rbac;
+
 use std::collections::BTreeMap;
 
 use futures::future::BoxFuture;
 
 use crate::status::Status;
+
+pub use authentication::Authentication;
+pub use authorization::{Authorization, forbidden};
+pub use impersonation::impersonate;
+pub use issuer::Tokens;
+pub use node::name_of as node_name;
 
 /// Who makes a request. Models k8s.io/apiserver/pkg/authentication/user DefaultInfo.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -160,4 +174,14 @@ pub trait TokenIssuer: Send + Sync + 'static {
     fn openid_configuration(&self) -> Vec<u8>;
     /// `/openid/v1/jwks`
     fn jwks(&self) -> Vec<u8>;
+}
+
+/// The user that a ServiceAccount is, without `system:authenticated`. Models k8s.io/apiserver/pkg/authentication/serviceaccount.
+pub fn service_account(namespace: &str, name: &str) -> UserInfo {
+    let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+    UserInfo {
+        name: format!("system:serviceaccount:{namespace}:{name}"),
+        groups: groups.into(),
+        ..UserInfo::default()
+    }
 }

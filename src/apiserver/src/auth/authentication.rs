@@ -1,0 +1,179 @@
+//! Who sends a request: client certificates and bound ServiceAccount tokens.
+//!
+//! Models k8s.io/apiserver/pkg/authentication/request/x509 and pkg/serviceaccount/{jwt,claims}.go. Left out: front proxies,
+//! OIDC, webhooks, legacy tokens without a time limit.
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::future::BoxFuture;
+use pki::{BoundReference, Claims, ServiceAccountVerifier, TokenError};
+use ring::digest::{SHA256, digest};
+use rustls_pki_types::CertificateDer;
+
+use super::{Authenticated, Authenticator, Credential, UserInfo};
+use crate::cache::{Cache, Cached};
+
+/// A token outlives its deleted objects by this much: pods that end may still need it.
+const DELETION_LEEWAY: Duration = Duration::from_secs(60);
+
+pub struct Authentication {
+    cache: Cache,
+    verifier: ServiceAccountVerifier,
+    /// The API server's own audiences.
+    audiences: Vec<String>,
+}
+
+impl Authentication {
+    /// `verifier` knows the cluster's token keys; its issuer is the API server's audience.
+    pub fn new(cache: Cache, verifier: ServiceAccountVerifier) -> Self {
+        let audiences = vec![verifier.issuer().to_owned()];
+        Self { cache, verifier, audiences }
+    }
+
+    fn token(&self, token: &str, asked: &[String], now: SystemTime) -> Result<Option<Authenticated>, String> {
+        let claims = match self.verifier.verify(token, now) {
+            Ok(claims) => claims,
+            Err(TokenError::Foreign) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let asked = if asked.is_empty() { &self.audiences } else { asked };
+        let audiences: Vec<String> = claims.aud.iter().filter(|a| asked.contains(a)).cloned().collect();
+        if audiences.is_empty() {
+            let (has, wants) = (quoted(&claims.aud), quoted(asked));
+            return Err(format!("token audiences {has} is invalid for the target audiences {wants}"));
+        }
+        self.check_objects(&claims, now)?;
+        Ok(Some(Authenticated { user: service_account_user(&claims), audiences }))
+    }
+
+    /// A token lives no longer than what it is bound to.
+    fn check_objects(&self, claims: &Claims, now: SystemTime) -> Result<(), String> {
+        let bound = &claims.kubernetes;
+        let (namespace, account) = (&bound.namespace, &bound.serviceaccount);
+        if claims.sub != Claims::subject(namespace, &account.name) {
+            return Err("Token claims are not for the service account of its subject".into());
+        }
+        let Some(found) = self.cache.get("", "serviceaccounts", namespace, &account.name) else {
+            return Err(format!("serviceaccounts \"{}\" not found", account.name));
+        };
+        let state = State::of(&found);
+        if state.is_gone(now) {
+            return Err(format!("service account {namespace}/{} has been deleted", account.name));
+        }
+        if state.uid != account.uid {
+            return Err(format!("service account UID ({}) does not match claim ({})", state.uid, account.uid));
+        }
+        if let Some(reference) = &bound.secret {
+            self.check_bound("secrets", namespace, reference, "secret", now)?;
+        }
+        if let Some(reference) = &bound.pod {
+            return self.check_bound("pods", namespace, reference, "pod", now);
+        }
+        // Of a token bound to a pod the node is a note, not a condition.
+        match &bound.node {
+            Some(reference) => self.check_bound("nodes", "", reference, "node", now),
+            None => Ok(()),
+        }
+    }
+
+    fn check_bound(
+        &self,
+        plural: &str,
+        namespace: &str,
+        reference: &BoundReference,
+        what: &str,
+        now: SystemTime,
+    ) -> Result<(), String> {
+        let found = self.cache.get("", plural, namespace, &reference.name);
+        let Some(state) = found.map(|found| State::of(&found)).filter(|state| !state.is_gone(now)) else {
+            return Err("service account token has been invalidated".into());
+        };
+        if state.uid != reference.uid {
+            let (has, claims) = (&state.uid, &reference.uid);
+            return Err(format!("{what} UID ({has}) does not match service account {what} ref claim ({claims})"));
+        }
+        Ok(())
+    }
+}
+
+struct State {
+    uid: String,
+    deleted_at: Option<SystemTime>,
+}
+
+impl State {
+    fn of(object: &Cached) -> Self {
+        let tree = object.tree();
+        let deleted_at = api::meta::deletion_timestamp(&tree).map(|text| {
+            text.parse::<jiff::Timestamp>().map_or(UNIX_EPOCH, SystemTime::from)
+        });
+        Self { uid: api::meta::uid(&tree).to_owned(), deleted_at }
+    }
+
+    fn is_gone(&self, now: SystemTime) -> bool {
+        self.deleted_at.is_some_and(|at| at + DELETION_LEEWAY < now)
+    }
+}
+
+fn service_account_user(claims: &Claims) -> UserInfo {
+    let bound = &claims.kubernetes;
+    let mut user = super::service_account(&bound.namespace, &bound.serviceaccount.name);
+    user.uid.clone_from(&bound.serviceaccount.uid);
+    let mut note = |key: &str, value: &str| {
+        if !value.is_empty() {
+            user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+        }
+    };
+    if !claims.jti.is_empty() {
+        note("credential-id", &format!("JTI={}", claims.jti));
+    }
+    for (kind, reference) in [("pod", &bound.pod), ("node", &bound.node)] {
+        if let Some(reference) = reference {
+            note(&format!("{kind}-name"), &reference.name);
+            note(&format!("{kind}-uid"), &reference.uid);
+        }
+    }
+    user
+}
+
+/// The user that a client certificate names: common name, organizations as groups.
+fn certificate_user(chain: &[CertificateDer<'static>]) -> Result<Option<UserInfo>, String> {
+    let Some(leaf) = chain.first() else { return Ok(None) };
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).map_err(|error| error.to_string())?;
+    let subject = certificate.subject();
+    let Some(name) = subject.iter_common_name().last().and_then(|name| name.as_str().ok()) else { return Ok(None) };
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
+    let print: String = digest(&SHA256, leaf).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let credential = ("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={print}")]);
+    Ok(Some(UserInfo { name: name.to_owned(), uid: String::new(), groups, extra: BTreeMap::from([credential]) }))
+}
+
+/// Models authentication/group AuthenticatedGroupAdder.
+fn add_authenticated(user: &mut UserInfo) {
+    if user.name != "system:anonymous" && !user.in_group("system:authenticated") && !user.in_group("system:unauthenticated") {
+        user.groups.push("system:authenticated".into());
+    }
+}
+
+/// `["a" "b"]`, as Go prints a list with %q.
+pub fn quoted(items: &[String]) -> String {
+    let items: Vec<String> = items.iter().map(|item| format!("{item:?}")).collect();
+    format!("[{}]", items.join(" "))
+}
+
+impl Authenticator for Authentication {
+    fn authenticate<'a>(&'a self, credential: Credential<'a>) -> BoxFuture<'a, Result<Option<Authenticated>, String>> {
+        let mut found = match credential {
+            Credential::Certificates(chain) => certificate_user(chain)
+                .map(|user| user.map(|user| Authenticated { user, audiences: self.audiences.clone() })),
+            Credential::Token { token, audiences } => self.token(token, audiences, SystemTime::now()),
+        };
+        if let Ok(Some(authenticated)) = &mut found {
+            add_authenticated(&mut authenticated.user);
+        }
+        Box::pin(std::future::ready(found))
+    }
+}

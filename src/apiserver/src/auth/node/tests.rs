@@ -1,0 +1,54 @@
+use super::*;
+
+fn pod(node: &str) -> Tree {
+    let text = format!(
+        r#"{{"metadata":{{"name":"p","namespace":"ns"}},"spec":{{"nodeName":"{node}","serviceAccountName":"sa",
+        "imagePullSecrets":[{{"name":"pull"}}],
+        "initContainers":[{{"name":"i","envFrom":[{{"secretRef":{{"name":"from"}}}}]}}],
+        "containers":[{{"name":"c","env":[{{"name":"A","valueFrom":{{"configMapKeyRef":{{"name":"env","key":"k"}}}}}}]}}],
+        "volumes":[{{"name":"v","persistentVolumeClaim":{{"claimName":"claim"}}}},{{"name":"e","ephemeral":{{}}}},
+        {{"name":"t","projected":{{"sources":[{{"configMap":{{"name":"ca"}}}},{{"secret":{{"name":"proj"}}}}]}}}}]}}}}"#
+    );
+    Tree::from_json(text.as_bytes()).unwrap()
+}
+
+#[test]
+fn a_pod_joins_what_it_names_to_its_node() {
+    let mut graph = Graph::default();
+    graph.set("ns/p", edges(&pod("a"), "ns"));
+    let named = [
+        (Named::ServiceAccount, "sa"),
+        (Named::Secret, "pull"),
+        (Named::Secret, "from"),
+        (Named::Secret, "proj"),
+        (Named::ConfigMap, "env"),
+        (Named::ConfigMap, "ca"),
+        (Named::Claim, "claim"),
+        (Named::Claim, "p-e"),
+    ];
+    for (kind, name) in named {
+        assert!(graph.joins("a", kind, "ns", name), "{name}");
+        assert!(!graph.joins("b", kind, "ns", name) && !graph.joins("a", kind, "other", name));
+    }
+    // Two pods share; one goes.
+    graph.set("ns/q", edges(&pod("a"), "ns"));
+    graph.set("ns/p", Vec::new());
+    assert!(graph.joins("a", Named::Secret, "ns", "pull"));
+    graph.set("ns/q", Vec::new());
+    assert!(graph.edges.is_empty() && graph.pods.is_empty());
+}
+
+#[test]
+fn a_mirror_pod_and_a_pod_without_a_node_join_nothing() {
+    assert!(edges(&pod(""), "ns").is_empty());
+    let mut mirror = pod("a");
+    api::meta::set_annotation(&mut mirror, "kubernetes.io/config.mirror", "x");
+    assert!(edges(&mirror, "ns").is_empty());
+}
+
+#[test]
+fn only_members_of_the_nodes_group_are_nodes() {
+    assert_eq!(name_of(&UserInfo::new("system:node:a", &["system:nodes"])), Some("a"));
+    assert_eq!(name_of(&UserInfo::new("system:node:a", &[])), None);
+    assert_eq!(name_of(&UserInfo::new("a", &["system:nodes"])), None);
+}
