@@ -183,7 +183,10 @@ mod tests {
 
         let third = open(dir.path(), "10.42.0.0/24", "boot-2");
         assert_eq!(third.get("a"), None);
-        assert_eq!(fs::read_dir(dir.path().join(FOLDER)).expect("dir").count(), 0);
+        assert_eq!(
+            fs::read_dir(dir.path().join(FOLDER)).expect("dir").count(),
+            0
+        );
     }
 
     #[test]

@@ -1,43 +1,36 @@
-//! The pods' bridge, its address, the settings it needs, and the way to the Services.
-//!
-//! The ports are isolated and the bridge answers for every pod's address (`proxy_arp_pvlan`, RFC 3069), so that traffic between two
-//! pods of one node passes IP forwarding, where the rules for Services and policies apply; br_netfilter is not needed.
+//! The node's own place in the pod network: a bridge without ports that holds the pods' gateway address, the way to the
+//! Services, and the settings that routing needs. The pods' links are not in it; see [`crate::pod`].
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use ipnet::Ipv4Net;
-use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
-use rtnetlink::{LinkBridge, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{LinkBridge, LinkUnspec};
 use rustix::io::Errno;
 
 use crate::error::StepError;
 use crate::netlink::Error;
-use crate::routes::{Link, POD_LINK_PREFIX, Request, Routes, pod_link_address};
+use crate::routes::{Link, Request, Routes, link_route, pod_link_address, unreachable_route};
 use crate::types::{IfName, NodeConfig};
 
 /// When the default link is unknown.
 const MTU_FALLBACK: u32 = 1500;
-/// Records below the state directory that forwarding was off before.
+/// Records the pod CIDR below the state directory, for the teardown of its route.
+const POD_CIDR: &str = "pod-cidr";
+/// Records that forwarding was off before.
 const FORWARDING_WAS_OFF: &str = "ip-forward-was-off";
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bridge {
-    pub index: u32,
-    pub mtu: u32,
-}
 
 fn step<T>(what: impl Into<String>, result: Result<T, Error>) -> Result<T, StepError> {
     result.map_err(|e| StepError::new(what)(e.into()))
 }
 
-/// Makes or completes the bridge. Pod links whose address is not `in_use` are remains, and go.
+/// Makes or completes the bridge and returns the MTU. Pod links whose address is not `in_use` are remains, and go.
 pub(crate) fn setup(
     config: &NodeConfig,
     in_use: impl Fn(Ipv4Addr) -> bool,
-) -> Result<Bridge, StepError> {
+) -> Result<u32, StepError> {
     let mut routes = step("open a netlink socket", Routes::open())?;
     let name = config.bridge.as_str();
     let mtu = match config.mtu {
@@ -46,21 +39,20 @@ pub(crate) fn setup(
     };
     let index = link(&mut routes, config, mtu)?;
     address(&mut routes, config, index)?;
-    let conf = |key: &str, value: &str| {
-        let path = format!("/proc/sys/net/ipv4/conf/{name}/{key}");
-        sysctl(Path::new(&path), value)
-    };
-    conf("proxy_arp_pvlan", "1")?;
-    // Every packet between two pods leaves by the link it came from; that is meant.
-    conf("send_redirects", "0")?;
     enable_forwarding(&config.state_dir)?;
-    let to_services = service_route(config.service_cidr, config.gateway(), index);
+    // Without a route to the Services a node that has no default route cannot reach them: "network is unreachable" comes before
+    // any rule. And what is sent to a pod that is gone must not leave by the default route.
     step(
         format!("route {} to {name}", config.service_cidr),
-        routes.run(vec![Request::put_route(to_services)]),
+        routes.run(vec![
+            Request::put_route(link_route(config.service_cidr, index, config.gateway())),
+            Request::put_route(unreachable_route(config.pod_cidr)),
+        ]),
     )?;
-    remove_remains(&mut routes, index, in_use)?;
-    Ok(Bridge { index, mtu })
+    fs::write(config.state_dir.join(POD_CIDR), config.pod_cidr.to_string())
+        .map_err(StepError::new("record the pod CIDR"))?;
+    remove_remains(&mut routes, in_use)?;
+    Ok(mtu)
 }
 
 fn default_mtu(routes: &mut Routes, config: &NodeConfig) -> Result<u32, Error> {
@@ -116,7 +108,7 @@ fn link(routes: &mut Routes, config: &NodeConfig, mtu: u32) -> Result<u32, StepE
 
 /// Gives the bridge its one address; others are of an earlier pod CIDR.
 fn address(routes: &mut Routes, config: &NodeConfig, index: u32) -> Result<(), StepError> {
-    let (wanted, prefix_len) = (config.gateway(), config.pod_cidr.prefix_len());
+    let (wanted, prefix_len) = (config.gateway(), 32);
     let what = format!("give {} the address {wanted}/{prefix_len}", config.bridge);
     let all = step(what.clone(), routes.addresses())?;
     let mut requests: Vec<Request> = all
@@ -128,32 +120,26 @@ fn address(routes: &mut Routes, config: &NodeConfig, index: u32) -> Result<(), S
     step(what, routes.run(requests))
 }
 
-/// Without this route a node that has no default route cannot reach ClusterIPs: "network is unreachable" comes before any rule.
-fn service_route(cidr: Ipv4Net, source: Ipv4Addr, index: u32) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(cidr.network(), cidr.prefix_len())
-        .output_interface(index)
-        .pref_source(source)
-        .scope(RouteScope::Link)
-        .protocol(RouteProtocol::Static)
-        .build()
-}
-
-fn remove_remains(
-    routes: &mut Routes,
-    index: u32,
-    in_use: impl Fn(Ipv4Addr) -> bool,
-) -> Result<(), StepError> {
+fn remove_remains(routes: &mut Routes, in_use: impl Fn(Ipv4Addr) -> bool) -> Result<(), StepError> {
     let links = step("list the links", routes.links())?;
-    let known = |link: &Link| pod_link_address(&link.name).is_some_and(&in_use);
     for link in links {
-        if link.master == Some(index) && link.name.starts_with(POD_LINK_PREFIX) && !known(&link) {
-            tracing::info!(link = link.name, "removing a pod link that belongs to nobody");
+        let nobodys = |address| !in_use(address);
+        if pod_link(&link).is_some_and(nobodys) {
+            tracing::info!(
+                link = link.name,
+                "removing a pod link that belongs to nobody"
+            );
             let deleted = routes.run(vec![Request::delete_link(&link.name)]);
             step(format!("delete link {}", link.name), gone_is_fine(deleted))?;
         }
     }
     Ok(())
+}
+
+/// The address of the pod whose link this is.
+fn pod_link(link: &Link) -> Option<Ipv4Addr> {
+    let address = pod_link_address(&link.name)?;
+    (link.kind == "veth").then_some(address)
 }
 
 pub(crate) fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
@@ -163,28 +149,42 @@ pub(crate) fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
-/// Deletes the bridge and its pod links; the routes and addresses go with them.
-pub(crate) fn remove(routes: &mut Routes, bridge: &IfName, failed: &mut Vec<StepError>) {
-    let name = bridge.as_str();
-    let found = match routes.link(name) {
-        Ok(Some(link)) if link.kind == "bridge" => link,
-        Ok(_) => return,
-        Err(e) => return failed.push(StepError::new(format!("find link {name}"))(e.into())),
-    };
-    let ports = match routes.links() {
+/// Deletes the pods' links, the bridge and the route that belongs to no link; addresses and other routes go with the links.
+pub(crate) fn remove(
+    routes: &mut Routes,
+    bridge: &IfName,
+    state_dir: &Path,
+    failed: &mut Vec<StepError>,
+) {
+    let links = match routes.links() {
         Ok(links) => links,
-        Err(e) => {
-            failed.push(StepError::new("list the links")(e.into()));
-            Vec::new()
-        }
+        Err(e) => return failed.push(StepError::new("list the links")(e.into())),
     };
-    let ports = ports
-        .into_iter()
-        .filter(|l| l.master == Some(found.index) && l.name.starts_with(POD_LINK_PREFIX))
-        .map(|l| l.name);
-    for link in ports.chain([name.to_owned()]) {
-        if let Err(e) = gone_is_fine(routes.run(vec![Request::delete_link(&link)])) {
-            failed.push(StepError::new(format!("delete link {link}"))(e.into()));
+    let is_ours = |link: &&Link| {
+        let is_bridge = link.name == bridge.as_str() && link.kind == "bridge";
+        is_bridge || pod_link(link).is_some()
+    };
+    for link in links.iter().filter(is_ours) {
+        if let Err(e) = gone_is_fine(routes.run(vec![Request::delete_link(&link.name)])) {
+            failed.push(StepError::new(format!("delete link {}", link.name))(
+                e.into(),
+            ));
+        }
+    }
+    let record = state_dir.join(POD_CIDR);
+    let recorded = fs::read_to_string(&record).ok();
+    if let Some(cidr) = recorded.and_then(|text| text.parse::<Ipv4Net>().ok()) {
+        let request = Request::delete_route(unreachable_route(cidr));
+        match routes.run(vec![request]) {
+            Err(e) if !e.is(Errno::SRCH) => {
+                failed.push(StepError::new(format!("delete the route to {cidr}"))(
+                    e.into(),
+                ));
+            }
+            _ => {}
+        }
+        if let Err(e) = fs::remove_file(&record) {
+            failed.push(StepError::new(format!("remove {}", record.display()))(e));
         }
     }
 }

@@ -57,7 +57,9 @@ pub enum AttachError {
         #[source]
         source: StepError,
     },
-    #[error("sandbox id {sandbox_id:?} is not usable: 1 to 128 printable characters without spaces are allowed")]
+    #[error(
+        "sandbox id {sandbox_id:?} is not usable: 1 to 128 printable characters without spaces are allowed"
+    )]
     InvalidSandboxId { sandbox_id: String },
 }
 

@@ -4,7 +4,7 @@
 //! program is ever started. Enter by [`Network::setup`], which adopts what an earlier run left behind; pods come and go by
 //! [`Network::attach`] and [`Network::detach`]; Services and host ports are written through [`ServiceWriter`].
 //!
-//! Invariants: an address is on disk before anyone uses it; no link but the bridge and its ports, and no table but
+//! Invariants: an address is on disk before anyone uses it; no link but `rk0` and the pods' own, and no table but
 //! `rk-proxy`, is ever changed; `route_localnet` is never set (CVE-2020-8558).
 mod types;
 
@@ -19,11 +19,14 @@ mod pod;
 mod nft;
 mod services;
 
+mod probe;
+
 mod error;
 pub use error::{
     AttachError, CommitError, DetachError, InvalidIfName, SetupError, StepError, TeardownError,
 };
 pub use node::{Network, teardown};
+pub use probe::{ProbeError, probe};
 pub use services::{Change, ServiceWriter};
 pub use types::{
     Attachment, HostPort, IfName, NodeConfig, PortRule, Protocol, ServiceId, ServiceRule,

@@ -142,7 +142,9 @@ impl Message<'_> {
             _ => read_u32(self.body, 4)? as usize,
         };
         let tail = self.body.get(4 + align(echoed)..)?;
-        let text = Attributes::new(tail).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?.1;
+        let text = Attributes::new(tail)
+            .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?
+            .1;
         let text = text.strip_suffix(&[0]).unwrap_or(text);
         Some(String::from_utf8_lossy(text).into_owned())
     }

@@ -21,7 +21,6 @@ pub struct Network {
 
 struct Inner {
     config: NodeConfig,
-    bridge_index: u32,
     mtu: u32,
     addresses: Mutex<Addresses>,
     services: ServiceWriter,
@@ -36,20 +35,19 @@ impl Network {
             });
         }
         let given = config.clone();
-        let (bridge, addresses) = on_own_thread("rk-net-setup", move || {
+        let (mtu, addresses) = on_own_thread("rk-net-setup", move || {
             let boot_id = boot_id()?;
             let addresses = Addresses::open(&given.state_dir, given.pod_cidr, &boot_id)
                 .map_err(StepError::new("read the recorded addresses"))?;
-            let bridge = bridge::setup(&given, |address| addresses.contains(address))?;
-            Ok::<_, StepError>((bridge, addresses))
+            let mtu = bridge::setup(&given, |address| addresses.contains(address))?;
+            Ok::<_, StepError>((mtu, addresses))
         })
         .await?;
         let services = services::start(&config).await?;
         Ok(Network {
             inner: Arc::new(Inner {
                 config,
-                bridge_index: bridge.index,
-                mtu: bridge.mtu,
+                mtu,
                 addresses: Mutex::new(addresses),
                 services,
             }),
@@ -64,9 +62,7 @@ impl Network {
             netns: netns.to_owned(),
             link: pod_link_name(address),
             address,
-            prefix_len: self.inner.config.pod_cidr.prefix_len(),
             gateway: self.inner.config.gateway(),
-            bridge_index: self.inner.bridge_index,
             mtu: self.inner.mtu,
         };
         on_own_thread("rk-net-pod", move || pod::connect(&plan))
@@ -85,7 +81,8 @@ impl Network {
             sandbox_id: sandbox_id.to_owned(),
             source,
         };
-        let commit = |e: CommitError| StepError::new("remove the host ports")(std::io::Error::other(e));
+        let commit =
+            |e: CommitError| StepError::new("remove the host ports")(std::io::Error::other(e));
         self.set_host_ports(sandbox_id, Vec::new())
             .await
             .map_err(|e| error(commit(e)))?;
@@ -142,7 +139,6 @@ impl Network {
         Attachment {
             sandbox_id: sandbox_id.to_owned(),
             address,
-            prefix_len: self.inner.config.pod_cidr.prefix_len(),
             gateway: self.inner.config.gateway(),
             link: pod_link_name(address),
         }
@@ -165,7 +161,7 @@ pub async fn teardown(bridge: &IfName, state_dir: &Path) -> Result<(), TeardownE
             steps.push(failed("remove the table rk-proxy", e));
         }
         match Routes::open() {
-            Ok(mut routes) => bridge::remove(&mut routes, &bridge, &mut steps),
+            Ok(mut routes) => bridge::remove(&mut routes, &bridge, &state_dir, &mut steps),
             Err(e) => steps.push(failed("open a netlink socket", e)),
         }
         if let Err(e) = bridge::restore_forwarding(&state_dir) {

@@ -1,22 +1,28 @@
-//! One pod's link: a veth pair whose far end is born inside the pod's network namespace.
+//! One pod's link: a veth pair whose far end is born inside the pod's network namespace, and a host route to it.
 //!
-//! `RTM_NEWLINK` takes the namespace, name and state of the far end nested in the near end's data (VETH_INFO_PEER), so the pair, its
-//! place in the bridge and the pod's end are one datagram; making a pair first and moving one end costs the kernel an RCU grace
-//! period of about 16 ms. All of it runs on a thread that enters the pod's namespace and ends there.
+//! `RTM_NEWLINK` takes the namespace and name of the far end nested in the near end's data (VETH_INFO_PEER), so the pair and its far
+//! end's place are one message; making a pair first and moving one end costs the kernel an RCU grace period of about 16 ms. All of it
+//! runs on a thread that enters the pod's namespace and ends there.
+//!
+//! No bridge connects the pods: each has its address as a /32, and the node routes to it. So all traffic of pods passes IP
+//! forwarding, where the rules for Services and policies apply, whatever br_netfilter is set to. (Isolated ports of a bridge do
+//! the same only while `bridge-nf-call-iptables` is 0: with 1, br_netfilter translates the address while the frame is still in the
+//! bridge, which then sends it to the other port itself, and isolation drops it.) Both ends know each other's hardware address
+//! for good, so no ARP is needed, and no `arp_ignore` or `arp_announce` of the host is in the way.
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth};
-use rtnetlink::{LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::bridge::{gone_is_fine, mac};
 use crate::error::StepError;
 use crate::netlink::Error;
-use crate::routes::{Request, Routes, default_route};
+use crate::routes::{Request, Routes, default_route, link_route};
 use crate::types::IfName;
 
 /// The pod's end of the link.
@@ -28,9 +34,7 @@ pub(crate) struct Plan {
     pub netns: PathBuf,
     pub link: IfName,
     pub address: Ipv4Addr,
-    pub prefix_len: u8,
     pub gateway: Ipv4Addr,
-    pub bridge_index: u32,
     pub mtu: u32,
 }
 
@@ -52,21 +56,25 @@ pub(crate) fn connect(plan: &Plan) -> Result<(), StepError> {
     match create(&mut host, plan, &netns) {
         Ok(()) => {}
         Err(e) if e.is(Errno::EXIST) => {
-            if step("look for the pod's link", in_place(&mut host, &mut pod, plan))? {
-                return step("configure the pod's link", configure(&mut pod, plan));
+            let in_place = in_place(&mut host, &mut pod, plan);
+            if !step("look for the pod's link", in_place)? {
+                // Remains of an attempt that was cut short, or of a namespace that is no more.
+                let delete = |name: &str| vec![Request::delete_link(name)];
+                let host_end = gone_is_fine(host.run(delete(plan.link.as_str())));
+                step("delete a stale link of the host", host_end)?;
+                let pod_end = gone_is_fine(pod.run(delete(POD_LINK)));
+                step("delete a stale link of the pod", pod_end)?;
+                step("create the pod's link", create(&mut host, plan, &netns))?;
             }
-            // Remains of an attempt that was cut short, or of a namespace that is no more.
-            let delete = |name: &str| vec![Request::delete_link(name)];
-            let host_end = gone_is_fine(host.run(delete(plan.link.as_str())));
-            step("delete a stale link of the host", host_end)?;
-            let pod_end = gone_is_fine(pod.run(delete(POD_LINK)));
-            step("delete a stale link of the pod", pod_end)?;
-            step("create the pod's link", create(&mut host, plan, &netns))?;
         }
         Err(e) => return step("create the pod's link", Err(e)),
     }
-    let configured = step("configure the pod's link", configure(&mut pod, plan));
-    let configured = configured.and_then(|()| refuse_redirects());
+    let configured = step(
+        "configure the pod's end of the link",
+        configure(&mut pod, plan),
+    )
+    .and_then(|()| refuse_redirects())
+    .and_then(|()| step("route to the pod", route(&mut host, plan)));
     if configured.is_err() {
         // Half a link would look like a whole one; the pair goes with either end.
         let _ = host.run(vec![Request::delete_link(plan.link.as_str())]);
@@ -74,44 +82,25 @@ pub(crate) fn connect(plan: &Plan) -> Result<(), StepError> {
     configured
 }
 
-/// The pair, the host's end in the bridge and isolated, the pod's end in the pod.
 fn create(host: &mut Routes, plan: &Plan, netns: &File) -> Result<(), Error> {
     let peer = LinkUnspec::new_with_name(POD_LINK)
         .mtu(plan.mtu)
         .address(mac(plan.address))
         .setns_by_fd(netns.as_raw_fd())
-        .up()
         .build();
     let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(plan.link.as_str())
         .mtu(plan.mtu)
-        .controller(plan.bridge_index)
+        .address(mac(plan.gateway))
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .up()
         .build();
-    // By name: the index is not known yet.
-    let port = LinkBridgePort::new(0)
-        .name(plan.link.as_str())
-        .isolated(true)
-        .build();
-    let created = host.send(vec![
-        Request::create_link(pair),
-        Request::change_link(port),
-    ])?;
-    let Some((position, error)) = created.into_iter().next() else {
-        return Ok(());
-    };
-    if position > 0 {
-        // The pair exists, but as a port that is not isolated: pods would bypass the rules.
-        let _ = host.run(vec![Request::delete_link(plan.link.as_str())]);
-    }
-    Err(error)
+    host.run(vec![Request::create_link(pair)])
 }
 
-/// Whether both ends are there, in the bridge and in this pod, and the pod's end has the address.
+/// Whether both ends are there and the pod's end, in this namespace, has the address.
 fn in_place(host: &mut Routes, pod: &mut Routes, plan: &Plan) -> Result<bool, Error> {
     let host_end = host.link(plan.link.as_str())?;
-    let in_bridge = host_end.is_some_and(|link| link.master == Some(plan.bridge_index));
     let Some(pod_end) = pod.link(POD_LINK)? else {
         return Ok(false);
     };
@@ -119,15 +108,34 @@ fn in_place(host: &mut Routes, pod: &mut Routes, plan: &Plan) -> Result<bool, Er
     let has_address = addresses
         .iter()
         .any(|a| a.index == pod_end.index && a.address == plan.address);
-    Ok(in_bridge && has_address)
+    Ok(host_end.is_some() && has_address)
 }
 
 fn configure(pod: &mut Routes, plan: &Plan) -> Result<(), Error> {
-    let link = pod.link(POD_LINK)?.ok_or(Error::Malformed("the new link is not in the pod"))?;
+    let link = pod.link(POD_LINK)?;
+    let index = link
+        .ok_or(Error::Malformed("the new link is not in the pod"))?
+        .index;
     pod.run(vec![
         Request::change_link(LinkUnspec::new_with_index(LOOPBACK_INDEX).up().build()),
-        Request::put_address(link.index, plan.address, plan.prefix_len),
-        Request::put_route(default_route(plan.gateway, link.index)),
+        // Not at its birth: the kernel opens a veth end only when it knows its peer.
+        Request::change_link(LinkUnspec::new_with_index(index).up().build()),
+        Request::put_address(index, plan.address, 32),
+        Request::put_neighbour(index, plan.gateway, mac(plan.gateway)),
+        Request::put_route(link_route(plan.gateway.into(), index, plan.address)),
+        Request::put_route(default_route(plan.gateway, index)),
+    ])
+}
+
+/// The node's side: with the bridge's address as the source, for what the node itself sends.
+fn route(host: &mut Routes, plan: &Plan) -> Result<(), Error> {
+    let link = host.link(plan.link.as_str())?;
+    let index = link
+        .ok_or(Error::Malformed("the new link is not on the host"))?
+        .index;
+    host.run(vec![
+        Request::put_neighbour(index, plan.address, mac(plan.address)),
+        Request::put_route(link_route(plan.address.into(), index, plan.gateway)),
     ])
 }
 

@@ -4,11 +4,15 @@
 //! lives for a millisecond and enters another namespace, where neither an async connection nor its task is wanted.
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use rtnetlink::packet_core::NetlinkMessage;
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use rustix::io::Errno;
 
@@ -28,8 +32,6 @@ pub(crate) struct Link {
     pub mtu: u32,
     /// "bridge", "veth" and so on; empty for plain devices.
     pub kind: String,
-    /// The index of the bridge that it is a port of.
-    pub master: Option<u32>,
 }
 
 /// An IPv4 address on a link.
@@ -83,6 +85,30 @@ impl Request {
         }
     }
 
+    pub(crate) fn delete_route(route: RouteMessage) -> Request {
+        Request {
+            message: RouteNetlinkMessage::DelRoute(route),
+            flags: 0,
+        }
+    }
+
+    /// A neighbour whose hardware address is known for good.
+    pub(crate) fn put_neighbour(index: u32, address: Ipv4Addr, mac: Vec<u8>) -> Request {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = index;
+        message.header.state = NeighbourState::Permanent;
+        message.header.kind = RouteType::Unicast;
+        message.attributes = vec![
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+            NeighbourAttribute::LinkLayerAddress(mac),
+        ];
+        Request {
+            message: RouteNetlinkMessage::NewNeighbour(message),
+            flags: NLM_F_CREATE | NLM_F_REPLACE,
+        }
+    }
+
     pub(crate) fn put_route(route: RouteMessage) -> Request {
         Request {
             message: RouteNetlinkMessage::NewRoute(route),
@@ -103,6 +129,24 @@ pub(crate) fn default_route(gateway: Ipv4Addr, index: u32) -> RouteMessage {
     RouteMessageBuilder::<Ipv4Addr>::new()
         .gateway(gateway)
         .output_interface(index)
+        .build()
+}
+
+/// A route to addresses that are on the link itself.
+pub(crate) fn link_route(to: Ipv4Net, index: u32, source: Ipv4Addr) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(to.network(), to.prefix_len())
+        .output_interface(index)
+        .pref_source(source)
+        .scope(RouteScope::Link)
+        .build()
+}
+
+/// Refuses at once what no more specific route takes.
+pub(crate) fn unreachable_route(to: Ipv4Net) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(to.network(), to.prefix_len())
+        .kind(RouteType::Unreachable)
         .build()
 }
 
@@ -202,8 +246,7 @@ impl Routes {
 
     /// The index of the link that the IPv4 default route of the lowest metric uses.
     pub(crate) fn default_route_link(&mut self) -> Result<Option<u32>, Error> {
-        let request =
-            RouteNetlinkMessage::GetRoute(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        let request = RouteNetlinkMessage::GetRoute(RouteMessageBuilder::<Ipv4Addr>::new().build());
         let routes = self.dump(request, |message| parse_default_route(&message))?;
         Ok(routes.into_iter().min().map(|(_metric, index)| index))
     }
@@ -242,7 +285,6 @@ fn text(bytes: &[u8]) -> String {
 fn parse_link(message: &Message<'_>) -> Option<Link> {
     const IFLA_IFNAME: u16 = 3;
     const IFLA_MTU: u16 = 4;
-    const IFLA_MASTER: u16 = 10;
     const IFLA_LINKINFO: u16 = 18;
     const IFLA_INFO_KIND: u16 = 1;
     if message.kind != RTM_NEWLINK {
@@ -256,7 +298,6 @@ fn parse_link(message: &Message<'_>) -> Option<Link> {
         match kind {
             IFLA_IFNAME => link.name = text(value),
             IFLA_MTU => link.mtu = read_u32(value, 0)?,
-            IFLA_MASTER => link.master = read_u32(value, 0),
             IFLA_LINKINFO => {
                 let info = Attributes::new(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
                 link.kind = info.map(|(_, name)| text(name)).unwrap_or_default();

@@ -18,5 +18,5 @@ mod tests;
 mod writer;
 
 pub(crate) use table::remove as remove_table;
-pub use writer::{Change, ServiceWriter};
 pub(crate) use writer::start;
+pub use writer::{Change, ServiceWriter};

@@ -43,7 +43,7 @@ impl fmt::Display for IfName {
 /// What a node must know to connect its pods.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// The bridge that holds the pods' links; `rk0` by default.
+    /// The link that holds the pods' gateway address; `rk0` by default.
     pub bridge: IfName,
     /// This node's share of the cluster's pod addresses. The first address is the bridge's own.
     pub pod_cidr: Ipv4Net,
@@ -89,8 +89,6 @@ impl NodeConfig {
 pub struct Attachment {
     pub sandbox_id: String,
     pub address: Ipv4Addr,
-    /// Length of the pod CIDR's prefix, which the address carries inside the pod.
-    pub prefix_len: u8,
     pub gateway: Ipv4Addr,
     /// The host's end of the pod's link.
     pub link: IfName,

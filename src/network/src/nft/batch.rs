@@ -243,7 +243,8 @@ impl Batch {
 
     pub(crate) fn add_set(&mut self, table: &str, spec: &SetSpec<'_>) {
         // Each field of a concatenation takes whole registers.
-        let registers = |fields: &[(u32, u32)]| fields.iter().map(|f| f.1.next_multiple_of(4)).sum();
+        let registers =
+            |fields: &[(u32, u32)]| fields.iter().map(|f| f.1.next_multiple_of(4)).sum();
         let kinds = |fields: &[(u32, u32)]| fields.iter().fold(0, |all, f| (all << 6) | f.0);
         let concat = spec.key.len() > 1;
         let flags = spec.flags | if concat { set_flag::CONCAT } else { 0 };

@@ -277,6 +277,22 @@ impl<'a> Rule<'a> {
         });
     }
 
+    /// `snat to ADDRESS fully-random`
+    pub(crate) fn snat(&mut self, address: std::net::Ipv4Addr) {
+        // NF_NAT_RANGE_PROTO_RANDOM_FULLY; that an address is given goes without saying.
+        const FULLY_RANDOM: u32 = 0x10;
+        self.expression("immediate", |b| {
+            b.u32(1, reg(0));
+            b.nest(2, |b| b.bytes(1, &address.octets()));
+        });
+        self.expression("nat", |b| {
+            b.u32(1, 0);
+            b.u32(2, u32::from(FAMILY_IPV4));
+            b.u32(3, reg(0));
+            b.u32(7, FULLY_RANDOM);
+        });
+    }
+
     /// `masquerade fully-random`
     pub(crate) fn masquerade(&mut self) {
         // NF_NAT_RANGE_PROTO_RANDOM_FULLY

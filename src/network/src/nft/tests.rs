@@ -14,7 +14,9 @@ fn a_batch_opens_with_the_subsystem_in_network_order() {
     assert!(batch.is_empty());
     assert_eq!(
         batch.encoded(),
-        [20, 0, 0, 0, 16, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10]
+        [
+            20, 0, 0, 0, 16, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10
+        ]
     );
 }
 

@@ -120,7 +120,11 @@ fn parse(message: &Message<'_>) -> Option<Entry> {
         }
         if matches!(kind, CTA_TUPLE_ORIG | CTA_ID | CTA_ZONE) {
             const NLA_F_NESTED: u16 = 0x8000;
-            let nested = if kind == CTA_TUPLE_ORIG { NLA_F_NESTED } else { 0 };
+            let nested = if kind == CTA_TUPLE_ORIG {
+                NLA_F_NESTED
+            } else {
+                0
+            };
             let length = u16::try_from(value.len() + 4).ok()?;
             identity.extend_from_slice(&length.to_ne_bytes());
             identity.extend_from_slice(&(kind | nested).to_ne_bytes());

@@ -122,11 +122,9 @@ impl Set {
             Set::Hairpin => plain(&[ADDRESS, ADDRESS], 0, &[]),
             Set::ClusterIps => plain(&[ADDRESS], 0, &[]),
             Set::FirewallIps => plain(&[ADDRESS, PROTOCOL, PORT], 0, &[]),
-            Set::FirewallAllow => plain(
-                &[ADDRESS, PROTOCOL, PORT, ADDRESS],
-                set_flag::INTERVAL,
-                &[],
-            ),
+            Set::FirewallAllow => {
+                plain(&[ADDRESS, PROTOCOL, PORT, ADDRESS], set_flag::INTERVAL, &[])
+            }
         }
     }
 

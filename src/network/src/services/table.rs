@@ -27,6 +27,12 @@ pub(crate) struct Networks {
     pub service_cidr: Ipv4Net,
 }
 
+impl Networks {
+    fn gateway(&self) -> std::net::Ipv4Addr {
+        std::net::Ipv4Addr::from(u32::from(self.pod_cidr.network()) + 1)
+    }
+}
+
 fn network(text: &str) -> Ipv4Net {
     text.parse().expect("a constant network")
 }
@@ -76,13 +82,23 @@ pub(crate) fn write_fixed_part(b: &mut Batch, networks: &Networks) {
         ("filter-output", Hook::Output, PRIORITY_FILTER),
     ];
     let firewall = [
-        ("firewall-prerouting", Hook::Prerouting, PRIORITY_BEFORE_DNAT),
+        (
+            "firewall-prerouting",
+            Hook::Prerouting,
+            PRIORITY_BEFORE_DNAT,
+        ),
         ("firewall-output", Hook::Output, PRIORITY_BEFORE_DNAT),
     ];
     for (name, hook, priority) in filter.iter().chain(&firewall) {
         b.add_base_chain(NAME, name, "filter", *hook, *priority);
     }
-    for name in [SERVICES, MARK_MASQUERADE, NO_ENDPOINTS, REJECT, FIREWALL_CHECK] {
+    for name in [
+        SERVICES,
+        MARK_MASQUERADE,
+        NO_ENDPOINTS,
+        REJECT,
+        FIREWALL_CHECK,
+    ] {
         b.add_chain(NAME, name);
     }
 
@@ -99,6 +115,13 @@ pub(crate) fn write_fixed_part(b: &mut Batch, networks: &Networks) {
     });
     b.add_rule(NAME, MARK_MASQUERADE, |r| r.add_to_mark(MASQUERADE_BIT));
 
+    // To pods of this node under the gateway's address: their links have none for `masquerade` to choose.
+    let gateway = networks.gateway();
+    b.add_rule(NAME, "postrouting", |r| {
+        r.if_mark_has(MASQUERADE_BIT);
+        r.if_destination_in(pod_cidr);
+        r.snat(gateway);
+    });
     b.add_rule(NAME, "postrouting", |r| {
         r.if_mark_has(MASQUERADE_BIT);
         r.masquerade();
@@ -107,7 +130,7 @@ pub(crate) fn write_fixed_part(b: &mut Batch, networks: &Networks) {
         r.source(reg(0));
         r.destination(reg(1));
         r.if_in(Set::Hairpin.name(), reg(0));
-        r.masquerade();
+        r.snat(gateway);
     });
     b.add_rule(NAME, "postrouting", |r| {
         r.if_destination_in(network("224.0.0.0/4"));

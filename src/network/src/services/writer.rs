@@ -193,7 +193,12 @@ impl Writer {
         };
         if result.is_ok() {
             let stale = match self.table {
-                _ if complete => self.ruleset.udp_frontends().union(&delta.stale).copied().collect(),
+                _ if complete => self
+                    .ruleset
+                    .udp_frontends()
+                    .union(&delta.stale)
+                    .copied()
+                    .collect(),
                 _ => delta.stale,
             };
             self.forget_connections(&stale);
@@ -302,8 +307,12 @@ impl Writer {
         let allows = |frontend, endpoint| self.ruleset.allows(frontend, endpoint).unwrap_or(false);
         match conntrack::forget(stale, allows) {
             Ok(0) => {}
-            Ok(count) => tracing::debug!(count, "forgot UDP connections to endpoints that are gone"),
-            Err(e) => tracing::warn!(error = %e, "UDP clients may go on to endpoints that are gone"),
+            Ok(count) => {
+                tracing::debug!(count, "forgot UDP connections to endpoints that are gone")
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "UDP clients may go on to endpoints that are gone")
+            }
         }
     }
 }
