@@ -2,7 +2,6 @@
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
-pub mod impersonation;
 pub mod issuer;
 mod node;
 pub mod rbac;
@@ -14,8 +13,7 @@ use futures::future::BoxFuture;
 use crate::status::Status;
 
 pub use authentication::Authentication;
-pub use authorization::{Authorization, forbidden};
-pub use impersonation::impersonate;
+pub use authorization::Authorization;
 pub use issuer::Tokens;
 pub use node::name_of as node_name;
 

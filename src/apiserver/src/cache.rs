@@ -45,7 +45,7 @@ impl Cached {
         let labels = tree.at(&["metadata", "labels"]).and_then(Tree::as_object).map_or_else(Box::default, |labels| {
             labels.iter().map(|(k, v)| (k.into(), v.as_str().unwrap_or("").into())).collect()
         });
-        let fields = api::field_selector::fields(resource, &tree)
+        let fields = api::selector::fields_of(resource.group, resource.kind, &tree)
             .into_iter()
             .filter(|(name, value)| !value.is_empty() && !name.starts_with("metadata."))
             .map(|(name, value)| (name, value.into_boxed_str()))

@@ -5,14 +5,31 @@
 //! answered. Bytes stay bytes: get, list and watch never parse JSON.
 //! Invariants: only this crate sees `store`; every error that a client reads is made in [`status`]; a watch never skips, repeats or reorders.
 pub mod admission;
+pub mod alloc;
 pub mod auth;
+pub mod bootstrap;
 pub mod cache;
 pub mod config;
+mod convert;
+mod discovery;
+mod fixed;
+mod health;
+mod housekeeping;
+mod limits;
 mod local;
+mod metrics;
+mod negotiate;
 mod node;
+mod pipeline;
+mod request;
+mod rest;
+mod review;
 mod server;
 pub mod status;
-
+mod strategy;
+mod subresource;
+mod table;
+mod watch;
 
 pub use admission::{Admission, AdmitAll, Operation};
 pub use auth::{Attributes, Authenticator, Authorizer, Decision, TokenIssuer, UserInfo};

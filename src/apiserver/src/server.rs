@@ -1,13 +1,82 @@
 //! The API server as a value, and its HTTPS listener.
+//!
+//! hyper does not set TCP_NODELAY and has no bounds of its own: both are set here.
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::alloc::Services;
 use crate::auth::UserInfo;
+use crate::bootstrap::{self, BootstrapError};
 use crate::config::{Config, Parts};
+use crate::health::Health;
+use crate::housekeeping;
+use crate::limits::Limits;
 use crate::local::Local;
+use crate::metrics::Metrics;
+use crate::pipeline;
 
-/// Certificates of the listener.
-pub struct Tls {
-    pub config: Arc<rustls::ServerConfig>,
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADERS_MAX: usize = 100;
+const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
+/// As upstream's --http2-max-streams-per-connection default.
+const STREAMS_MAX: u32 = 100;
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// Certificates of the listener. Swap the resolver's certificate to renew in place.
+#[derive(Clone)]
+pub struct Tls(Arc<rustls::ServerConfig>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("set up TLS")]
+pub struct TlsError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl Tls {
+    /// A fixed certificate; clients may show one that `client_cas` signed.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        client_cas: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = provider.key_provider.load_private_key(key).map_err(|e| TlsError(e.into()))?;
+        let certified = rustls::sign::CertifiedKey::new(chain, key);
+        let resolver = rustls::sign::SingleCertAndKey::from(certified);
+        Self::with_resolver(Arc::new(resolver), client_cas)
+    }
+
+    /// Certificates chosen at each handshake.
+    pub fn with_resolver(resolver: Arc<dyn rustls::server::ResolvesServerCert>, client_cas: Vec<CertificateDer<'static>>) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        for ca in client_cas {
+            roots.add(ca).map_err(|e| TlsError(e.into()))?;
+        }
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| TlsError(e.into()))?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| TlsError(e.into()))?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(resolver);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
 }
 
 /// One API server; clones share it.
@@ -17,15 +86,125 @@ pub struct ApiServer(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub config: Config,
     pub parts: Parts,
+    pub services: Services,
+    pub metrics: Arc<Metrics>,
+    pub limits: Limits,
+    pub health: Health,
+    /// Ends watches and listeners.
+    pub shutdown: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl ApiServer {
     pub fn new(config: Config, parts: Parts) -> Self {
-        Self(Arc::new(Shared { config, parts }))
+        let services = Services::new(&config, &parts.cache);
+        let limits = Limits::new(&config);
+        Self(Arc::new(Shared {
+            config,
+            parts,
+            services,
+            metrics: Arc::default(),
+            limits,
+            health: Health::default(),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// Creates what every cluster has (namespaces, the Service `kubernetes`) and starts compaction and expiry. Call once.
+    pub async fn start(&self) -> Result<(), BootstrapError> {
+        bootstrap::run(self).await?;
+        self.0.tasks.spawn(housekeeping::run(self.clone()));
+        Ok(())
     }
 
     /// The API in process, as `user`: no socket, no authentication; authorization and all else as for everybody.
     pub fn local(&self, user: UserInfo) -> Local {
-        Local { server: self.clone(), user: Arc::new(user) }
+        Local::new(self.clone(), user)
+    }
+
+    /// Adds a check to `/readyz` and `/livez`; `readyz` until it first succeeds is what a rollout waits for.
+    pub fn add_health_check(&self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+        self.0.health.add(name, Box::new(check));
+    }
+
+    /// Serves HTTPS until [`ApiServer::shut_down`].
+    pub async fn serve(&self, listener: TcpListener, tls: Tls) {
+        let acceptor = TlsAcceptor::from(tls.0);
+        let connections = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.0.shutdown.cancelled() => return,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors: wait for some to be closed rather than spin.
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = connections.clone().try_acquire_owned() else {
+                tracing::warn!(%peer, limit = CONNECTIONS_MAX, "too many connections, refused");
+                continue;
+            };
+            let (server, acceptor) = (self.clone(), acceptor.clone());
+            self.0.tasks.spawn(async move {
+                let _permit = permit;
+                server.connection(stream, peer, acceptor).await;
+            });
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
+        let _ = stream.set_nodelay(true); // fails only on a dead socket, which the handshake notices
+        let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "TLS handshake failed");
+                return;
+            }
+            Err(_) => return,
+        };
+        let certificates: Arc<[CertificateDer<'static>]> =
+            tls.get_ref().1.peer_certificates().unwrap_or(&[]).iter().map(|c| c.clone().into_owned()).collect();
+        let server = self.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (server, certificates) = (server.clone(), certificates.clone());
+            async move { Ok::<_, std::convert::Infallible>(pipeline::from_socket(server, certificates, peer, request.map(Body::new)).await) }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_headers(HEADERS_MAX);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(15));
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+        tokio::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = self.0.shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(%peer, %error, "connection ended");
+        }
+    }
+
+    /// Stops accepting, ends watches, lets requests in flight finish; at most `deadline` long.
+    pub async fn shut_down(&self, deadline: Duration) {
+        self.0.health.begin_shutdown();
+        self.0.shutdown.cancel();
+        self.0.tasks.close();
+        if tokio::time::timeout(deadline, self.0.tasks.wait()).await.is_err() {
+            tracing::warn!(?deadline, "requests were still running at the deadline");
+        }
     }
 }

@@ -12,6 +12,8 @@ pub struct Status {
     pub reason: &'static str,
     pub message: String,
     pub details: Option<Box<Details>>,
+    /// Of an expired list: the token with which it can go on, inconsistently.
+    pub continue_token: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,7 +40,7 @@ pub fn qualified(group: &str, name: &str) -> String {
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, continue_token: None }
     }
 
     fn with(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -215,7 +217,8 @@ impl Status {
         let mut o = Object::new();
         o.insert("kind", "Status");
         o.insert("apiVersion", "v1");
-        o.insert("metadata", Tree::object());
+        let token = self.continue_token.as_deref().map(|token| ("continue", token));
+        o.insert("metadata", token.into_iter().collect::<Object>());
         o.insert("status", "Failure");
         o.insert("message", self.message.as_str());
         o.insert("reason", self.reason);

@@ -5,7 +5,6 @@ use super::node::NodeAuthorizer;
 use super::rbac::Rbac;
 use super::{Attributes, Authorizer, Decision, UserInfo, UserRules, Verdict};
 use crate::cache::Cache;
-use crate::status::Status;
 
 pub struct Authorization {
     node: NodeAuthorizer,
@@ -50,26 +49,4 @@ impl Authorizer for Authorization {
         }
         rules
     }
-}
-
-/// The refusal that a client reads. Models k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go.
-pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
-    let (user, verb) = (&attributes.user.name, attributes.verb);
-    let mut why = if attributes.resource_request {
-        let resource = match attributes.subresource {
-            "" => attributes.resource.to_owned(),
-            subresource => format!("{}/{subresource}", attributes.resource),
-        };
-        let scope = match attributes.namespace {
-            "" => "at the cluster scope".to_owned(),
-            namespace => format!("in the namespace {namespace:?}"),
-        };
-        format!("User {user:?} cannot {verb} resource {resource:?} in API group {:?} {scope}", attributes.api_group)
-    } else {
-        format!("User {user:?} cannot {verb} path {:?}", attributes.path)
-    };
-    if !reason.is_empty() {
-        why.push_str(&format!(": {reason}"));
-    }
-    Status::forbidden(attributes.api_group, attributes.resource, attributes.name, &why)
 }

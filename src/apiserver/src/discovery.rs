@@ -1,0 +1,197 @@
+//! What is served: one list a group version (legacy), or all in one document (aggregated).
+//!
+//! Models k8s.io/apiserver/pkg/endpoints/discovery and discovery/aggregated.
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::ACCEPT;
+use http::{HeaderMap, Response, StatusCode};
+
+use api::registry::{Group, Registry, Resource, api_version};
+use api::tree::{Object, Tree};
+
+use crate::negotiate::{self, Accept};
+use crate::server::ApiServer;
+use crate::{fixed, rest};
+
+fn strings(items: &[&'static str]) -> Tree {
+    Tree::Array(items.iter().map(|s| Tree::from(*s)).collect())
+}
+
+fn object<const N: usize>(fields: [(&str, Tree); N]) -> Tree {
+    Tree::Object(fields.into_iter().collect())
+}
+
+/// `/api`
+pub fn legacy(server: &ApiServer, accept: &Accept, headers: &HeaderMap) -> Response<Body> {
+    if let Some(version) = wants_aggregated(headers) {
+        return aggregated(accept, headers, version, |group| group.name.is_empty());
+    }
+    let config = &server.0.config;
+    let address = object([
+        ("clientCIDR", "0.0.0.0/0".into()),
+        ("serverAddress", format!("{}:{}", config.advertise_address, config.secure_port).into()),
+    ]);
+    let tree = object([
+        ("kind", "APIVersions".into()),
+        ("versions", strings(&["v1"])),
+        ("serverAddressByClientCIDRs", Tree::Array(vec![address])),
+    ]);
+    negotiate::answer_tree(accept, StatusCode::OK, &tree)
+}
+
+fn group_tree(group: &Group) -> Tree {
+    let version = |v: &str| object([("groupVersion", api_version(group.name, v).into()), ("version", v.into())]);
+    object([
+        ("name", group.name.into()),
+        ("versions", Tree::Array(group.versions.iter().map(|v| version(v)).collect())),
+        ("preferredVersion", version(group.preferred)),
+    ])
+}
+
+/// `/apis`
+pub fn groups(accept: &Accept, headers: &HeaderMap) -> Response<Body> {
+    if let Some(version) = wants_aggregated(headers) {
+        return aggregated(accept, headers, version, |group| !group.name.is_empty());
+    }
+    let groups = Registry::get().groups().iter().filter(|g| !g.name.is_empty()).map(group_tree).collect();
+    let tree = object([("kind", "APIGroupList".into()), ("apiVersion", "v1".into()), ("groups", Tree::Array(groups))]);
+    negotiate::answer_tree(accept, StatusCode::OK, &tree)
+}
+
+/// `/apis/GROUP`
+pub fn group(accept: &Accept, name: &str) -> Response<Body> {
+    let Some(group) = Registry::get().groups().iter().find(|g| g.name == name && !name.is_empty()) else { return rest::page_not_found() };
+    let mut tree = group_tree(group);
+    tree.set(&["kind"], "APIGroup");
+    tree.set(&["apiVersion"], "v1");
+    negotiate::answer_tree(accept, StatusCode::OK, &tree)
+}
+
+fn served(group: &str, version: &str) -> Vec<&'static Resource> {
+    Registry::get().served().filter(|r| r.group == group && r.version == version).collect()
+}
+
+/// `/api/v1`, `/apis/GROUP/VERSION`
+pub fn version(accept: &Accept, group: &str, version: &str) -> Response<Body> {
+    let served = served(group, version);
+    if served.is_empty() {
+        return rest::page_not_found();
+    }
+    let mut resources: Vec<(String, Tree)> = Vec::new();
+    for resource in served {
+        if !resource.verbs.is_empty() {
+            resources.push((resource.plural.to_owned(), resource_tree(resource)));
+        }
+        for sub in &resource.subresources {
+            let name = format!("{}/{}", resource.plural, sub.name);
+            let mut o = Object::new();
+            o.insert("name", name.as_str());
+            o.insert("singularName", "");
+            o.insert("namespaced", resource.namespaced);
+            if (sub.kind.group, sub.kind.version) != (group, version) {
+                if !sub.kind.group.is_empty() {
+                    o.insert("group", sub.kind.group);
+                }
+                o.insert("version", sub.kind.version);
+            }
+            o.insert("kind", sub.kind.kind);
+            o.insert("verbs", strings(&sub.verbs));
+            resources.push((name, o.into()));
+        }
+    }
+    resources.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut tree = object([
+        ("kind", "APIResourceList".into()),
+        ("groupVersion", api_version(group, version).into()),
+        ("resources", Tree::Array(resources.into_iter().map(|(_, tree)| tree).collect())),
+    ]);
+    if !group.is_empty() {
+        tree.set(&["apiVersion"], "v1");
+    }
+    negotiate::answer_tree(accept, StatusCode::OK, &tree)
+}
+
+fn resource_tree(resource: &Resource) -> Tree {
+    let mut o = Object::new();
+    o.insert("name", resource.plural);
+    o.insert("singularName", resource.singular);
+    o.insert("namespaced", resource.namespaced);
+    o.insert("kind", resource.kind);
+    o.insert("verbs", strings(&resource.verbs));
+    if !resource.short_names.is_empty() {
+        o.insert("shortNames", strings(&resource.short_names));
+    }
+    if !resource.categories.is_empty() {
+        o.insert("categories", strings(&resource.categories));
+    }
+    if !resource.storage_version_hash.is_empty() {
+        o.insert("storageVersionHash", resource.storage_version_hash);
+    }
+    o.into()
+}
+
+/// The version of the aggregated form that the client prefers, if it asks for it.
+fn wants_aggregated(headers: &HeaderMap) -> Option<&'static str> {
+    let accept = headers.get(ACCEPT)?.to_str().ok()?;
+    accept.split(',').find_map(|clause| {
+        let has = |part: &str| clause.split(';').any(|p| p.trim() == part);
+        if !clause.trim().starts_with("application/json") || !has("g=apidiscovery.k8s.io") || !has("as=APIGroupDiscoveryList") {
+            return None;
+        }
+        ["v2", "v2beta1"].into_iter().find(|v| has(&format!("v={v}")))
+    })
+}
+
+fn aggregated(accept: &Accept, headers: &HeaderMap, version: &str, wanted: impl Fn(&Group) -> bool) -> Response<Body> {
+    let items: Vec<Tree> = Registry::get().groups().iter().filter(|g| wanted(g)).map(aggregated_group).collect();
+    let tree = object([
+        ("kind", "APIGroupDiscoveryList".into()),
+        ("apiVersion", format!("apidiscovery.k8s.io/{version}").into()),
+        ("metadata", Tree::object()),
+        ("items", Tree::Array(items)),
+    ]);
+    let media = match version {
+        "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+    };
+    fixed::answer_with_etag(headers, accept, media, Bytes::from(tree.to_json()))
+}
+
+fn aggregated_group(group: &Group) -> Tree {
+    let versions = group.versions.iter().map(|version| {
+        let resources = served(group.name, version).into_iter().map(aggregated_resource).collect();
+        object([("version", (*version).into()), ("resources", Tree::Array(resources)), ("freshness", "Current".into())])
+    });
+    let metadata = object([("name", group.name.into()), ("creationTimestamp", Tree::Null)]);
+    object([("metadata", metadata), ("versions", Tree::Array(versions.collect()))])
+}
+
+fn response_kind(group: &str, version: &str, kind: &str) -> Tree {
+    object([("group", group.into()), ("version", version.into()), ("kind", kind.into())])
+}
+
+fn aggregated_resource(resource: &Resource) -> Tree {
+    let mut o = Object::new();
+    o.insert("resource", resource.plural);
+    o.insert("responseKind", response_kind(resource.group, resource.version, resource.kind));
+    o.insert("scope", if resource.namespaced { "Namespaced" } else { "Cluster" });
+    o.insert("singularResource", resource.singular);
+    o.insert("verbs", strings(&resource.verbs));
+    if !resource.short_names.is_empty() {
+        o.insert("shortNames", strings(&resource.short_names));
+    }
+    if !resource.categories.is_empty() {
+        o.insert("categories", strings(&resource.categories));
+    }
+    if !resource.subresources.is_empty() {
+        let subs = resource.subresources.iter().map(|sub| {
+            object([
+                ("subresource", sub.name.into()),
+                ("responseKind", response_kind(sub.kind.group, sub.kind.version, sub.kind.kind)),
+                ("verbs", strings(&sub.verbs)),
+            ])
+        });
+        o.insert("subresources", Tree::Array(subs.collect()));
+    }
+    o.into()
+}

@@ -1,0 +1,210 @@
+//! The paths that are no resources: discovery, OpenAPI, version, health, metrics.
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::routing::get;
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH};
+use http::{HeaderMap, Request, Response, StatusCode};
+use tower::ServiceExt as _;
+
+use api::registry::Registry;
+use api::tree::{Object, Tree};
+
+use crate::negotiate::{self, Accept};
+use crate::request::{Query, RequestInfo};
+use crate::server::ApiServer;
+use crate::status::Status;
+use crate::{discovery, rest};
+
+pub const GIT_VERSION: &str = "v1.37.1+rk0";
+
+/// What each route needs; cheap to clone.
+#[derive(Clone)]
+struct Call {
+    server: ApiServer,
+    query: Query,
+    accept: Accept,
+}
+
+pub async fn handle(server: ApiServer, info: RequestInfo, query: Query, request: Request<Body>) -> Result<Response<Body>, Status> {
+    if !matches!(info.verb, "get" | "head") {
+        return Ok(crate::pipeline::method_not_allowed());
+    }
+    let accept = Accept::plain(request.headers(), &query);
+    let call = Call { server, query, accept };
+    // A trailing slash names the same place.
+    let mut request = request;
+    let path = request.uri().path();
+    if path.len() > 1 && path.ends_with('/') {
+        let trimmed = path.trim_end_matches('/');
+        let uri = if trimmed.is_empty() { "/" } else { trimmed };
+        if let Ok(uri) = uri.parse() {
+            *request.uri_mut() = uri;
+        }
+    }
+    let response = routes().with_state(call).oneshot(request).await;
+    Ok(response.unwrap_or_else(|never| match never {}))
+}
+
+fn routes() -> Router<Call> {
+    Router::new()
+        .route("/", get(index))
+        .route("/api", get(|State(c): State<Call>, h: HeaderMap| async move { discovery::legacy(&c.server, &c.accept, &h) }))
+        .route("/api/{version}", get(|State(c): State<Call>, Path(v): Path<String>| async move { discovery::version(&c.accept, "", &v) }))
+        .route("/apis", get(|State(c): State<Call>, h: HeaderMap| async move { discovery::groups(&c.accept, &h) }))
+        .route("/apis/{group}", get(|State(c): State<Call>, Path(g): Path<String>| async move { discovery::group(&c.accept, &g) }))
+        .route(
+            "/apis/{group}/{version}",
+            get(|State(c): State<Call>, Path((g, v)): Path<(String, String)>| async move { discovery::version(&c.accept, &g, &v) }),
+        )
+        .route("/version", get(version))
+        .route("/openapi/v2", get(openapi_v2))
+        .route("/openapi/v3", get(openapi_v3_index))
+        .route("/openapi/v3/{*path}", get(openapi_v3))
+        .route("/healthz", get(|State(c): State<Call>| async move { c.server.health("healthz", &c.query).await }))
+        .route("/livez", get(|State(c): State<Call>| async move { c.server.health("livez", &c.query).await }))
+        .route("/readyz", get(|State(c): State<Call>| async move { c.server.health("readyz", &c.query).await }))
+        .route("/healthz/{name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("healthz", &n).await }))
+        .route("/livez/{name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("livez", &n).await }))
+        .route("/readyz/{name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("readyz", &n).await }))
+        .route("/metrics", get(metrics))
+        .route("/.well-known/openid-configuration", get(openid_configuration))
+        .route("/openid/v1/jwks", get(jwks))
+        .fallback(|| async { rest::page_not_found() })
+}
+
+async fn index(State(call): State<Call>) -> Response<Body> {
+    let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into()];
+    for group in Registry::get().groups() {
+        if group.name.is_empty() {
+            paths.extend(group.versions.iter().map(|v| format!("/api/{v}")));
+            continue;
+        }
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
+    }
+    let others = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
+    paths.extend(others.map(String::from));
+    paths.sort();
+    let mut tree = Tree::object();
+    tree.set(&["paths"], Tree::Array(paths.into_iter().map(Tree::from).collect()));
+    negotiate::answer_tree(&call.accept, StatusCode::OK, &tree)
+}
+
+async fn version(State(call): State<Call>) -> Response<Body> {
+    let fields = [
+        ("major", "1"),
+        ("minor", "37"),
+        ("gitVersion", GIT_VERSION),
+        ("gitCommit", ""),
+        ("gitTreeState", "clean"),
+        ("buildDate", "1970-01-01T00:00:00Z"),
+        ("goVersion", "rust"),
+        ("compiler", "rustc"),
+        ("platform", if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }),
+        ("emulationMajor", "1"),
+        ("emulationMinor", "37"),
+        ("minCompatibilityMajor", "1"),
+        ("minCompatibilityMinor", "36"),
+    ];
+    negotiate::answer_tree(&call.accept, StatusCode::OK, &Tree::Object(fields.into_iter().collect::<Object>()))
+}
+
+async fn metrics(State(call): State<Call>) -> Response<Body> {
+    let mut response = negotiate::text(StatusCode::OK, call.server.0.metrics.render(&call.server.0.parts.cache));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores"));
+    response
+}
+
+fn bytes(media: &'static str, cache: &'static str, bytes: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes.into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    if !cache.is_empty() {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+    }
+    response
+}
+
+async fn openid_configuration(State(call): State<Call>) -> Response<Body> {
+    bytes("application/json", "public, max-age=3600", call.server.0.parts.tokens.openid_configuration())
+}
+
+async fn jwks(State(call): State<Call>) -> Response<Body> {
+    bytes("application/jwk-set+json", "public, max-age=3600", call.server.0.parts.tokens.jwks())
+}
+
+fn with_etag(headers: &HeaderMap, etag: &str, response: impl FnOnce() -> Response<Body>) -> Response<Body> {
+    let value = HeaderValue::from_str(etag).ok();
+    if headers.get(IF_NONE_MATCH).is_some_and(|asked| asked.as_bytes() == etag.as_bytes()) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        value.map(|v| response.headers_mut().insert(ETAG, v));
+        return response;
+    }
+    let mut response = response();
+    value.map(|v| response.headers_mut().insert(ETAG, v));
+    response
+}
+
+/// A quoted digest of a document that never changes while the process runs.
+pub fn etag(document: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let digest = ring::digest::digest(&ring::digest::SHA256, document);
+    digest.as_ref()[..32].iter().fold(String::from("\""), |mut out, byte| {
+        let _ = write!(out, "{byte:02X}"); // a String takes everything
+        out
+    }) + "\""
+}
+
+/// An OpenAPI document: large, so it is only made when the client does not hold it yet.
+fn document(headers: &HeaderMap, accept: &Accept, media: &'static str, name: &str, made: impl FnOnce() -> Bytes) -> Response<Body> {
+    let etag = format!("\"{}-{name}\"", api::openapi::hash());
+    with_etag(headers, &etag, || media_answer(accept, media, made()))
+}
+
+fn media_answer(accept: &Accept, media: &'static str, document: Bytes) -> Response<Body> {
+    let accept = Accept { media: negotiate::Media::Json, pretty: accept.pretty && media.starts_with("application/json"), ..*accept };
+    let mut response = negotiate::answer(&accept, StatusCode::OK, document);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    response.headers_mut().append(http::header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+pub fn answer_with_etag(headers: &HeaderMap, accept: &Accept, media: &'static str, document: Bytes) -> Response<Body> {
+    with_etag(headers, &etag(&document), || media_answer(accept, media, document))
+}
+
+async fn openapi_v2(State(call): State<Call>, headers: HeaderMap) -> Response<Body> {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let wants_protobuf = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|accept| accept.contains(PROTOBUF));
+    if wants_protobuf {
+        return document(&headers, &call.accept, PROTOBUF, "v2p", || api::openapi::v2_protobuf().into());
+    }
+    document(&headers, &call.accept, "application/json", "v2", || api::openapi::v2().into())
+}
+
+async fn openapi_v3_index(State(call): State<Call>, headers: HeaderMap) -> Response<Body> {
+    document(&headers, &call.accept, "application/json", "v3", || api::openapi::v3_index().into())
+}
+
+async fn openapi_v3(State(call): State<Call>, Path(path): Path<String>, headers: HeaderMap) -> Response<Body> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let (group, version) = match parts.as_slice() {
+        ["api", version] => ("", *version),
+        ["apis", group, version] => (*group, *version),
+        _ => return rest::page_not_found(),
+    };
+    if !Registry::get().groups().iter().any(|g| g.name == group && g.versions.contains(&version)) {
+        return rest::page_not_found();
+    }
+    let made = || api::openapi::v3(group, version).unwrap_or_default().into();
+    let mut response = document(&headers, &call.accept, "application/json", &format!("{group}-{version}"), made);
+    // A path with the document's hash can be kept for good.
+    if call.query.nonempty("hash").is_some() {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        response.headers_mut().insert(EXPIRES, HeaderValue::from_static("Thu, 31 Dec 2099 23:59:59 GMT"));
+    }
+    response
+}

@@ -1,0 +1,86 @@
+//! What time alone changes: history is compacted, Events expire.
+//!
+//! Upstream's etcd compacts every five minutes and expires Events by lease; here one timer does both, and it only runs while there is something
+//! to do: a cluster in which nothing was written compacts nothing.
+use std::time::Duration;
+
+use store::{Durability, Expect, Operation, Revision, Write, WriteError};
+use tokio::time::Instant;
+
+use crate::cache;
+use crate::server::ApiServer;
+
+/// At least so long between two looks for expired Events.
+const EXPIRY_STEP: Duration = Duration::from_secs(60);
+
+pub async fn run(server: ApiServer) {
+    let interval = server.0.config.compaction_interval;
+    let mut compacted = 0;
+    // What was current one interval ago is the oldest that anybody may still ask for.
+    let mut keep_from = server.0.parts.cache.revision();
+    let mut next_compaction = Instant::now() + interval;
+    let mut next_expiry = Instant::now();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(next_compaction.min(next_expiry)) => {}
+            () = server.0.shutdown.cancelled() => return,
+        }
+        let now = Instant::now();
+        if now >= next_compaction {
+            if keep_from > compacted {
+                match server.0.parts.store.compact(Revision(keep_from)).await {
+                    Ok(()) => compacted = keep_from,
+                    Err(error) => tracing::warn!(%error, "compaction failed, tried again later"),
+                }
+            }
+            keep_from = server.0.parts.cache.revision();
+            next_compaction = now + interval;
+        }
+        if now >= next_expiry {
+            let wait = expire_events(&server).await;
+            next_expiry = Instant::now() + wait.max(EXPIRY_STEP);
+        }
+    }
+}
+
+/// Removes Events older than their time to live; says how long the oldest that is left has.
+async fn expire_events(server: &ApiServer) -> Duration {
+    let ttl = server.0.config.event_ttl;
+    let cache = &server.0.parts.cache;
+    let now = jiff::Timestamp::now();
+    let mut oldest_left = ttl;
+    for event in cache.list("", "events", None) {
+        let Some(age) = age(&event, now) else { continue };
+        if age < ttl {
+            oldest_left = oldest_left.min(ttl - age);
+            continue;
+        }
+        let write = Write {
+            key: event.key.clone(),
+            operation: Operation::Delete,
+            expect: Expect::Revision(Revision(event.revision)),
+            durability: Durability::Relaxed,
+        };
+        match server.0.parts.store.write(write).await {
+            // Somebody counted it up meanwhile: it lives on.
+            Ok(_) | Err(WriteError::Conflict { .. }) => {}
+            Err(error) => {
+                tracing::warn!(%error, "expired events could not be removed, tried again later");
+                return EXPIRY_STEP;
+            }
+        }
+    }
+    oldest_left
+}
+
+/// Since its last write, as upstream's lease counts: the newest time the Event carries.
+fn age(event: &cache::Cached, now: jiff::Timestamp) -> Option<Duration> {
+    let tree = event.tree();
+    let texts = [
+        tree.str_at(&["metadata", "creationTimestamp"]),
+        tree.str_at(&["lastTimestamp"]),
+        tree.str_at(&["series", "lastObservedTime"]),
+    ];
+    let newest = texts.iter().filter_map(|t| t.parse::<jiff::Timestamp>().ok()).max()?;
+    Duration::try_from(now.duration_since(newest)).ok().or(Some(Duration::ZERO))
+}

@@ -1,0 +1,157 @@
+//! `/metrics` in the Prometheus text format, under upstream's names.
+//!
+//! Models k8s.io/apiserver/pkg/endpoints/metrics. Labels come from the registry's names, never from a path, so their number is bounded.
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use api::registry::{Registry, Resource};
+use http::StatusCode;
+
+use crate::cache::Cache;
+use crate::request::RequestInfo;
+
+const BUCKETS: [f64; 14] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Labels {
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    scope: &'static str,
+}
+
+#[derive(Clone, Default)]
+struct Durations {
+    buckets: [u64; BUCKETS.len()],
+    count: u64,
+    seconds: f64,
+}
+
+#[derive(Default)]
+struct State {
+    requests: BTreeMap<(Labels, u16), u64>,
+    durations: BTreeMap<Labels, Durations>,
+    watchers: BTreeMap<(&'static str, &'static str, &'static str), i64>,
+}
+
+#[derive(Default)]
+pub struct Metrics(Mutex<State>);
+
+/// Counts one watch while it lives.
+pub struct Watcher {
+    metrics: Arc<Metrics>,
+    key: (&'static str, &'static str, &'static str),
+}
+
+impl Watcher {
+    pub fn new(metrics: &Arc<Metrics>, resource: &'static Resource) -> Self {
+        let key = (resource.group, resource.version, resource.kind);
+        *metrics.lock().watchers.entry(key).or_default() += 1;
+        Self { metrics: metrics.clone(), key }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Some(count) = self.metrics.lock().watchers.get_mut(&self.key) {
+            *count -= 1;
+        }
+    }
+}
+
+fn verb(info: &RequestInfo) -> &'static str {
+    match info.verb {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        _ => "other",
+    }
+}
+
+fn labels(info: &RequestInfo) -> Labels {
+    let resource = info.is_resource.then(|| Registry::get().resource(&info.group, &info.version, &info.resource)).flatten();
+    let Some(resource) = resource else {
+        return Labels { verb: verb(info), group: "", version: "", resource: "", subresource: "", scope: "" };
+    };
+    let subresource = resource.subresource(&info.subresource).map_or("", |s| s.name);
+    let scope = match (info.name.is_empty(), info.namespace.is_empty()) {
+        (false, _) => "resource",
+        (true, false) => "namespace",
+        (true, true) => "cluster",
+    };
+    Labels { verb: verb(info), group: resource.group, version: resource.version, resource: resource.plural, subresource, scope }
+}
+
+impl Labels {
+    fn write(&self, out: &mut String) {
+        let Labels { verb, group, version, resource, subresource, scope } = self;
+        let _ = write!(
+            out,
+            "component=\"apiserver\",group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\""
+        );
+    }
+}
+
+impl Metrics {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().expect("no panic under the lock")
+    }
+
+    pub fn finished(&self, info: &RequestInfo, code: StatusCode, took: Duration, is_long: bool) {
+        let labels = labels(info);
+        let mut state = self.lock();
+        *state.requests.entry((labels.clone(), code.as_u16())).or_default() += 1;
+        if is_long {
+            return;
+        }
+        let seconds = took.as_secs_f64();
+        let durations = state.durations.entry(labels).or_default();
+        for (bucket, limit) in durations.buckets.iter_mut().zip(BUCKETS) {
+            *bucket += u64::from(seconds <= limit);
+        }
+        durations.count += 1;
+        durations.seconds += seconds;
+    }
+
+    pub fn render(&self, cache: &Cache) -> String {
+        let state = self.lock();
+        let mut out = String::with_capacity(16 << 10);
+        out.push_str("# HELP apiserver_request_total Counter of apiserver requests broken out for each verb, group, version, resource, scope, component and HTTP response code.\n# TYPE apiserver_request_total counter\n");
+        for ((labels, code), count) in &state.requests {
+            let _ = write!(out, "apiserver_request_total{{code=\"{code}\",dry_run=\"\",");
+            labels.write(&mut out);
+            let _ = writeln!(out, "}} {count}");
+        }
+        out.push_str("# HELP apiserver_request_duration_seconds Response latency distribution in seconds for each verb, group, version, resource, subresource, scope and component.\n# TYPE apiserver_request_duration_seconds histogram\n");
+        for (labels, durations) in &state.durations {
+            let mut text = String::new();
+            labels.write(&mut text);
+            for (bucket, limit) in durations.buckets.iter().zip(BUCKETS) {
+                let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{text},le=\"{limit}\"}} {bucket}");
+            }
+            let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{text},le=\"+Inf\"}} {}", durations.count);
+            let _ = writeln!(out, "apiserver_request_duration_seconds_sum{{{text}}} {}", durations.seconds);
+            let _ = writeln!(out, "apiserver_request_duration_seconds_count{{{text}}} {}", durations.count);
+        }
+        out.push_str("# HELP apiserver_registered_watchers Number of currently registered watchers for a given resources\n# TYPE apiserver_registered_watchers gauge\n");
+        for ((group, version, kind), count) in &state.watchers {
+            let _ = writeln!(out, "apiserver_registered_watchers{{group=\"{group}\",kind=\"{kind}\",version=\"{version}\"}} {count}");
+        }
+        drop(state);
+        out.push_str("# HELP apiserver_storage_objects Number of stored objects at the time of last check split by kind.\n# TYPE apiserver_storage_objects gauge\n");
+        for (resource, count) in cache.counts() {
+            let _ = writeln!(out, "apiserver_storage_objects{{resource=\"{}\"}} {count}", resource.group_resource());
+        }
+        let _ = writeln!(out, "# TYPE kubernetes_build_info gauge\nkubernetes_build_info{{git_version=\"{}\",major=\"1\",minor=\"37\"}} 1", crate::fixed::GIT_VERSION);
+        out
+    }
+}

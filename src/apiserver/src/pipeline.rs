@@ -1,0 +1,294 @@
+//! What every request passes before its handler: who asks, as whom, how many at once, may they, how long.
+//!
+//! Models k8s.io/apiserver/pkg/server/config.go DefaultBuildHandlerChain and pkg/endpoints/filters.
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use rustls_pki_types::CertificateDer;
+
+use crate::auth::{Attributes, Credential, UserInfo};
+use crate::negotiate::{self, Accept};
+use crate::request::{Query, RequestInfo, decode};
+use crate::server::ApiServer;
+use crate::status::Status;
+use crate::{fixed, rest, subresource};
+
+const AUTHENTICATED: &str = "system:authenticated";
+const UNAUTHENTICATED: &str = "system:unauthenticated";
+
+/// A request from the network.
+pub async fn from_socket(
+    server: ApiServer,
+    certificates: Arc<[CertificateDer<'static>]>,
+    peer: SocketAddr,
+    mut request: Request<Body>,
+) -> Response<Body> {
+    let user = match authenticate(&server, &certificates, request.headers()).await {
+        Ok(user) => user,
+        Err(status) => {
+            tracing::debug!(%peer, "request refused: {}", status.message);
+            let query = Query::parse(request.uri());
+            let mut response = negotiate::answer_status(&Accept::plain(request.headers(), &query), &Status::unauthorized());
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return response;
+        }
+    };
+    // Nobody further down needs the token, and proxies must not pass it on.
+    request.headers_mut().remove(AUTHORIZATION);
+    handle(server, Arc::new(user), request, true).await
+}
+
+/// A request from within the process.
+pub async fn as_user(server: ApiServer, user: Arc<UserInfo>, request: Request<Body>) -> Response<Body> {
+    let user = if needs_group(&user) { Arc::new(grouped((*user).clone())) } else { user };
+    handle(server, user, request, false).await
+}
+
+fn needs_group(user: &UserInfo) -> bool {
+    user.name != "system:anonymous" && !user.in_group(AUTHENTICATED) && !user.in_group(UNAUTHENTICATED)
+}
+
+/// Models pkg/authentication/group/authenticated_group_adder.go.
+fn grouped(mut user: UserInfo) -> UserInfo {
+    if needs_group(&user) {
+        user.groups.push(AUTHENTICATED.to_owned());
+    }
+    user
+}
+
+async fn authenticate(server: &ApiServer, certificates: &[CertificateDer<'static>], headers: &HeaderMap) -> Result<UserInfo, Status> {
+    let authenticator = &server.0.parts.authenticator;
+    if !certificates.is_empty() {
+        match authenticator.authenticate(Credential::Certificates(certificates)).await {
+            Ok(Some(found)) => return Ok(grouped(found.user)),
+            Ok(None) => {}
+            Err(why) => tracing::debug!(%why, "client certificate refused"),
+        }
+    }
+    let header = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("").trim();
+    let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+    if let Some(token) = token.filter(|t| !t.is_empty()) {
+        return match authenticator.authenticate(Credential::Token { token, audiences: &[] }).await {
+            Ok(Some(found)) => Ok(grouped(found.user)),
+            Ok(None) => Err(Status::unauthorized()),
+            Err(why) => {
+                tracing::debug!(%why, "bearer token refused");
+                Err(Status::unauthorized())
+            }
+        };
+    }
+    Ok(UserInfo::anonymous())
+}
+
+async fn handle(server: ApiServer, user: Arc<UserInfo>, mut request: Request<Body>, is_remote: bool) -> Response<Body> {
+    let started = Instant::now();
+    let audit_id = uuid::Uuid::new_v4().to_string();
+    let query = Query::parse(request.uri());
+    let info = RequestInfo::new(request.method(), request.uri(), &query);
+    let accept = Accept::plain(request.headers(), &query);
+    let is_long = is_long_running(&info, &query);
+    let result = admit_and_run(&server, user, &info, query, &mut request, is_remote, is_long).await;
+    let mut response = result.unwrap_or_else(|status| {
+        if status.code >= 500 {
+            tracing::warn!(path = %info.path, verb = info.verb, code = status.code, "{}", status.message);
+        }
+        negotiate::answer_status(&accept, &status)
+    });
+    if let Ok(value) = HeaderValue::from_str(&audit_id) {
+        response.headers_mut().insert(HeaderName::from_static("audit-id"), value);
+    }
+    if *request.method() == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    server.0.metrics.finished(&info, response.status(), started.elapsed(), is_long);
+    response
+}
+
+fn is_long_running(info: &RequestInfo, query: &Query) -> bool {
+    info.is_resource
+        && (info.verb == "watch" || (subresource::is_stream(&info.subresource) && (info.subresource != "log" || query.flag("follow"))))
+}
+
+async fn admit_and_run(
+    server: &ApiServer,
+    user: Arc<UserInfo>,
+    info: &RequestInfo,
+    query: Query,
+    request: &mut Request<Body>,
+    is_remote: bool,
+    is_long: bool,
+) -> Result<Response<Body>, Status> {
+    let _place = if is_remote && !is_long && !user.in_group("system:masters") {
+        Some(server.0.limits.enter(matches!(info.verb, "get" | "list" | "head"))?)
+    } else {
+        None
+    };
+    let user = impersonate(server, user, request.headers_mut())?;
+    authorize(server, &user, info)?;
+    let parts = request_parts(request);
+    let work = run(server.clone(), user, info.clone(), query.clone(), parts);
+    if is_long {
+        return work.await;
+    }
+    let limit = query.nonempty("timeout").and_then(go_duration).map_or(server.0.config.request_timeout, |t| t.min(server.0.config.request_timeout));
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
+    }
+}
+
+/// The request without what the caller still needs of it.
+fn request_parts(request: &mut Request<Body>) -> Request<Body> {
+    let mut taken = Request::new(std::mem::replace(request.body_mut(), Body::empty()));
+    *taken.method_mut() = request.method().clone();
+    *taken.uri_mut() = request.uri().clone();
+    *taken.version_mut() = request.version();
+    *taken.headers_mut() = std::mem::take(request.headers_mut());
+    *taken.extensions_mut() = std::mem::take(request.extensions_mut());
+    taken
+}
+
+async fn run(server: ApiServer, user: Arc<UserInfo>, info: RequestInfo, query: Query, request: Request<Body>) -> Result<Response<Body>, Status> {
+    if info.is_resource {
+        return rest::handle(server, user, info, query, request).await;
+    }
+    fixed::handle(server, info, query, request).await
+}
+
+/// `30s`, `1m30s`, `500ms`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |i| digits + i);
+        total += number
+            * match &rest[digits..unit_end] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 0.001,
+                _ => return None,
+            };
+        rest = &rest[unit_end..];
+    }
+    (total > 0.0 && total.is_finite()).then(|| Duration::from_secs_f64(total.min(86_400.0)))
+}
+
+pub fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Attributes<'a> {
+    Attributes {
+        user,
+        verb: info.verb,
+        api_group: &info.group,
+        api_version: &info.version,
+        resource: &info.resource,
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        name: &info.name,
+        resource_request: info.is_resource,
+        path: &info.path,
+    }
+}
+
+fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
+    let attributes = attributes(user, info);
+    let decision = server.0.parts.authorizer.authorize(&attributes);
+    if decision.allowed() {
+        return Ok(());
+    }
+    Err(forbidden(&attributes, &decision.reason))
+}
+
+/// Models k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go forbiddenMessage.
+pub fn forbidden(a: &Attributes, reason: &str) -> Status {
+    let user = format!("User \"{}\"", a.user.name);
+    let mut why = if !a.resource_request {
+        format!("{user} cannot {} path \"{}\"", a.verb, a.path)
+    } else {
+        let resource = if a.subresource.is_empty() { a.resource.to_owned() } else { format!("{}/{}", a.resource, a.subresource) };
+        let scope = if a.namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace \"{}\"", a.namespace) };
+        format!("{user} cannot {} resource \"{resource}\" in API group \"{}\" {scope}", a.verb, a.api_group)
+    };
+    if !reason.is_empty() {
+        why = format!("{why}: {reason}");
+    }
+    Status::forbidden(a.api_group, a.resource, a.name, &why)
+}
+
+/// `Impersonate-User` and its companions, each checked as a permission of its own.
+/// Models k8s.io/apiserver/pkg/endpoints/filters/impersonation.go.
+fn impersonate(server: &ApiServer, user: Arc<UserInfo>, headers: &mut HeaderMap) -> Result<Arc<UserInfo>, Status> {
+    let value = |v: &HeaderValue| v.to_str().unwrap_or("").to_owned();
+    let name = headers.get("impersonate-user").map(value).unwrap_or_default();
+    let groups: Vec<String> = headers.get_all("impersonate-group").iter().map(value).collect();
+    let uid = headers.get("impersonate-uid").map(value).unwrap_or_default();
+    let mut extra: Vec<(String, String)> = Vec::new();
+    for (header, v) in headers.iter() {
+        if let Some(key) = header.as_str().strip_prefix("impersonate-extra-") {
+            extra.push((decode(key).to_lowercase(), value(v)));
+        }
+    }
+    if name.is_empty() && groups.is_empty() && uid.is_empty() && extra.is_empty() {
+        return Ok(user);
+    }
+    if name.is_empty() {
+        return Err(Status::internal(format!(
+            "requested [{}] without impersonating a user",
+            if groups.is_empty() { "extra" } else { "group" }
+        )));
+    }
+    let check = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
+        let attributes = Attributes {
+            user: &user,
+            verb: "impersonate",
+            api_group: group,
+            api_version: "v1",
+            resource,
+            subresource,
+            namespace,
+            name,
+            resource_request: true,
+            path: "",
+        };
+        let decision = server.0.parts.authorizer.authorize(&attributes);
+        if decision.allowed() { Ok(()) } else { Err(forbidden(&attributes, &decision.reason)) }
+    };
+    let mut acting = UserInfo::new(name.clone(), &[]);
+    let service_account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    match service_account {
+        Some((namespace, account)) => {
+            check("", "serviceaccounts", "", namespace, account)?;
+            if groups.is_empty() {
+                acting.groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+            }
+        }
+        None => check("", "users", "", "", &name)?,
+    }
+    for group in &groups {
+        check("", "groups", "", "", group)?;
+    }
+    if !uid.is_empty() {
+        check("authentication.k8s.io", "uids", "", "", &uid)?;
+    }
+    for (key, v) in &extra {
+        check("authentication.k8s.io", "userextras", key, "", v)?;
+        acting.extra.entry(key.clone()).or_default().push(v.clone());
+    }
+    acting.uid = uid;
+    acting.groups.extend(groups);
+    let names: Vec<HeaderName> = headers.keys().filter(|k| k.as_str().starts_with("impersonate-")).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+    Ok(Arc::new(if name == "system:anonymous" { UserInfo::anonymous() } else { grouped(acting) }))
+}
+
+/// Answers `405` for methods a fixed path does not know.
+pub fn method_not_allowed() -> Response<Body> {
+    negotiate::text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed\n")
+}

@@ -1,0 +1,144 @@
+//! One handler for every kind: finds the resource, checks verb and scope, and goes to the verb's file.
+//!
+//! Models k8s.io/apiserver/pkg/endpoints/{installer,handlers} and pkg/registry/generic/registry/store.go.
+pub mod body;
+pub mod create;
+pub mod delete;
+pub mod list;
+pub mod model;
+pub mod options;
+pub mod patch;
+pub mod read;
+pub mod storage;
+pub mod update;
+
+use std::sync::Arc;
+
+use api::registry::{Registry, Resource};
+use axum::body::Body;
+use http::{HeaderMap, Request, Response, StatusCode};
+
+use crate::auth::UserInfo;
+use crate::cache::{self, KindId};
+use crate::negotiate::{self, Accept};
+use crate::request::{Query, RequestInfo};
+use crate::server::ApiServer;
+use crate::status::Status;
+use crate::{review, subresource, watch};
+
+/// One request for a resource, with what every verb needs.
+pub struct Call {
+    pub server: ApiServer,
+    pub user: Arc<UserInfo>,
+    pub info: RequestInfo,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub resource: &'static Resource,
+    pub accept: Accept,
+    pub warnings: Vec<String>,
+}
+
+impl Call {
+    /// The stored kind behind the resource.
+    pub fn kind(&self) -> Result<KindId, Status> {
+        self.server.0.parts.cache.kind(cache::stored_as(self.resource)).ok_or_else(Status::no_such_path)
+    }
+
+    pub fn key(&self) -> Arc<str> {
+        cache::key(self.resource, &self.info.namespace, &self.info.name)
+    }
+
+    pub fn not_found(&self) -> Status {
+        Status::not_found(self.resource.group, self.resource.plural, &self.info.name)
+    }
+
+    /// The object the path names, as stored.
+    pub fn current(&self) -> Result<Arc<cache::Cached>, Status> {
+        let (found, _) = self.server.0.parts.cache.get_key(self.kind()?, &self.key());
+        found.ok_or_else(|| self.not_found())
+    }
+}
+
+/// What a path names that nobody serves: plain text, as upstream's mux answers.
+pub fn page_not_found() -> Response<Body> {
+    negotiate::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+pub async fn handle(
+    server: ApiServer,
+    user: Arc<UserInfo>,
+    info: RequestInfo,
+    query: Query,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let registry = Registry::get();
+    let Some(resource) = registry.resource(&info.group, &info.version, &info.resource).filter(|r| r.served) else {
+        return Ok(page_not_found());
+    };
+    // The namespace in the path of the kind `namespaces` is the object itself.
+    let mut info = info;
+    if resource.group.is_empty() && resource.plural == "namespaces" {
+        info.namespace.clear();
+    }
+    if !resource.namespaced && !info.namespace.is_empty() {
+        return Ok(page_not_found());
+    }
+    if resource.namespaced && info.namespace.is_empty() {
+        match info.verb {
+            "list" | "watch" => {}
+            "create" | "deletecollection" if info.name.is_empty() => return Err(Status::method_not_allowed_here()),
+            _ => return Ok(page_not_found()),
+        }
+    }
+    let transforms = info.subresource.is_empty() && matches!(info.verb, "get" | "list" | "watch");
+    let accept = if subresource::is_stream(&info.subresource) {
+        Accept::plain(request.headers(), &query)
+    } else {
+        Accept::parse(request.headers(), &query, transforms)?
+    };
+    let headers = request.headers().clone();
+    let mut call = Call { server, user, info, query, headers, resource, accept, warnings: Vec::new() };
+    let result = dispatch(&mut call, request).await;
+    result.map(|mut response| {
+        negotiate::add_warnings(&mut response, &call.warnings);
+        response
+    })
+}
+
+async fn dispatch(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
+    if !call.info.subresource.is_empty() {
+        let Some(sub) = call.resource.subresource(&call.info.subresource) else {
+            return Ok(page_not_found());
+        };
+        let asked = if call.info.verb == "watch" { "get" } else { call.info.verb };
+        let is_stream = subresource::is_stream(sub.name);
+        if !is_stream && !sub.verbs.contains(&asked) {
+            return Err(Status::method_not_allowed_here());
+        }
+        if !is_stream && !call.info.rest.is_empty() {
+            return Ok(page_not_found());
+        }
+        return subresource::handle(call, sub.name, request).await;
+    }
+    let verb = call.info.verb;
+    if !call.resource.has_verb(verb) && !(verb == "watch" && call.resource.has_verb("list")) {
+        return Err(Status::method_not_allowed_here());
+    }
+    if review::is_review(call.resource) {
+        return review::handle(call, request).await;
+    }
+    if call.resource.group.is_empty() && call.resource.plural == "componentstatuses" {
+        return read::component_statuses(call);
+    }
+    match verb {
+        "get" => read::get(call),
+        "list" => list::list(call),
+        "watch" => watch::watch(call),
+        "create" => create::create(call, request).await,
+        "update" => update::update(call, request, storage::Part::Main).await,
+        "patch" => patch::patch(call, request, storage::Part::Main).await,
+        "delete" => delete::delete(call, request).await,
+        "deletecollection" => delete::delete_collection(call, request).await,
+        _ => Err(Status::method_not_allowed_here()),
+    }
+}

@@ -1,0 +1,46 @@
+//! create.
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+
+use super::model::Expected;
+use super::options::WriteOptions;
+use super::storage::Target;
+use super::{Call, body, model, read};
+use crate::negotiate;
+use crate::status::Status;
+
+impl Call {
+    pub fn target(&self) -> Target {
+        Target {
+            server: self.server.clone(),
+            user: self.user.clone(),
+            resource: self.resource,
+            namespace: self.info.namespace.clone(),
+            name: self.info.name.clone(),
+        }
+    }
+}
+
+pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
+    if !call.info.name.is_empty() {
+        return Err(Status::method_not_allowed_here());
+    }
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
+    let media = negotiate::content_type(&call.headers).to_owned();
+    let object = model::decode(Expected::of(call.resource), &media, &bytes, options.field_validation, &mut call.warnings)?;
+    if !matches!(api::meta::resource_version(&object), "" | "0") {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created").plain_internal());
+    }
+    let mut target = call.target();
+    target.name = api::meta::name(&object).to_owned();
+    let outcome = target.create(object, options.dry_run, &mut call.warnings).await?;
+    read::answer(call, StatusCode::CREATED, outcome.bytes)
+}
+
+impl Status {
+    /// Upstream answers this one as an internal error.
+    fn plain_internal(self) -> Self {
+        Status { code: 500, reason: "", ..self }
+    }
+}

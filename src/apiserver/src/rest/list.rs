@@ -1,0 +1,247 @@
+//! list: one consistent snapshot, concatenated.
+//!
+//! Models k8s.io/apiserver/pkg/registry/generic/registry/store.go List and pkg/storage/continue.go.
+use std::sync::Arc;
+
+use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{Response, StatusCode};
+
+use api::tree::{Object, Tree};
+
+use super::model::Selection;
+use super::options::{ListOptions, VersionMatch};
+use super::{Call, options};
+use crate::cache::{self, Cached, Snapshot, VersionError};
+use crate::negotiate::{self, JSON, Media, Transform};
+use crate::status::Status;
+use crate::{convert, table};
+
+/// ListMeta.
+#[derive(Clone, Debug, Default)]
+pub struct Meta {
+    pub version: Option<u64>,
+    pub continue_token: Option<String>,
+    pub remaining: Option<usize>,
+}
+
+impl Meta {
+    pub fn to_tree(&self) -> Tree {
+        let mut o = Object::new();
+        if let Some(version) = self.version {
+            o.insert("resourceVersion", version.to_string());
+        }
+        if let Some(token) = &self.continue_token {
+            o.insert("continue", token.as_str());
+        }
+        if let Some(remaining) = self.remaining {
+            o.insert("remainingItemCount", remaining as i64);
+        }
+        Tree::Object(o)
+    }
+}
+
+/// What a continue token says. The same JSON as upstream's, so it is as opaque as theirs.
+struct Token {
+    /// Negative: at whatever version is current.
+    revision: i64,
+    /// Storage key after which to go on, without the list's prefix.
+    start: String,
+}
+
+impl Token {
+    fn encode(&self) -> String {
+        let mut o = Object::new();
+        o.insert("v", "meta.k8s.io/v1");
+        o.insert("rv", self.revision);
+        o.insert("start", format!("{}\0", self.start));
+        URL_SAFE_NO_PAD.encode(Tree::Object(o).to_json())
+    }
+
+    fn decode(text: &str) -> Result<Self, Status> {
+        let wrong = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).map_err(|e| wrong(&e.to_string()))?;
+        let tree = Tree::from_json(&bytes).map_err(|e| wrong(&e.to_string()))?;
+        if tree.str_at(&["v"]) != "meta.k8s.io/v1" {
+            return Err(wrong(&format!("server does not recognize this encoded version \"{}\"", tree.str_at(&["v"]))));
+        }
+        let revision = tree.get("rv").and_then(Tree::as_i64).filter(|rv| *rv != 0);
+        let revision = revision.ok_or_else(|| wrong("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"))?;
+        let start = tree.str_at(&["start"]).trim_end_matches('\0').to_owned();
+        if start.is_empty() {
+            return Err(wrong("no start key, incorrect encoded start"));
+        }
+        if start.split('/').any(|part| part == "." || part == "..") {
+            return Err(wrong("invalid start"));
+        }
+        Ok(Self { revision, start })
+    }
+}
+
+pub fn expired_list(start: &str) -> Status {
+    let token = Token { revision: -1, start: start.to_owned() };
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue \
+         parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token \
+         results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and \
+         now may show up in the list.",
+    );
+    status.continue_token = Some(token.encode().into());
+    status
+}
+
+/// The storage prefix of a list: of one namespace, or of all.
+pub fn prefix(call: &Call) -> String {
+    let all = cache::prefix(call.resource);
+    if call.info.namespace.is_empty() { all } else { format!("{all}{}/", call.info.namespace) }
+}
+
+/// The snapshot that the options ask for, and where in it to begin.
+fn snapshot(call: &Call, options: &ListOptions) -> Result<(Snapshot, Option<String>), Status> {
+    let cache = &call.server.0.parts.cache;
+    let kind = call.kind()?;
+    if let Some(token) = &options.continue_token {
+        if options.version.is_some_and(|v| v != 0) {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let token = Token::decode(token)?;
+        let start = Some(format!("{}{}", prefix(call), token.start));
+        let Ok(revision) = u64::try_from(token.revision) else { return Ok((cache.snapshot(kind), start)) };
+        return match cache.snapshot_at(kind, revision) {
+            Ok(snapshot) => Ok((snapshot, start)),
+            Err(VersionError::TooOld { .. }) => Err(expired_list(&token.start)),
+            Err(VersionError::TooNew { current }) => Err(Status::version_too_large(revision, current)),
+        };
+    }
+    let asked = match options.version {
+        None | Some(0) => return Ok((cache.snapshot(kind), None)),
+        Some(asked) => asked,
+    };
+    let latest = cache.snapshot(kind);
+    if asked > latest.revision {
+        return Err(Status::version_too_large(asked, latest.revision));
+    }
+    // A limit with a version and no match rule means exactly that version, as upstream has it.
+    if options.version_match == VersionMatch::Exact || (options.version_match == VersionMatch::Unset && options.limit > 0) {
+        let exact = cache.snapshot_at(kind, asked);
+        return exact.map(|s| (s, None)).map_err(|_| Status::expired("The resourceVersion for the provided list is too old."));
+    }
+    Ok((latest, None))
+}
+
+pub fn list(call: &Call) -> Result<Response<Body>, Status> {
+    let options = ListOptions::parse(&call.query, false)?;
+    let selection = Selection::parse(call.resource, &call.query)?;
+    let (snapshot, start) = snapshot(call, &options)?;
+    let prefix = prefix(call);
+    // Version 0 means "whatever is at hand, all of it": upstream ignores the limit there.
+    let limit = if options.version == Some(0) && options.continue_token.is_none() { 0 } else { options.limit };
+    let mut items: Vec<Arc<Cached>> = Vec::new();
+    let mut meta = Meta { version: Some(snapshot.revision), ..Meta::default() };
+    {
+        let mut rest = snapshot.under(&prefix, start.as_deref()).filter(|(_, object)| selection.matches(object));
+        while let Some((_, object)) = rest.next() {
+            items.push(object.clone());
+            if limit > 0 && items.len() == limit {
+                let mut rest = rest.peekable();
+                if rest.peek().is_some() {
+                    let token = Token { revision: snapshot.revision as i64, start: object.key[prefix.len()..].to_owned() };
+                    meta.continue_token = Some(token.encode());
+                    if selection.is_everything() {
+                        meta.remaining = Some(rest.count());
+                    }
+                }
+                break;
+            }
+        }
+    }
+    answer_cached(call, items, &meta)
+}
+
+fn answer_cached(call: &Call, items: Vec<Arc<Cached>>, meta: &Meta) -> Result<Response<Body>, Status> {
+    let is_plain = call.accept.transform == Transform::None && call.accept.media == Media::Json && !call.accept.pretty && !call.accept.gzip;
+    if !is_plain || convert::is_needed(call.resource) {
+        let items = items.iter().map(|object| convert::bytes(call.resource, &object.bytes)).collect();
+        return answer_items(call, items, meta);
+    }
+    let body = Body::from_stream(stream::iter(chunks(head(call, meta), items).map(Ok::<_, std::convert::Infallible>)));
+    let response = Response::builder().header(CONTENT_TYPE, JSON).header(CACHE_CONTROL, "no-cache, private").body(body);
+    Ok(response.expect("constant headers are valid"))
+}
+
+fn head(call: &Call, meta: &Meta) -> Vec<u8> {
+    let kind = call.resource.list_kind;
+    let mut out = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",\"metadata\":", call.resource.api_version()).into_bytes();
+    out.extend_from_slice(&meta.to_tree().to_json());
+    out.extend_from_slice(b",\"items\":[");
+    out
+}
+
+/// The list in pieces of about 64 kB, so that a large one is never held twice.
+fn chunks(head: Vec<u8>, items: Vec<Arc<Cached>>) -> impl Iterator<Item = Bytes> {
+    const CHUNK_BYTES: usize = 64 << 10;
+    let mut items = items.into_iter();
+    let mut pending = BytesMut::from(head.as_slice());
+    let (mut is_first, mut is_done) = (true, false);
+    std::iter::from_fn(move || {
+        if is_done {
+            return None;
+        }
+        for object in items.by_ref() {
+            if !is_first {
+                pending.extend_from_slice(b",");
+            }
+            is_first = false;
+            pending.extend_from_slice(&object.bytes);
+            if pending.len() >= CHUNK_BYTES {
+                return Some(pending.split().freeze());
+            }
+        }
+        is_done = true;
+        pending.extend_from_slice(b"]}\n");
+        Some(pending.split().freeze())
+    })
+}
+
+/// Answers a list whose items are at hand as bytes, in any form.
+pub fn answer_items(call: &Call, items: Vec<Bytes>, meta: &Meta) -> Result<Response<Body>, Status> {
+    let bytes: Bytes = match call.accept.transform {
+        Transform::None => {
+            let mut out = head(call, meta);
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(item);
+            }
+            out.extend_from_slice(b"]}\n");
+            out.into()
+        }
+        Transform::Metadata { version } => {
+            let items = items.iter().map(|item| table::partial(item, version)).collect::<Result<_, _>>()?;
+            table::partial_list(items, version, meta).to_json().into()
+        }
+        Transform::Table { version } => {
+            let include = table::Include::parse(&call.query)?;
+            let rows = items.iter().map(|item| Ok(table::row(call.resource, version, include, table::parse(item)?)));
+            let rows = rows.collect::<Result<_, Status>>()?;
+            table::table(version, Some(call.resource), rows, meta).to_json().into()
+        }
+    };
+    Ok(negotiate::answer(&call.accept, StatusCode::OK, bytes))
+}
+
+/// The objects a deletecollection means.
+pub fn select(call: &Call) -> Result<Vec<Arc<Cached>>, Status> {
+    let options = options::ListOptions::parse(&call.query, false)?;
+    let selection = Selection::parse(call.resource, &call.query)?;
+    let (snapshot, start) = snapshot(call, &options)?;
+    let prefix = prefix(call);
+    let limit = if options.limit > 0 { options.limit } else { usize::MAX };
+    let found = snapshot.under(&prefix, start.as_deref()).map(|(_, o)| o).filter(|o| selection.matches(o)).take(limit).cloned().collect();
+    Ok(found)
+}

@@ -1,0 +1,148 @@
+//! Where request bytes meet the `api` crate: decoding, defaults, selectors, with upstream's wording of what can go wrong.
+use api::codec::{self, Parsed};
+use api::registry::{Registry, Resource, split_api_version};
+use api::selector::{FieldSelector, LabelSelector};
+use api::tree::Tree;
+use api::{meta, schema};
+
+use super::options::FieldValidation;
+use crate::cache::Cached;
+use crate::negotiate::{JSON, YAML};
+use crate::request::Query;
+use crate::status::Status;
+
+/// Parses a body by its media type.
+pub fn parse(media: &str, bytes: &[u8]) -> Result<Parsed, Status> {
+    match media {
+        JSON => codec::parse_json(bytes),
+        YAML | "application/x-yaml" | "text/yaml" => codec::parse_yaml(bytes),
+        _ => return Err(Status::unsupported_media_type(&[JSON, YAML])),
+    }
+    .map_err(|error| Status::bad_request(error.to_string()))
+}
+
+/// What a decoded object must be.
+#[derive(Clone, Copy)]
+pub struct Expected {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+}
+
+impl Expected {
+    pub fn of(resource: &Resource) -> Self {
+        Self { group: resource.group, version: resource.version, kind: resource.kind }
+    }
+}
+
+/// A request body as a typed object: kind checked, types checked, unknown fields pruned. Strict complaints go to `warnings` or fail.
+pub fn decode(
+    expected: Expected,
+    media: &str,
+    bytes: &[u8],
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Tree, Status> {
+    let fallible = |error: &dyn std::fmt::Display| {
+        Status::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: {error}",
+            expected.kind, expected.version, expected.kind
+        ))
+    };
+    let parsed = match media {
+        JSON => codec::parse_json(bytes),
+        YAML | "application/x-yaml" | "text/yaml" => codec::parse_yaml(bytes),
+        _ => return Err(Status::unsupported_media_type(&[JSON, YAML])),
+    }
+    .map_err(|error| Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {error}", expected.kind)))?;
+    let Parsed { mut tree, duplicates } = parsed;
+    if tree.as_object().is_none() {
+        let text = format!("json: cannot unmarshal {} into Go value of type struct", tree.type_name());
+        return Err(fallible(&text));
+    }
+    let api_version = api::registry::api_version(expected.group, expected.version);
+    let kind = meta::kind(&tree).to_owned();
+    let version = meta::api_version(&tree).to_owned();
+    if !kind.is_empty() && kind != expected.kind {
+        let (group, v) = split_api_version(&version);
+        if Registry::get().kind_schema(group, v, &kind).is_none() {
+            let text = format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"");
+            return Err(Status::bad_request(text));
+        }
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {kind} in version \"{v}\" cannot be handled as a {}",
+            expected.kind, expected.kind
+        )));
+    }
+    if !version.is_empty() && version != api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    meta::set_type(&mut tree, &api_version, expected.kind);
+    let tree = typed(expected, tree, duplicates, validation, warnings).map_err(|e| match e {
+        Untyped::Wrong(text) => fallible(&text),
+        Untyped::Strict(text) => fallible(&text),
+    })?;
+    Ok(tree)
+}
+
+/// Why a tree is no object of its kind.
+pub enum Untyped {
+    Wrong(String),
+    Strict(String),
+}
+
+/// Checks types and prunes.
+pub fn typed(
+    expected: Expected,
+    tree: Tree,
+    duplicates: Vec<String>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Tree, Untyped> {
+    let Some(schema) = Registry::get().kind_schema(expected.group, expected.version, expected.kind) else {
+        return Ok(tree);
+    };
+    let schema::Decoded { tree, unknown } = schema::decode(schema, tree).map_err(|error| Untyped::Wrong(error.to_string()))?;
+    let complaints: Vec<String> = unknown.into_iter().chain(duplicates).collect();
+    match validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => warnings.extend(complaints),
+        FieldValidation::Strict if complaints.is_empty() => {}
+        FieldValidation::Strict => return Err(Untyped::Strict(codec::strict_error(&complaints))),
+    }
+    Ok(tree)
+}
+
+/// Which objects of a kind are meant.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    pub labels: LabelSelector,
+    pub fields: FieldSelector,
+}
+
+impl Selection {
+    pub fn parse(resource: &Resource, query: &Query) -> Result<Self, Status> {
+        let labels = match query.nonempty("labelSelector") {
+            Some(text) => LabelSelector::parse(text).map_err(|error| Status::bad_request(error.to_string()))?,
+            None => LabelSelector::everything(),
+        };
+        let fields = match query.nonempty("fieldSelector") {
+            Some(text) => FieldSelector::parse(text)
+                .and_then(|fields| fields.for_kind(resource.group, resource.version, resource.kind))
+                .map_err(|error| Status::bad_request(error.to_string()))?,
+            None => FieldSelector::everything(),
+        };
+        Ok(Self { labels, fields })
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_empty() && !self.labels.matches_nothing() && self.fields.is_empty()
+    }
+
+    pub fn matches(&self, object: &Cached) -> bool {
+        (self.labels.is_empty() && !self.labels.matches_nothing() || self.labels.matches(&|key| object.label(key)))
+            && (self.fields.is_empty() || self.fields.matches(&|name| Some(object.field(name))))
+    }
+}

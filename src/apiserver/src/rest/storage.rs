@@ -1,0 +1,522 @@
+//! Create and update as every caller sees them: strategy, admission, validation, one conditional write.
+//!
+//! Models pkg/registry/generic/registry/store.go Create, Update and pkg/registry/rest/{create,update,meta}.go. Callers in this crate (bootstrap,
+//! bindings, evictions) come in here, too, so nothing goes to the store around the rules.
+use std::sync::Arc;
+
+use api::meta;
+use api::registry::Resource;
+use api::tree::Tree;
+use bytes::Bytes;
+use store::{Expect, Operation, Revision, Write, WriteError, Written};
+
+use crate::admission::{self, Request};
+use crate::auth::UserInfo;
+use crate::cache::{self, Cached};
+use crate::server::ApiServer;
+use crate::status::{Details, Status};
+use crate::{alloc, convert, strategy};
+
+/// Which part of an object an update may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Main,
+    Status,
+    /// namespaces/finalize: spec.finalizers only.
+    Finalize,
+    EphemeralContainers,
+    Resize,
+    /// certificatesigningrequests/approval: status.conditions only.
+    Approval,
+    /// pods/binding: what the server itself computed.
+    Binding,
+    /// <kind>/scale: the same.
+    Scale,
+    /// Deletion marks, set by the server.
+    Deletion,
+}
+
+impl Part {
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Part::Main | Part::Deletion => "",
+            Part::Status => "status",
+            Part::Finalize => "finalize",
+            Part::EphemeralContainers => "ephemeralcontainers",
+            Part::Resize => "resize",
+            Part::Approval => "approval",
+            Part::Binding => "binding",
+            Part::Scale => "scale",
+        }
+    }
+}
+
+/// What an operation works on, and for whom.
+#[derive(Clone)]
+pub struct Target {
+    pub server: ApiServer,
+    pub user: Arc<UserInfo>,
+    pub resource: &'static Resource,
+    pub namespace: String,
+    pub name: String,
+}
+
+/// An object after a write, in the version of the request.
+pub struct Outcome {
+    pub bytes: Bytes,
+    pub created: bool,
+}
+
+/// How often a write that lost a race is tried again when the client gave no version.
+const ATTEMPTS: usize = 100;
+/// As upstream's RetryGenerateName.
+const NAME_ATTEMPTS: usize = 8;
+
+impl Target {
+    pub fn key(&self, name: &str) -> Arc<str> {
+        cache::key(self.resource, &self.namespace, name)
+    }
+
+    pub fn not_found(&self) -> Status {
+        Status::not_found(self.resource.group, self.resource.plural, &self.name)
+    }
+
+    pub fn current(&self) -> Option<Arc<Cached>> {
+        let cache = &self.server.0.parts.cache;
+        let kind = cache.kind(cache::stored_as(self.resource))?;
+        cache.get_key(kind, &self.key(&self.name)).0
+    }
+
+    /// A stored object as this resource's version shows it.
+    pub fn tree(&self, cached: &Cached) -> Tree {
+        let mut tree = cached.tree();
+        convert::from_stored(self.resource, &mut tree);
+        tree
+    }
+
+    pub fn modified(&self) -> Status {
+        Status::modified(self.resource.group, self.resource.plural, &self.name)
+    }
+
+    async fn write(&self, key: Arc<str>, operation: Operation, expect: Expect) -> Result<Written, WriteError> {
+        let durability = strategy::durability(self.resource);
+        self.server.0.parts.store.write(Write { key, operation, expect, durability }).await
+    }
+
+    /// The bytes that are stored: storage version, without what is spliced in or never kept.
+    fn stored_bytes(&self, tree: &Tree) -> Bytes {
+        let mut stored = tree.clone();
+        if let Some(meta) = stored.get_mut("metadata").and_then(Tree::as_object_mut) {
+            for field in ["resourceVersion", "managedFields", "selfLink"] {
+                meta.remove(field);
+            }
+        }
+        convert::to_stored(self.resource, &mut stored);
+        stored.to_json().into()
+    }
+
+    /// The object under the revision of its write, as clients read it.
+    fn shown(&self, tree: &Tree, revision: Revision) -> Bytes {
+        let mut tree = tree.clone();
+        meta::set_resource_version(&mut tree, &revision.to_string());
+        tree.to_json().into()
+    }
+
+    fn request(&self, operation: admission::Operation, part: Part, object: Tree, old: Option<Arc<Tree>>, dry_run: bool) -> Request {
+        Request {
+            user: (*self.user).clone(),
+            operation,
+            resource: self.resource,
+            subresource: part.subresource(),
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            object,
+            old,
+            dry_run,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The mutating half of admission.
+    pub async fn admit(
+        &self,
+        operation: admission::Operation,
+        part: Part,
+        object: Tree,
+        old: Option<Arc<Tree>>,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Tree, Status> {
+        let mut request = self.request(operation, part, object, old, dry_run);
+        self.server.0.parts.admission.admit(&mut request).await?;
+        warnings.append(&mut request.warnings);
+        Ok(request.object)
+    }
+
+    /// The validating half; returns the object it was lent.
+    pub async fn admission_validate(
+        &self,
+        operation: admission::Operation,
+        part: Part,
+        object: Tree,
+        old: Option<Arc<Tree>>,
+        dry_run: bool,
+    ) -> Result<Tree, Status> {
+        let request = self.request(operation, part, object, old, dry_run);
+        self.server.0.parts.admission.validate(&request).await?;
+        Ok(request.object)
+    }
+
+    /// Creates `object` (decoded, not yet defaulted).
+    pub async fn create(&self, mut object: Tree, dry_run: bool, warnings: &mut Vec<String>) -> Result<Outcome, Status> {
+        let resource = self.resource;
+        self.check_identity(&mut object)?;
+        self.check_namespace_exists()?;
+        api::defaults::apply(resource, &mut object);
+        let object = self.admit(admission::Operation::Create, Part::Main, object, None, dry_run, warnings).await?;
+        let mut object = object;
+        api::defaults::apply(resource, &mut object);
+
+        strategy::prepare_create(resource, &mut object, &self.user);
+        let generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
+        fill_system_fields(&mut object);
+        for attempt in 1.. {
+            if generated {
+                let name = generate_name(meta::generate_name(&object));
+                meta::set_name(&mut object, &name);
+            }
+            let mut object = object.clone();
+            let _reserved = alloc::reserve_create(&self.server.0.services, resource, &mut object)
+                .map_err(|errors| Status::invalid(resource.group, resource.kind, meta::name(&object), &errors))?;
+            let errors = api::validation::validate(resource, &object, None);
+            if !errors.is_empty() {
+                return Err(Status::invalid(resource.group, resource.kind, meta::name(&object), &errors));
+            }
+            if attempt == 1 {
+                warnings.extend(strategy::warnings(resource, &object));
+            }
+            let object = self.admission_validate(admission::Operation::Create, Part::Main, object, None, dry_run).await?;
+            let name = meta::name(&object).to_owned();
+            let key = self.key(&name);
+            if dry_run {
+                let taken = self.existing(&name);
+                if let Some(existing) = taken {
+                    return Err(already_exists(resource, &name, &existing));
+                }
+                return Ok(Outcome { bytes: object.to_json().into(), created: true });
+            }
+            match self.write(key, Operation::Put(self.stored_bytes(&object)), Expect::Absent).await {
+                Ok(written) => return Ok(Outcome { bytes: self.shown(&object, written.revision), created: true }),
+                Err(WriteError::Conflict { .. }) if generated && attempt < NAME_ATTEMPTS => {}
+                Err(WriteError::Conflict { .. }) if generated => {
+                    return Err(Status::generate_name_conflict(resource.group, resource.plural, &name));
+                }
+                Err(WriteError::Conflict { current }) => {
+                    let existing = current.and_then(|kv| Tree::from_json(&kv.value).ok()).unwrap_or_default();
+                    return Err(already_exists(resource, &name, &existing));
+                }
+                Err(error) => return Err(store_failed(error)),
+            }
+        }
+        unreachable!("every attempt but the last but one returns")
+    }
+
+    fn existing(&self, name: &str) -> Option<Tree> {
+        let target = Target { name: name.to_owned(), ..self.clone() };
+        target.current().map(|cached| cached.tree())
+    }
+
+    /// Name and namespace of the body against those of the path.
+    fn check_identity(&self, object: &mut Tree) -> Result<(), Status> {
+        if self.resource.namespaced {
+            match meta::namespace(object) {
+                "" => meta::set_namespace(object, &self.namespace),
+                namespace if namespace != self.namespace => {
+                    return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+                }
+                _ => {}
+            }
+        } else if !meta::namespace(object).is_empty() {
+            return Err(Status::bad_request("namespace is not allowed on this type: the object is cluster-scoped").cluster_scoped());
+        }
+        if !self.name.is_empty() && meta::name(object).is_empty() {
+            meta::set_name(object, &self.name);
+        }
+        Ok(())
+    }
+
+    /// Models pkg/admission/plugin/namespace/lifecycle.
+    fn check_namespace_exists(&self) -> Result<(), Status> {
+        if !self.resource.namespaced {
+            return Ok(());
+        }
+        let Some(namespace) = self.server.0.parts.cache.get("", "namespaces", "", &self.namespace) else {
+            return Err(Status::not_found("", "namespaces", &self.namespace));
+        };
+        if namespace.field("status.phase") != "Terminating" {
+            return Ok(());
+        }
+        let why = format!("unable to create new content in namespace {} because it is being terminated", self.namespace);
+        let cause = format!("namespace {} is being terminated", self.namespace);
+        let status = Status::forbidden(self.resource.group, self.resource.plural, &self.name, &why);
+        Err(status.with_cause("NamespaceTerminating", cause, "metadata.namespace"))
+    }
+
+    /// Changes the stored object by `change`, which gets it as it is and says what it is to be; called again after a lost race.
+    /// A resourceVersion in its answer is a condition; a uid, too. `recomputes`: the answer's version comes from what `change` was given (a
+    /// patch), so a lost race is tried again all the same.
+    pub async fn update(
+        &self,
+        part: Part,
+        recomputes: bool,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+        change: &(dyn Fn(&Tree) -> Result<Tree, Status> + Sync),
+    ) -> Result<Outcome, Status> {
+        for attempt in 1.. {
+            let Some(cached) = self.current() else { return self.create_on_update(part, dry_run, warnings, change).await };
+            let before = warnings.len();
+            match self.update_once(&cached, part, dry_run, warnings, change).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(Failed::Answer(status)) => return Err(status),
+                Err(Failed::LostRace { conditional }) if (conditional && !recomputes) || attempt == ATTEMPTS => return Err(self.modified()),
+                Err(Failed::LostRace { .. }) => warnings.truncate(before),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    async fn create_on_update(
+        &self,
+        part: Part,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+        change: &(dyn Fn(&Tree) -> Result<Tree, Status> + Sync),
+    ) -> Result<Outcome, Status> {
+        if part != Part::Main || !strategy::allows_create_on_update(self.resource) {
+            return Err(self.not_found());
+        }
+        let mut object = change(&Tree::Null)?;
+        if object.is_null() {
+            return Err(self.not_found());
+        }
+        // A uid or version names an object that must exist.
+        if !meta::uid(&object).is_empty() {
+            let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", meta::uid(&object));
+            return Err(Status::conflict(self.resource.group, self.resource.plural, &self.name, &why));
+        }
+        if !matches!(meta::resource_version(&object), "" | "0") {
+            return Err(self.not_found());
+        }
+        meta::set_name(&mut object, &self.name);
+        self.create(object, dry_run, warnings).await
+    }
+
+    async fn update_once(
+        &self,
+        cached: &Arc<Cached>,
+        part: Part,
+        dry_run: bool,
+        warnings: &mut Vec<String>,
+        change: &(dyn Fn(&Tree) -> Result<Tree, Status> + Sync),
+    ) -> Result<Outcome, Failed> {
+        let resource = self.resource;
+        let old = Arc::new(self.tree(cached));
+        let mut new = change(&old)?;
+        let asked_version = meta::resource_version(&new).to_owned();
+        let conditional = !matches!(asked_version.as_str(), "" | "0");
+        self.check_update_identity(&mut new, &old)?;
+        if conditional && asked_version != meta::resource_version(&old) {
+            return Err(self.modified().into());
+        }
+        if !conditional && part == Part::Main && !strategy::allows_unconditional_update(resource) {
+            let error = api::field_error::FieldError::invalid("metadata.resourceVersion", 0i64, "must be specified for an update");
+            return Err(Status::invalid(resource.group, resource.kind, &self.name, &[error]).into());
+        }
+        keep_system_fields(&mut new, &old);
+        strategy::restrict(resource, part, &mut new, &old);
+        api::defaults::apply(resource, &mut new);
+        let by_client = part != Part::Deletion;
+        let mut new = if by_client {
+            self.admit(admission::Operation::Update, part, new, Some(old.clone()), dry_run, warnings).await?
+        } else {
+            new
+        };
+        if by_client {
+            api::defaults::apply(resource, &mut new);
+            strategy::prepare_update(resource, part, &mut new, &old);
+        }
+        let _reserved = alloc::reserve_update(&self.server.0.services, resource, part, &mut new, &old)
+            .map_err(|errors| Status::invalid(resource.group, resource.kind, &self.name, &errors))?;
+        meta::set_resource_version(&mut new, meta::resource_version(&old));
+        let errors = strategy::validate_update(resource, part, &new, &old);
+        if !errors.is_empty() {
+            return Err(Status::invalid(resource.group, resource.kind, &self.name, &errors).into());
+        }
+        if by_client {
+            if part == Part::Main {
+                warnings.extend(strategy::warnings(resource, &new));
+            }
+            new = self.admission_validate(admission::Operation::Update, part, new, Some(old.clone()), dry_run).await?;
+        }
+        if strategy::is_gone_after_update(resource, &new, &old) {
+            return self.delete_emptied(cached, &new, dry_run).await.map_err(|f| f.conditional(conditional));
+        }
+        if dry_run || new == *old {
+            let bytes = if new == *old { convert::bytes(resource, &cached.bytes) } else { new.to_json().into() };
+            return Ok(Outcome { bytes, created: false });
+        }
+        let write = self.write(cached.key.clone(), Operation::Put(self.stored_bytes(&new)), Expect::Revision(Revision(cached.revision)));
+        match write.await {
+            Ok(written) => Ok(Outcome { bytes: self.shown(&new, written.revision), created: false }),
+            Err(WriteError::Conflict { .. }) => Err(Failed::LostRace { conditional }),
+            Err(error) => Err(store_failed(error).into()),
+        }
+    }
+
+    fn check_update_identity(&self, new: &mut Tree, old: &Tree) -> Result<(), Status> {
+        let (group, plural) = (self.resource.group, self.resource.plural);
+        match meta::name(new) {
+            "" => meta::set_name(new, &self.name),
+            name if name != self.name => {
+                let text = format!("the name of the object ({name}) does not match the name on the URL ({})", self.name);
+                return Err(Status::bad_request(text));
+            }
+            _ => {}
+        }
+        if self.resource.namespaced {
+            match meta::namespace(new) {
+                "" => meta::set_namespace(new, &self.namespace),
+                namespace if namespace != self.namespace => {
+                    return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+                }
+                _ => {}
+            }
+        }
+        let uid = meta::uid(new);
+        if !uid.is_empty() && uid != meta::uid(old) {
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(old));
+            return Err(Status::conflict(group, plural, &self.name, &why));
+        }
+        Ok(())
+    }
+
+    /// The last finalizer of an object that is being deleted is gone: so is the object.
+    async fn delete_emptied(&self, cached: &Cached, new: &Tree, dry_run: bool) -> Result<Outcome, Failed> {
+        if dry_run {
+            return Ok(Outcome { bytes: new.to_json().into(), created: false });
+        }
+        match self.write(cached.key.clone(), Operation::Delete, Expect::Revision(Revision(cached.revision))).await {
+            Ok(written) => Ok(Outcome { bytes: self.shown(new, written.revision), created: false }),
+            Err(WriteError::Conflict { .. }) => Err(Failed::LostRace { conditional: false }),
+            Err(error) => Err(store_failed(error).into()),
+        }
+    }
+
+    /// Removes exactly `cached`; false: somebody changed it meanwhile.
+    pub async fn remove(&self, cached: &Cached) -> Result<Option<Revision>, Status> {
+        match self.write(cached.key.clone(), Operation::Delete, Expect::Revision(Revision(cached.revision))).await {
+            Ok(written) => Ok(Some(written.revision)),
+            Err(WriteError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(store_failed(error)),
+        }
+    }
+}
+
+enum Failed {
+    Answer(Status),
+    /// `conditional`: the client gave a version, so it must hear of it.
+    LostRace { conditional: bool },
+}
+
+impl Failed {
+    fn conditional(self, conditional: bool) -> Self {
+        match self {
+            Failed::LostRace { .. } => Failed::LostRace { conditional },
+            other => other,
+        }
+    }
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Failed::Answer(status)
+    }
+}
+
+pub fn store_failed(error: WriteError) -> Status {
+    match error {
+        WriteError::TooLarge { size_bytes, limit_bytes } => {
+            Status::too_large(format!("object of {size_bytes} bytes is larger than the limit of {limit_bytes} bytes"))
+        }
+        error => Status::internal(error),
+    }
+}
+
+fn already_exists(resource: &Resource, name: &str, existing: &Tree) -> Status {
+    let mut status = Status::already_exists(resource.group, resource.plural, name);
+    if meta::deletion_timestamp(existing).is_some() {
+        status.message = format!("object is being deleted: {}", status.message);
+    }
+    status
+}
+
+impl Status {
+    /// Upstream has no details on this one.
+    fn cluster_scoped(mut self) -> Self {
+        self.details = None::<Box<Details>>;
+        self
+    }
+}
+
+/// Now, as metav1.Time prints it.
+pub fn now() -> String {
+    timestamp(jiff::Timestamp::now())
+}
+
+pub fn timestamp(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn fill_system_fields(object: &mut Tree) {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "resourceVersion"] {
+        object.remove(&["metadata", field]);
+    }
+    meta::set_uid(object, &uuid::Uuid::new_v4().to_string());
+    meta::set_creation_timestamp(object, &now());
+}
+
+/// Fields that a client may leave out of an update, and those it has no say in.
+fn keep_system_fields(new: &mut Tree, old: &Tree) {
+    const KEPT_WHEN_ABSENT: [&str; 4] = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
+    const ALWAYS_OLD: [&str; 2] = ["generation", "generateName"];
+    for field in ["selfLink", "managedFields"] {
+        new.remove(&["metadata", field]);
+    }
+    for field in KEPT_WHEN_ABSENT {
+        if new.at(&["metadata", field]).is_none_or(Tree::is_null)
+            && let Some(value) = old.at(&["metadata", field])
+        {
+            new.set(&["metadata", field], value.clone());
+        }
+    }
+    for field in ALWAYS_OLD {
+        match old.at(&["metadata", field]) {
+            Some(value) => new.set(&["metadata", field], value.clone()),
+            None => drop(new.remove(&["metadata", field])),
+        }
+    }
+}
+
+/// `base` and five characters that are no vowels and not alike: k8s.io/apiserver/pkg/storage/names.
+pub fn generate_name(base: &str) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const LENGTH_MAX: usize = 63;
+    let mut random = uuid::Uuid::new_v4().as_u128();
+    let mut name: String = base.chars().take(LENGTH_MAX - 5).collect();
+    for _ in 0..5 {
+        name.push(ALPHABET[(random % ALPHABET.len() as u128) as usize] as char);
+        random /= ALPHABET.len() as u128;
+    }
+    name
+}

@@ -1,0 +1,249 @@
+//! What one kind does differently from another.
+//!
+//! Models the strategies of pkg/registry/*/*/strategy.go. Everything here is pure; kinds with more than a line have a file.
+mod certificates;
+mod namespace;
+mod node;
+mod pod;
+mod simple;
+mod volumes;
+
+use api::field_error::FieldError;
+use api::meta;
+use api::registry::Resource;
+use api::tree::Tree;
+use store::Durability;
+
+use crate::auth::UserInfo;
+use crate::rest::storage::Part;
+
+pub use namespace::is_namespace;
+
+/// What happens to an object's dependents when its deleter does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependents {
+    Delete,
+    Orphan,
+    /// Has no finalizers of the garbage collector (Events).
+    Unsupported,
+}
+
+fn id(resource: &Resource) -> (&'static str, &'static str) {
+    (resource.group, resource.plural)
+}
+
+/// Leases and Events may lose their last seconds in a crash.
+pub fn durability(resource: &Resource) -> Durability {
+    match id(resource) {
+        ("coordination.k8s.io", "leases") | ("" | "events.k8s.io", "events") => Durability::Relaxed,
+        _ => Durability::Synced,
+    }
+}
+
+pub fn allows_create_on_update(resource: &Resource) -> bool {
+    matches!(
+        id(resource),
+        ("coordination.k8s.io", "leases")
+            | ("", "endpoints" | "limitranges" | "services" | "podtemplates")
+            | ("" | "events.k8s.io", "events")
+            | ("rbac.authorization.k8s.io", _)
+    )
+}
+
+pub fn allows_unconditional_update(resource: &Resource) -> bool {
+    !matches!(
+        id(resource),
+        ("coordination.k8s.io", "leases")
+            | ("policy", "poddisruptionbudgets")
+            | ("storage.k8s.io", "csinodes" | "volumeattachments")
+            | ("admissionregistration.k8s.io", _)
+            | ("apiregistration.k8s.io", _)
+            | ("apiextensions.k8s.io", _)
+    )
+}
+
+/// Whether delete answers the object instead of a Status.
+pub fn returns_deleted(resource: &Resource) -> bool {
+    resource.group.is_empty()
+        && matches!(
+            resource.plural,
+            "pods" | "podtemplates" | "persistentvolumes" | "persistentvolumeclaims" | "resourcequotas" | "serviceaccounts" | "services"
+        )
+}
+
+pub fn dependents(resource: &Resource) -> Dependents {
+    match id(resource) {
+        ("batch", "jobs") | ("", "replicationcontrollers") => Dependents::Orphan,
+        ("" | "events.k8s.io", "events") => Dependents::Unsupported,
+        _ => Dependents::Delete,
+    }
+}
+
+/// The grace period of a deletion; `None` where the kind knows none.
+pub fn grace_seconds(resource: &Resource, object: &Tree, asked: Option<i64>) -> Option<i64> {
+    (id(resource) == ("", "pods")).then(|| pod::grace_seconds(object, asked))
+}
+
+/// Finalizers outside of metadata.
+pub fn has_own_finalizers(resource: &Resource, object: &Tree) -> bool {
+    is_namespace(resource) && namespace::has_finalizers(object)
+}
+
+pub fn mark_deleted(resource: &Resource, object: &mut Tree) {
+    if is_namespace(resource) {
+        namespace::mark_deleted(object);
+    }
+}
+
+/// An update that takes the last finalizer of an object under deletion removes it.
+pub fn is_gone_after_update(resource: &Resource, new: &Tree, old: &Tree) -> bool {
+    meta::deletion_timestamp(old).is_some()
+        && meta::deletion_grace_period_seconds(old).unwrap_or(0) == 0
+        && meta::finalizers(new).next().is_none()
+        && !has_own_finalizers(resource, new)
+}
+
+/// Kinds whose metadata.generation counts changes of what is wanted.
+fn tracks_generation(resource: &Resource) -> bool {
+    match resource.group {
+        "" => matches!(resource.plural, "pods" | "replicationcontrollers"),
+        "apps" => resource.plural != "controllerrevisions",
+        "batch" | "policy" | "networking.k8s.io" | "flowcontrol.apiserver.k8s.io" | "admissionregistration.k8s.io" => true,
+        "discovery.k8s.io" | "scheduling.k8s.io" | "apiextensions.k8s.io" => true,
+        "resource.k8s.io" => matches!(resource.plural, "deviceclasses" | "resourceslices"),
+        _ => false,
+    }
+}
+
+fn has_status(resource: &Resource) -> bool {
+    resource.subresource("status").is_some()
+}
+
+/// Before a new object is validated. Models PrepareForCreate.
+pub fn prepare_create(resource: &'static Resource, object: &mut Tree, user: &UserInfo) {
+    let keeps_status = matches!(id(resource), ("", "nodes"));
+    if has_status(resource) && !keeps_status {
+        object.set(&["status"], Tree::object());
+    }
+    if tracks_generation(resource) {
+        meta::set_generation(object, 1);
+    } else {
+        object.remove(&["metadata", "generation"]);
+    }
+    match id(resource) {
+        ("", "pods") => pod::prepare_create(object),
+        ("", "namespaces") => namespace::prepare_create(object),
+        ("", "persistentvolumes" | "persistentvolumeclaims") => volumes::prepare_create(resource.plural, object),
+        ("", "services") => object.set(&["status", "loadBalancer"], Tree::object()),
+        ("", "secrets") => simple::merge_string_data(object),
+        ("certificates.k8s.io", "certificatesigningrequests") => certificates::prepare_create(object, user),
+        _ => {}
+    }
+    // Status was made anew: what Go always writes comes back.
+    api::defaults::apply(resource, object);
+}
+
+/// What of `new` an update of `part` may change; the rest is as it was. Models PrepareForUpdate's resets.
+pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
+    match part {
+        Part::Main => {
+            if has_status(resource) {
+                copy(new, old, &["status"]);
+            }
+            match id(resource) {
+                ("", "namespaces") => copy(new, old, &["spec", "finalizers"]),
+                ("certificates.k8s.io", "certificatesigningrequests") => copy(new, old, &["spec"]),
+                ("", "secrets") => simple::merge_string_data(new),
+                _ => {}
+            }
+        }
+        Part::Status => {
+            let mut kept = old.clone();
+            copy(&mut kept, new, &["status"]);
+            for field in ["labels", "annotations", "finalizers", "resourceVersion"] {
+                copy(&mut kept, new, &["metadata", field]);
+            }
+            if id(resource) == ("certificates.k8s.io", "certificatesigningrequests") {
+                certificates::restrict_status(&mut kept, old);
+            }
+            *new = kept;
+        }
+        Part::Finalize => {
+            let mut kept = old.clone();
+            copy(&mut kept, new, &["spec", "finalizers"]);
+            *new = kept;
+        }
+        Part::Approval => {
+            let mut kept = old.clone();
+            copy(&mut kept, new, &["status", "conditions"]);
+            *new = kept;
+            certificates::stamp_conditions(new, old);
+        }
+        Part::EphemeralContainers => {
+            let mut kept = old.clone();
+            copy(&mut kept, new, &["spec", "ephemeralContainers"]);
+            *new = kept;
+        }
+        Part::Resize => *new = pod::resized(new, old),
+        Part::Binding | Part::Scale | Part::Deletion => {}
+    }
+}
+
+/// Sets `path` of `to` as it is in `from`, absence included.
+fn copy(to: &mut Tree, from: &Tree, path: &[&str]) {
+    match from.at(path) {
+        Some(value) => to.set(path, value.clone()),
+        None => drop(to.remove(path)),
+    }
+}
+
+/// Before an update is validated: counts generations and derives fields.
+pub fn prepare_update(resource: &'static Resource, part: Part, new: &mut Tree, old: &Tree) {
+    if id(resource) == ("", "nodes") && part == Part::Main {
+        node::prepare_update(new, old);
+    }
+    if part != Part::Status && tracks_generation(resource) && wanted_differs(resource, new, old) {
+        meta::set_generation(new, meta::generation(old) + 1);
+    }
+}
+
+/// Whether anything but metadata and status changed.
+fn wanted_differs(resource: &Resource, new: &Tree, old: &Tree) -> bool {
+    let wanted = |tree: &Tree| {
+        let mut tree = tree.clone();
+        tree.remove(&["metadata"]);
+        tree.remove(&["status"]);
+        tree
+    };
+    let labels_count = resource.group == "discovery.k8s.io";
+    wanted(new) != wanted(old) || (labels_count && meta::labels(new) != meta::labels(old))
+}
+
+pub fn validate_update(resource: &'static Resource, part: Part, new: &Tree, old: &Tree) -> Vec<FieldError> {
+    match part {
+        Part::Main | Part::Scale => api::validation::validate(resource, new, Some(old)),
+        Part::Status => api::validation::validate_status(resource, new, old),
+        // Ephemeral containers and resizes break the rule that a pod's spec is fixed, and no other.
+        Part::EphemeralContainers => {
+            let mut errors = pod::validate_ephemeral(new, old);
+            errors.extend(api::validation::validate(resource, new, None));
+            errors
+        }
+        Part::Resize => {
+            let mut errors = pod::validate_resize(new, old);
+            errors.extend(api::validation::validate(resource, new, None));
+            errors
+        }
+        Part::Approval | Part::Finalize | Part::Binding | Part::Deletion => Vec::new(),
+    }
+}
+
+/// Upstream's warnings about what is legal but not wise.
+pub fn warnings(resource: &Resource, object: &Tree) -> Vec<String> {
+    match id(resource) {
+        ("", "endpoints") => vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()],
+        ("", "componentstatuses") => vec!["v1 ComponentStatus is deprecated in v1.19+".to_owned()],
+        ("", "services") => simple::service_warnings(object),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,140 @@
+//! Pods. Models pkg/registry/core/pod/strategy.go and pkg/apis/core/v1/helper/qos.
+use api::field_error::FieldError;
+use api::quantity::Quantity;
+use api::tree::Tree;
+
+pub fn prepare_create(object: &mut Tree) {
+    let class = qos_class(object);
+    object.set(&["status"], Tree::object());
+    object.set(&["status", "phase"], "Pending");
+    object.set(&["status", "qosClass"], class);
+    apply_scheduling_gates(object);
+}
+
+/// A pod behind gates says so from its first moment.
+fn apply_scheduling_gates(object: &mut Tree) {
+    if object.array_at(&["spec", "schedulingGates"]).is_empty() {
+        return;
+    }
+    let mut condition = Tree::object();
+    condition.set(&["type"], "PodScheduled");
+    condition.set(&["status"], "False");
+    condition.set(&["reason"], "SchedulingGated");
+    condition.set(&["message"], "Scheduling is blocked due to non-empty scheduling gates");
+    object.set(&["status", "conditions"], Tree::Array(vec![condition]));
+}
+
+/// How long a deleted pod may take. Models podStrategy.CheckGracefulDelete.
+pub fn grace_seconds(pod: &Tree, asked: Option<i64>) -> i64 {
+    if pod.str_at(&["spec", "nodeName"]).is_empty() || matches!(pod.str_at(&["status", "phase"]), "Failed" | "Succeeded") {
+        return 0;
+    }
+    let wanted = pod.at(&["spec", "terminationGracePeriodSeconds"]).and_then(Tree::as_i64);
+    match asked.or(wanted).unwrap_or(0) {
+        negative if negative < 0 => 1,
+        seconds => seconds,
+    }
+}
+
+/// Models GetPodQOS: cpu and memory of containers and init containers, and of the pod itself where it has any.
+pub fn qos_class(pod: &Tree) -> &'static str {
+    const COMPUTE: [&str; 2] = ["cpu", "memory"];
+    let amount = |resources: &Tree, kind: &str, name: &str| -> Option<Quantity> {
+        let value = match resources.at(&[kind, name])? {
+            Tree::String(text) => Quantity::parse(text).ok()?,
+            Tree::Integer(number) => Quantity::parse(&number.to_string()).ok()?,
+            _ => return None,
+        };
+        (value > Quantity::parse("0").ok()?).then_some(value)
+    };
+    let empty = Tree::object();
+    let pod_level = pod.at(&["spec", "resources"]).filter(|r| r.get("requests").is_some() || r.get("limits").is_some());
+    let holders: Vec<&Tree> = match pod_level {
+        Some(resources) => vec![resources],
+        None => {
+            let containers = pod.array_at(&["spec", "containers"]).iter().chain(pod.array_at(&["spec", "initContainers"]));
+            containers.map(|c| c.get("resources").unwrap_or(&empty)).collect()
+        }
+    };
+    let has_any = holders.iter().any(|r| COMPUTE.iter().any(|name| amount(r, "requests", name).is_some() || amount(r, "limits", name).is_some()));
+    if !has_any {
+        return "BestEffort";
+    }
+    let is_guaranteed = holders.iter().all(|resources| {
+        COMPUTE.iter().all(|name| {
+            let limit = amount(resources, "limits", name);
+            let request = amount(resources, "requests", name).or_else(|| limit.clone());
+            limit.is_some() && limit == request
+        })
+    });
+    if is_guaranteed { "Guaranteed" } else { "Burstable" }
+}
+
+/// `old` with the resources (and nothing else) of `new`'s containers.
+pub fn resized(new: &Tree, old: &Tree) -> Tree {
+    let mut kept = old.clone();
+    for list in ["containers", "initContainers"] {
+        let wanted = new.array_at(&["spec", list]);
+        let Some(containers) = kept.at_mut(&["spec", list]).and_then(Tree::as_array_mut) else { continue };
+        for container in containers {
+            let Some(source) = wanted.iter().find(|c| c.str_at(&["name"]) == container.str_at(&["name"])) else { continue };
+            for field in ["resources", "resizePolicy"] {
+                super::copy(container, source, &[field]);
+            }
+        }
+    }
+    kept
+}
+
+pub fn validate_resize(new: &Tree, old: &Tree) -> Vec<FieldError> {
+    let (now, before) = (qos_class(new), qos_class(old));
+    if now == before {
+        return Vec::new();
+    }
+    vec![FieldError::invalid("spec", now, "Pod QOS Class may not change as a result of resizing")]
+}
+
+/// Ephemeral containers can be added, not changed or removed.
+pub fn validate_ephemeral(new: &Tree, old: &Tree) -> Vec<FieldError> {
+    let path = ["spec", "ephemeralContainers"];
+    let mut errors = Vec::new();
+    for container in old.array_at(&path) {
+        let name = container.str_at(&["name"]);
+        match new.array_at(&path).iter().position(|c| c.str_at(&["name"]) == name) {
+            None => errors.push(FieldError::forbidden("spec.ephemeralContainers", format!("existing ephemeral containers \"{name}\" may not be removed\n"))),
+            Some(at) if new.array_at(&path)[at] != *container => {
+                errors.push(FieldError::forbidden("spec.ephemeralContainers", format!("existing ephemeral containers \"{name}\" may not be changed\n")));
+            }
+            Some(_) => {}
+        }
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn qos_follows_requests_and_limits() {
+        let check = |resources: &str, class: &str| {
+            let pod = Tree::from_json(format!(r#"{{"spec":{{"containers":[{{"name":"a","resources":{resources}}}]}}}}"#).as_bytes()).unwrap();
+            assert_eq!(qos_class(&pod), class, "{resources}");
+        };
+        check("{}", "BestEffort");
+        check(r#"{"requests":{"cpu":"1"}}"#, "Burstable");
+        check(r#"{"limits":{"cpu":"1","memory":"1Gi"}}"#, "Guaranteed");
+        check(r#"{"limits":{"cpu":"1","memory":"1Gi"},"requests":{"cpu":"1000m","memory":"1Gi"}}"#, "Guaranteed");
+        check(r#"{"limits":{"cpu":"1","memory":"1Gi"},"requests":{"cpu":"500m"}}"#, "Burstable");
+        check(r#"{"requests":{"cpu":"0"}}"#, "BestEffort");
+    }
+
+    #[test]
+    fn a_pod_without_node_or_at_its_end_needs_no_grace() {
+        let pod = |json: &str| Tree::from_json(json.as_bytes()).unwrap();
+        assert_eq!(grace_seconds(&pod(r#"{"spec":{"terminationGracePeriodSeconds":30}}"#), None), 0);
+        assert_eq!(grace_seconds(&pod(r#"{"spec":{"nodeName":"n","terminationGracePeriodSeconds":30}}"#), None), 30);
+        assert_eq!(grace_seconds(&pod(r#"{"spec":{"nodeName":"n","terminationGracePeriodSeconds":30}}"#), Some(5)), 5);
+        assert_eq!(grace_seconds(&pod(r#"{"spec":{"nodeName":"n"},"status":{"phase":"Failed"}}"#), Some(5)), 0);
+    }
+}

@@ -1,0 +1,91 @@
+//! Passes one request on to another HTTP/1.1 server and its answer back; upgrades (WebSocket, SPDY/3.1) become a pipe of bytes.
+//!
+//! An upgrade: the client's `Connection: Upgrade` goes on as it is; when the backend answers 101, that answer goes back and from then on both
+//! sides speak their own protocol. Any other answer is an ordinary one, and the backend's connection is closed.
+use axum::body::Body;
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use http::{Request, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio_util::sync::CancellationToken;
+
+use crate::node::NodeStream;
+use crate::status::Status;
+
+/// Headers that belong to one connection (RFC 9110, 7.6.1), and what no backend may see.
+const HOP: [&str; 8] = ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"];
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    let connection = headers.get(CONNECTION).and_then(|v| v.to_str().ok()).unwrap_or("");
+    headers.contains_key(UPGRADE) && connection.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+fn strip(headers: &mut HeaderMap) {
+    for name in HOP {
+        headers.remove(name);
+    }
+}
+
+/// Sends `request` over `stream` under the path `uri` (origin form).
+pub async fn relay(
+    stream: Box<dyn NodeStream>,
+    uri: &str,
+    host: &str,
+    request: Request<Body>,
+    shutdown: CancellationToken,
+) -> Result<Response<Body>, Status> {
+    let failed = |error: &dyn std::fmt::Display| Status::service_unavailable(format!("error trying to reach service: {error}"));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "connection to a backend ended");
+        }
+    });
+    let (mut parts, body) = request.into_parts();
+    let wants_upgrade = is_upgrade(&parts.headers);
+    let client_side = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let upgrade = parts.headers.get(UPGRADE).cloned();
+    strip(&mut parts.headers);
+    parts.headers.remove(http::header::AUTHORIZATION);
+    if let (true, Some(protocol)) = (wants_upgrade, upgrade) {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        parts.headers.insert(UPGRADE, protocol);
+    }
+    parts.headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| Status::bad_request("invalid host"))?);
+    let mut outgoing = Request::new(body);
+    *outgoing.method_mut() = parts.method;
+    *outgoing.uri_mut() = uri.parse::<Uri>().map_err(|_| Status::bad_request("invalid path"))?;
+    *outgoing.headers_mut() = parts.headers;
+    let mut answer = sender.send_request(outgoing).await.map_err(|e| failed(&e))?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let (mut parts, body) = answer.into_parts();
+        strip(&mut parts.headers);
+        return Ok(Response::from_parts(parts, Body::new(body)));
+    }
+    let Some(client_side) = client_side.filter(|_| wants_upgrade) else {
+        return Err(Status::bad_request("Upgrade request required"));
+    };
+    let backend_side = hyper::upgrade::on(&mut answer);
+    tokio::spawn(async move {
+        let (client, backend) = match futures::future::try_join(client_side, backend_side).await {
+            Ok(both) => both,
+            Err(error) => {
+                tracing::debug!(%error, "upgrade was not completed");
+                return;
+            }
+        };
+        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+        tokio::select! {
+            // A broken pipe is how these streams end when one side leaves.
+            _ = tokio::io::copy_bidirectional(&mut client, &mut backend) => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in answer.headers() {
+        if name != HeaderName::from_static("transfer-encoding") {
+            response.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    Ok(response)
+}

@@ -1,0 +1,273 @@
+//! watch: a cursor into the cache's ring of changes, written as one JSON document a line.
+//!
+//! Models k8s.io/apiserver/pkg/endpoints/handlers/watch.go and pkg/storage/cacher. The body is pulled: while a client does not read, its cursor
+//! stands still, and when the ring has moved past it the stream ends with an ERROR event 410. Nothing is ever buffered for one watcher.
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http::Response;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use api::registry::Resource;
+use api::tree::{Object, Tree};
+
+use crate::cache::{Cached, Change, Cursor, VersionError};
+use crate::negotiate::{JSON, Media, Transform};
+use crate::rest::list::{self, Meta};
+use crate::rest::model::Selection;
+use crate::rest::options::ListOptions;
+use crate::rest::Call;
+use crate::status::Status;
+use crate::{convert, metrics, table};
+
+/// Changes written in one piece.
+const BATCH: usize = 128;
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+pub fn watch(call: &Call) -> Result<Response<Body>, Status> {
+    let options = ListOptions::parse(&call.query, true)?;
+    let selection = Selection::parse(call.resource, &call.query)?;
+    let format = Format {
+        resource: call.resource,
+        transform: call.accept.transform,
+        include: table::Include::parse(&call.query)?,
+        has_columns: false,
+    };
+    let cache = &call.server.0.parts.cache;
+    let kind = call.kind()?;
+    let config = &call.server.0.config;
+    let prefix = list::prefix(call);
+    let wants_initial = match options.send_initial_events {
+        Some(wanted) => wanted,
+        None => matches!(options.version, None | Some(0)),
+    };
+    let minimum = config.min_watch_timeout;
+    let timeout = options.timeout_seconds.map_or_else(|| minimum + minimum.mul_f64(random_fraction()), Duration::from_secs);
+    let mut state = State {
+        prefix,
+        selection,
+        format,
+        cursor: None,
+        initial: VecDeque::new(),
+        initial_end: None,
+        bookmarks: options.bookmarks,
+        bookmark_interval: config.bookmark_interval,
+        next_bookmark: Instant::now() + config.bookmark_interval,
+        deadline: Instant::now() + timeout,
+        seen: 0,
+        shutdown: call.server.0.shutdown.clone(),
+        failed: None,
+        done: false,
+        _gauge: metrics::Watcher::new(&call.server.0.metrics, call.resource),
+    };
+    if wants_initial {
+        let (snapshot, cursor) = cache.snapshot_and_watch(kind);
+        if let Some(asked) = options.version.filter(|v| *v > snapshot.revision) {
+            return Err(Status::version_too_large(asked, snapshot.revision));
+        }
+        state.initial = snapshot.under(&state.prefix, None).map(|(_, o)| o).filter(|o| state.selection.matches(o)).cloned().collect();
+        state.seen = snapshot.revision;
+        state.cursor = Some(cursor);
+        state.initial_end = (options.send_initial_events == Some(true) && options.bookmarks).then_some(snapshot.revision);
+    } else {
+        let after = match options.version {
+            None | Some(0) => cache.revision(),
+            Some(after) => after,
+        };
+        state.seen = after;
+        match cache.watch(kind, after) {
+            Ok(cursor) => state.cursor = Some(cursor),
+            Err(error) => state.failed = Some(version_error(error, after)),
+        }
+    }
+    let body = Body::from_stream(stream::unfold(state, |mut state| async move {
+        let piece = state.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(piece), state))
+    }));
+    let media = match call.accept.media {
+        Media::Json | Media::Yaml => JSON,
+    };
+    let response = Response::builder().header(CONTENT_TYPE, media).header(CACHE_CONTROL, "no-cache, private");
+    Ok(response.body(body).expect("constant headers are valid"))
+}
+
+fn version_error(error: VersionError, asked: u64) -> Status {
+    match error {
+        VersionError::TooOld { oldest } => Status::expired(format!("too old resource version: {asked} ({oldest})")),
+        VersionError::TooNew { current } => Status::version_too_large(asked, current),
+    }
+}
+
+/// In [0, 1): spreads the ends of watches.
+fn random_fraction() -> f64 {
+    f64::from((uuid::Uuid::new_v4().as_u128() & 0xffff) as u16) / 65536.0
+}
+
+struct State {
+    prefix: String,
+    selection: Selection,
+    format: Format,
+    cursor: Option<Cursor>,
+    /// Objects of the first state, still to be sent.
+    initial: VecDeque<Arc<Cached>>,
+    /// The version for the bookmark that ends the first state, until it is sent.
+    initial_end: Option<u64>,
+    bookmarks: bool,
+    bookmark_interval: Duration,
+    next_bookmark: Instant,
+    deadline: Instant,
+    /// Everything up to here was looked at.
+    seen: u64,
+    shutdown: CancellationToken,
+    failed: Option<Status>,
+    done: bool,
+    _gauge: metrics::Watcher,
+}
+
+impl State {
+    /// The next piece of the body; `None` ends it.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.done {
+            return None;
+        }
+        let mut out = BytesMut::new();
+        if let Some(status) = self.failed.take() {
+            return Some(self.fail(out, &status));
+        }
+        if !self.initial.is_empty() {
+            for _ in 0..BATCH {
+                let Some(object) = self.initial.pop_front() else { break };
+                self.format.write(&mut out, "ADDED", &object.bytes);
+            }
+            return Some(out.freeze());
+        }
+        if let Some(revision) = self.initial_end.take() {
+            self.format.bookmark(&mut out, revision, true);
+            return Some(out.freeze());
+        }
+        loop {
+            let (changes, seen) = match self.cursor.as_mut()?.read(BATCH) {
+                Ok(read) => read,
+                Err(error) => {
+                    let status = version_error(error, self.seen);
+                    return Some(self.fail(out, &status));
+                }
+            };
+            self.seen = seen;
+            for change in &changes {
+                self.write(&mut out, change);
+            }
+            if !out.is_empty() {
+                return Some(out.freeze());
+            }
+            if changes.len() == BATCH {
+                continue;
+            }
+            let cursor = self.cursor.as_mut()?;
+            let wake = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+            tokio::select! {
+                () = cursor.changed() => {}
+                () = self.shutdown.cancelled() => return None,
+                () = tokio::time::sleep_until(wake) => {
+                    let now = Instant::now();
+                    let ends = now >= self.deadline;
+                    if self.bookmarks {
+                        self.next_bookmark = now + self.bookmark_interval;
+                        self.format.bookmark(&mut out, self.seen, false);
+                    }
+                    if ends {
+                        self.done = true;
+                        return (!out.is_empty()).then(|| out.freeze());
+                    }
+                    if !out.is_empty() {
+                        return Some(out.freeze());
+                    }
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, mut out: BytesMut, status: &Status) -> Bytes {
+        self.done = true;
+        write_line(&mut out, "ERROR", &status.to_json());
+        out.freeze()
+    }
+
+    /// What the change is to this watcher's selection.
+    fn write(&mut self, out: &mut BytesMut, change: &Change) {
+        if !change.object.key.starts_with(&self.prefix) {
+            return;
+        }
+        let was = change.previous.as_ref().filter(|previous| self.selection.matches(previous));
+        let is = !change.deleted && self.selection.matches(&change.object);
+        match (was, is) {
+            (None, false) => {}
+            (None, true) => self.format.write(out, "ADDED", &change.object.bytes),
+            (Some(_), true) => self.format.write(out, "MODIFIED", &change.object.bytes),
+            (Some(_), false) if change.deleted => self.format.write(out, "DELETED", &change.object.bytes),
+            (Some(previous), false) => self.format.write(out, "DELETED", &previous.bytes_at(change.revision)),
+        }
+    }
+}
+
+fn write_line(out: &mut BytesMut, kind: &str, object: &[u8]) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
+}
+
+/// How objects are written.
+struct Format {
+    resource: &'static Resource,
+    transform: Transform,
+    include: table::Include,
+    /// A Table's columns stand in the first event only.
+    has_columns: bool,
+}
+
+impl Format {
+    fn write(&mut self, out: &mut BytesMut, kind: &str, stored: &Bytes) {
+        if self.transform == Transform::None && !convert::is_needed(self.resource) {
+            write_line(out, kind, stored);
+            return;
+        }
+        let bytes = convert::bytes(self.resource, stored);
+        let tree = Tree::from_json(&bytes).expect("checked when it entered the cache");
+        self.write_tree(out, kind, tree);
+    }
+
+    fn write_tree(&mut self, out: &mut BytesMut, kind: &str, tree: Tree) {
+        let tree = match self.transform {
+            Transform::None => tree,
+            Transform::Metadata { version } => table::partial_tree(&tree, version),
+            Transform::Table { version } => {
+                let meta = Meta { version: api::meta::resource_version(&tree).parse().ok(), ..Meta::default() };
+                let row = table::row(self.resource, version, self.include, tree);
+                let columns = (!std::mem::replace(&mut self.has_columns, true)).then_some(self.resource);
+                table::table(version, columns, vec![row], &meta)
+            }
+        };
+        write_line(out, kind, &tree.to_json());
+    }
+
+    fn bookmark(&mut self, out: &mut BytesMut, revision: u64, is_initial_end: bool) {
+        let mut object = Object::new();
+        object.insert("kind", self.resource.kind);
+        object.insert("apiVersion", self.resource.api_version());
+        let mut tree = Tree::Object(object);
+        tree.set(&["metadata", "creationTimestamp"], Tree::Null);
+        tree.set(&["metadata", "resourceVersion"], revision.to_string());
+        if is_initial_end {
+            tree.set(&["metadata", "annotations", INITIAL_EVENTS_END], "true");
+        }
+        self.write_tree(out, "BOOKMARK", tree);
+    }
+}
