@@ -11,11 +11,13 @@ pub mod facts;
 pub mod field_error;
 pub mod meta;
 pub mod names;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod registry;
 pub mod schema;
 pub mod selector;
+pub mod table;
 pub mod tree;
 pub mod validation;
 

@@ -168,6 +168,16 @@ impl Registry {
         self.kinds.keys().copied()
     }
 
+    /// Every known kind with the name of its type, as (group, version, kind, type).
+    pub(crate) fn kind_types(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str, &'static str)> {
+        self.kinds.iter().map(|(&(group, version, kind), &name)| (group, version, kind, name))
+    }
+
+    /// The name of a kind's type: `io.k8s.api.core.v1.Pod`.
+    pub(crate) fn type_name(&self, group: &str, version: &str, kind: &str) -> Option<&'static str> {
+        self.kinds.get(&(group, version, kind)).copied()
+    }
+
     fn parse(table: &'static str) -> Registry {
         let mut registry = Registry {
             groups: Vec::new(),

@@ -1,0 +1,129 @@
+//! OpenAPI documents v2 and v3 of the built-in kinds, made on demand from the registry, the schemas and the descriptions.
+//!
+//! Nothing is kept: a document is a megabyte that is asked for once per client. It is written piece by piece, each piece (one path, one
+//! schema) being a small tree, so that making it costs little more than its own bytes. Models what upstream's kube-openapi builders print;
+//! left out: the deprecated `/watch/` paths, and the documents of single groups and of `/version`, which no client reads.
+mod descriptions;
+mod gnostic;
+mod operations;
+mod paths;
+mod schemas;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use crate::registry::{Registry, Resource, api_version};
+use crate::tree::{Object, Tree};
+
+/// Which of the two forms is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    V2,
+    V3,
+}
+
+impl Form {
+    fn reference(self, name: &str) -> Tree {
+        let prefix = match self {
+            Form::V2 => "#/definitions/",
+            Form::V3 => "#/components/schemas/",
+        };
+        object([("$ref", format!("{prefix}{name}").into())])
+    }
+}
+
+/// Changes when any document changes; fit for an ETag and for the `hash` parameter of the index.
+pub fn hash() -> &'static str {
+    env!("OPENAPI_HASH")
+}
+
+/// `/openapi/v3`: where the document of each group version is.
+pub fn v3_index() -> Vec<u8> {
+    let paths: Object = group_versions()
+        .map(|(group, version)| {
+            let path = root(group, version);
+            let url = format!("/openapi/v3{path}?hash={}", hash());
+            (path[1..].to_owned(), object([("serverRelativeURL", url.into())]))
+        })
+        .collect();
+    object([("paths", paths.into())]).to_json()
+}
+
+/// `/openapi/v3/apis/GROUP/VERSION` (or `/openapi/v3/api/v1`); `None` if that is not served.
+pub fn v3(group: &str, version: &str) -> Option<Vec<u8>> {
+    let resources: Vec<&Resource> = Registry::get().served().filter(|r| r.group == group && r.version == version).collect();
+    let first = resources.first()?;
+    let (group, version) = (first.group, first.version);
+    let mut out = br#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"1.37"},"paths":{"#.to_vec();
+    let mut used = BTreeSet::new();
+    let mut comma = Comma::default();
+    for (path, item) in paths::all(Form::V3, group, version, &resources, &mut used) {
+        comma.entry(&mut out, &path, &item);
+    }
+    out.extend_from_slice(br#"},"components":{"schemas":{"#);
+    let mut comma = Comma::default();
+    schemas::each(Form::V3, used, Some((group, version)), |name, schema| comma.entry(&mut out, name, &schema));
+    out.extend_from_slice(b"}}}");
+    Some(out)
+}
+
+/// `/openapi/v2` as JSON.
+pub fn v2() -> Vec<u8> {
+    let mut out = br#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"1.37"},"paths":{"#.to_vec();
+    let mut comma = Comma::default();
+    let used = v2_paths(|path, item| comma.entry(&mut out, path, &item));
+    out.extend_from_slice(br#"},"definitions":{"#);
+    let mut comma = Comma::default();
+    schemas::each(Form::V2, used, None, |name, schema| comma.entry(&mut out, name, &schema));
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`, gnostic's form of the document.
+pub fn v2_protobuf() -> Vec<u8> {
+    let mut document = gnostic::Document::new("Kubernetes", "1.37");
+    let used = v2_paths(|path, item| document.path(path, &item));
+    schemas::each(Form::V2, used, None, |name, schema| document.definition(name, &schema));
+    document.finish()
+}
+
+fn v2_paths(mut write: impl FnMut(&str, Tree)) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    for (group, version) in group_versions() {
+        let resources: Vec<&Resource> = Registry::get().served().filter(|r| r.group == group && r.version == version).collect();
+        for (path, item) in paths::all(Form::V2, group, version, &resources, &mut used) {
+            write(&path, item);
+        }
+    }
+    used
+}
+
+fn group_versions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    Registry::get().groups().iter().flat_map(|g| g.versions.iter().map(|version| (g.name, *version)))
+}
+
+/// `/api/v1`, `/apis/apps/v1`.
+fn root(group: &str, version: &str) -> String {
+    let prefix = if group.is_empty() { "/api" } else { "/apis" };
+    format!("{prefix}/{}", api_version(group, version))
+}
+
+/// Writes the entries of a JSON object.
+#[derive(Default)]
+struct Comma(bool);
+
+impl Comma {
+    fn entry(&mut self, out: &mut Vec<u8>, key: &str, value: &Tree) {
+        if std::mem::replace(&mut self.0, true) {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut *out, key).expect("writing to memory");
+        out.push(b':');
+        serde_json::to_writer(&mut *out, value).expect("writing to memory");
+    }
+}
+
+fn object<const N: usize>(entries: [(&str, Tree); N]) -> Tree {
+    Tree::Object(entries.into_iter().collect())
+}

@@ -1,0 +1,153 @@
+//! Columns and cells of the tables that `kubectl get` shows.
+//!
+//! Columns come from the facts (`facts/columns.tsv`: group, version, plural, place, name, type, format, priority); cells from printers that
+//! model pkg/printers/internalversion/printers.go, v1.37. Upstream's server always makes the cells of wide columns too; kubectl hides them.
+mod access;
+mod cluster;
+mod core;
+mod format;
+mod pod;
+#[cfg(test)]
+mod tests;
+mod workloads;
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use access::{age, text};
+pub use format::human_duration;
+use jiff::Timestamp;
+
+use crate::registry::Resource;
+use crate::tree::Tree;
+
+/// One column of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    pub name: &'static str,
+    /// `string`, `integer`, `boolean`.
+    pub kind: &'static str,
+    /// `name` for the column that identifies the row.
+    pub format: &'static str,
+    pub description: &'static str,
+    /// Zero is always shown; others only in wide output.
+    pub priority: i32,
+}
+
+const DEFAULT: [Column; 2] = [
+    Column { name: "Name", kind: "string", format: "name", description: "", priority: 0 },
+    Column { name: "Created At", kind: "date", format: "", description: "", priority: 0 },
+];
+
+type Columns = HashMap<(&'static str, &'static str, &'static str), Vec<Column>>;
+
+/// The columns of a resource's table, in the order of the cells.
+pub fn columns(resource: &Resource) -> &'static [Column] {
+    static COLUMNS: OnceLock<Columns> = OnceLock::new();
+    let all = COLUMNS.get_or_init(|| {
+        let mut all = Columns::new();
+        for line in include_str!("../facts/columns.tsv").lines() {
+            let columns: Vec<&'static str> = line.split('\t').collect();
+            let [group, version, plural, _, name, kind, format, priority] = columns[..] else {
+                unreachable!("codegen wrote a line of another shape: {line}")
+            };
+            let priority = priority.parse().expect("codegen writes a number");
+            all.entry((group, version, plural)).or_default().push(Column { name, kind, format, description: "", priority });
+        }
+        all
+    });
+    all.get(&(resource.group, resource.version, resource.plural)).map_or(&DEFAULT, Vec::as_slice)
+}
+
+/// The cells of one object, one for each column.
+pub fn row(resource: &Resource, object: &Tree, now: Timestamp) -> Vec<Tree> {
+    let mut cells = printer(resource)(object, now);
+    let name = text(object, &["metadata", "name"]);
+    // All tables but those of events begin with the name; printers leave it out.
+    if resource.plural != "events" {
+        cells.insert(0, if cells.is_empty() { name } else { named(resource, object, name) });
+        if cells.len() == 1 && columns(resource).len() == 2 {
+            cells.push(if columns(resource)[1].name == "Age" { age(object, now) } else { text(object, &["metadata", "creationTimestamp"]) });
+        }
+    }
+    cells
+}
+
+fn named(resource: &Resource, object: &Tree, name: Tree) -> Tree {
+    if resource.plural == "storageclasses" && cluster::is_default_class(object) { format!("{} (default)", name.as_str().unwrap_or("")).into() } else { name }
+}
+
+/// `TableRow.conditions`: pods that have ended say so, so that kubectl can tell them.
+pub fn conditions(resource: &Resource, object: &Tree) -> Vec<Tree> {
+    let phase = object.str_at(&["status", "phase"]);
+    let message = match (resource.group, resource.plural, phase) {
+        ("", "pods", "Succeeded") => "The pod has completed successfully.",
+        ("", "pods", "Failed") => "The pod failed.",
+        _ => return Vec::new(),
+    };
+    let fields = [("type", "Completed"), ("status", "True"), ("reason", phase), ("message", message)];
+    vec![Tree::Object(fields.into_iter().collect())]
+}
+
+type Printer = fn(&Tree, Timestamp) -> Vec<Tree>;
+
+fn printer(resource: &Resource) -> Printer {
+    match resource.plural {
+        "pods" => pod::cells,
+        "podtemplates" => workloads::pod_template,
+        "replicationcontrollers" => workloads::replication_controller,
+        "replicasets" => workloads::replica_set,
+        "deployments" => workloads::deployment,
+        "statefulsets" => workloads::stateful_set,
+        "daemonsets" => workloads::daemon_set,
+        "jobs" => workloads::job,
+        "cronjobs" => workloads::cron_job,
+        "controllerrevisions" => workloads::controller_revision,
+        "horizontalpodautoscalers" => workloads::autoscaler,
+        "poddisruptionbudgets" => workloads::disruption_budget,
+        "services" => core::service,
+        "endpoints" => core::endpoints,
+        "endpointslices" => core::endpoint_slice,
+        "ingresses" => core::ingress,
+        "ingressclasses" => core::ingress_class,
+        "networkpolicies" => core::network_policy,
+        "servicecidrs" => core::service_cidr,
+        "ipaddresses" => core::ip_address,
+        "namespaces" => core::namespace,
+        "secrets" => core::secret,
+        "configmaps" => core::config_map,
+        "nodes" => core::node,
+        "events" => core::event,
+        "resourcequotas" => core::resource_quota,
+        "persistentvolumes" => core::persistent_volume,
+        "persistentvolumeclaims" => core::persistent_volume_claim,
+        "componentstatuses" => core::component_status,
+        "limitranges" => cluster::limit_range,
+        "rolebindings" | "clusterrolebindings" => cluster::role_binding,
+        "roles" | "clusterroles" => cluster::role,
+        "certificatesigningrequests" => cluster::signing_request,
+        "clustertrustbundles" => cluster::trust_bundle,
+        "podcertificaterequests" => cluster::pod_certificate_request,
+        "leases" => cluster::lease,
+        "leasecandidates" => cluster::lease_candidate,
+        "priorityclasses" => cluster::priority_class,
+        "runtimeclasses" => cluster::runtime_class,
+        "storageclasses" => cluster::storage_class,
+        "csinodes" => cluster::csi_node,
+        "csidrivers" => cluster::csi_driver,
+        "csistoragecapacities" => cluster::csi_storage_capacity,
+        "volumeattachments" => cluster::volume_attachment,
+        "volumeattributesclasses" => cluster::volume_attributes_class,
+        "mutatingwebhookconfigurations" | "validatingwebhookconfigurations" => cluster::webhooks,
+        "validatingadmissionpolicies" | "mutatingadmissionpolicies" => cluster::admission_policy,
+        "validatingadmissionpolicybindings" | "mutatingadmissionpolicybindings" => cluster::admission_policy_binding,
+        "flowschemas" => cluster::flow_schema,
+        "prioritylevelconfigurations" => cluster::priority_level,
+        "resourceclaims" => cluster::resource_claim,
+        "resourceslices" => cluster::resource_slice,
+        "devicetaintrules" => cluster::device_taint_rule,
+        "storageversionmigrations" => cluster::storage_version_migration,
+        // Name and age only.
+        _ => |_, _| Vec::new(),
+    }
+}
