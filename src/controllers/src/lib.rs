@@ -6,13 +6,21 @@
 //!
 //! The shape of a file: `run` says what wakes it, `reconcile` does the I/O, `plan` decides and is pure.
 mod context;
+mod discovery;
 mod failure;
 mod ownership;
 mod pods;
+mod service_pods;
 mod start;
 
 mod deployment;
+mod endpoints;
+mod endpointslice;
+mod garbage;
+mod namespace;
 mod replicaset;
+mod root_ca;
+mod service_account;
 
 pub use context::{Config, ControllerContext};
 pub use start::start;

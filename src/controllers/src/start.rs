@@ -21,6 +21,12 @@ macro_rules! controllers {
 controllers! {
     "deployment-controller" => deployment,
     "replicaset-controller" => replicaset,
+    "endpointslice-controller" => endpointslice,
+    "endpoints-controller" => endpoints,
+    "serviceaccount-controller" => service_account,
+    "root-ca-certificate-publisher-controller" => root_ca,
+    "namespace-controller" => namespace,
+    "garbage-collector-controller" => garbage,
 }
 
 /// Runs until the returned set is dropped or shut down; it never becomes empty on its own.
