@@ -1,0 +1,41 @@
+#!/bin/bash
+# Installs what the tests need, builds rk and runs every test. Exits non-zero on any failure.
+# usage: sudo ./tests/run.sh [--all]     --all also runs what takes long (hundreds of crashes)
+# Build output goes to ~/.cache/rk (or RK_CACHE), so that a second run is quick.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "$(id -u)" = 0 ] || { echo "tests: run me as root: sudo $0" >&2; exit 1; }
+[ "${1:-}" = --all ] && export RK_TEST_ALL=1
+cache=${RK_CACHE:-$HOME/.cache/rk}
+mkdir -p "$cache"
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target} CARGO_TERM_COLOR=never
+
+missing=()
+for package in busybox-static nftables iproute2 docker-registry apache2-utils curl gcc libc6-dev make util-linux python3 python3-venv procps; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+done
+command -v kubectl >/dev/null || missing+=(kubernetes-client)
+for bin in "$HOME/.cargo/bin" "/home/${SUDO_USER:-nobody}/.cargo/bin" /usr/lib/rust-web/bin /usr/share/cargo-web/bin; do
+    [ -x "$bin/cargo" ] && PATH=$PATH:$bin
+done
+command -v cargo >/dev/null || { missing+=(rustc-web cargo-web); PATH=$PATH:/usr/lib/rust-web/bin:/usr/share/cargo-web/bin; }
+if [ ${#missing[@]} -gt 0 ]; then
+    apt-get update -qq
+    # docker-registry would start a service of its own; the tests start theirs.
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+python=$cache/venv/bin/python
+if ! "$python" -c 'import pytest, kubernetes' 2>/dev/null; then
+    python3 -m venv "$cache/venv"
+    "$cache/venv/bin/pip" install -q --disable-pip-version-check pytest 'kubernetes==37.*'
+fi
+
+echo "== build"
+cargo build -j2 --locked --package rk
+export RK_BINARY=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/rk
+status=0
+echo "== unit and kernel tests"
+cargo test -j2 --locked --workspace --quiet || status=1
+echo "== system tests"
+"$python" -m pytest -q -p no:cacheprovider tests/system || status=1
+exit $status

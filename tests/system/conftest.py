@@ -1,0 +1,7 @@
+"""Whole-system tests: the real binary on this machine, stock kubectl, the Python client, a real registry."""
+import os
+
+# The cluster is on this machine; proxies of the environment are for the package registries.
+for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+    os.environ.pop(name, None)
+os.environ["KUBECONFIG"] = "/etc/rk/kubeconfig.yaml"
