@@ -14,7 +14,17 @@
 compile_error!("rk runs on 64-bit Linux only");
 
 mod capability;
+mod cgroup;
+mod paths;
+mod plan;
+mod protocol;
+#[cfg(feature = "daemon")]
+mod seccomp;
+pub mod shim;
 mod spec;
+mod start;
+mod sys;
+mod wire;
 
 #[cfg(feature = "daemon")]
 mod daemon;

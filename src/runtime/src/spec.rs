@@ -185,6 +185,7 @@ pub enum Seccomp {
 
 /// One `struct sock_filter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 pub struct BpfInstruction {
     pub code: u16,
     pub jt: u8,

@@ -2,7 +2,9 @@
 
 use std::io;
 
-/// Every operation's error. `retry`-worthy are [`Error::Lost`] (start the sandbox anew) and [`Error::System`].
+use crate::protocol::Failure;
+
+/// Every operation's error. Worth another try are [`Error::Lost`] (with a new sandbox) and [`Error::System`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{kind} {id:?} does not exist")]
@@ -13,7 +15,7 @@ pub enum Error {
     Invalid { field: &'static str, reason: String },
     #[error("container {id:?} is not running")]
     NotRunning { id: String },
-    /// The shim of this sandbox is gone.
+    /// The shim of this sandbox is gone, or it was stopped.
     #[error("sandbox {id:?} is lost: its shim is gone")]
     Lost { id: String },
     #[error(transparent)]
@@ -22,7 +24,11 @@ pub enum Error {
     Timeout { seconds: u64 },
     /// A system call failed.
     #[error("{step}")]
-    System { step: String, #[source] source: io::Error },
+    System {
+        step: String,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Why a container or exec did not start. `to_string` is what other runtimes say:
@@ -31,13 +37,14 @@ pub enum Error {
 #[error("{message}")]
 pub struct StartError {
     pub message: String,
-    /// The step of the start path that failed, e.g. `mount /data`.
+    /// The step of the start path that failed, e.g. `mount /data`; `exec` when it was the program itself.
     pub step: String,
     pub errno: i32,
 }
 
 impl StartError {
-    /// The program itself is at fault (absent, not executable), not the machinery: upstream's exit codes 127 and 126.
+    /// What a shell would answer, when the program itself is at fault (absent: 127, not executable: 126) and not the
+    /// machinery.
     pub fn exit_code(&self) -> Option<i32> {
         if self.step != "exec" {
             return None;
@@ -46,8 +53,26 @@ impl StartError {
     }
 }
 
+impl From<Failure> for StartError {
+    fn from(failure: Failure) -> Self {
+        StartError { message: failure.message, step: failure.step, errno: failure.errno }
+    }
+}
+
 impl Error {
-    pub(crate) fn pending() -> Error {
-        Error::System { step: "runtime".into(), source: io::Error::from_raw_os_error(libc::ENOSYS) }
+    pub(super) fn system(step: impl Into<String>, source: impl Into<io::Error>) -> Error {
+        Error::System { step: step.into(), source: source.into() }
+    }
+
+    pub(super) fn of(failure: Failure) -> Error {
+        Error::System { step: failure.step, source: io::Error::from_raw_os_error(failure.errno) }
+    }
+
+    pub(super) fn no_container(id: &str) -> Error {
+        Error::NotFound { kind: "container", id: id.to_owned() }
+    }
+
+    pub(super) fn no_sandbox(id: &str) -> Error {
+        Error::NotFound { kind: "sandbox", id: id.to_owned() }
     }
 }

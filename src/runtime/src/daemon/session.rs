@@ -3,13 +3,17 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Error;
+use super::connection::{Connection, ExecEnd, OrderError};
+use super::{Error, exit_of};
+use crate::protocol::Order;
 use crate::spec::{Exit, TerminalSize};
+use crate::sys;
 
 /// One end of a pipe, socket or terminal; reads what the other end writes, or the reverse. A terminal that hung up reads
 /// as end of file.
@@ -19,14 +23,11 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(fd: OwnedFd) -> io::Result<Stream> {
-        let flags = rustix::fs::fcntl_getfl(&fd)?;
-        rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)?;
-        Ok(Stream { fd: AsyncFd::try_new(fd).map_err(io::Error::from)? })
-    }
-
-    pub(crate) fn get(&self) -> &OwnedFd {
-        self.fd.get_ref()
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Stream> {
+        sys::set_nonblocking(&fd)?;
+        // SAFETY: an OwnedFd stands for one and the same open descriptor as long as it lives.
+        let registered = unsafe { AsyncFd::register(fd) };
+        Ok(Stream { fd: registered.map_err(io::Error::from)? })
     }
 }
 
@@ -80,33 +81,76 @@ pub struct ExecSession {
     pub process: ExecProcess,
 }
 
-/// Cheap to clone.
-#[derive(Debug, Clone)]
+/// The process of an exec. Cheap to clone; dropping it does not end the process.
+#[derive(Clone)]
 pub struct ExecProcess {
-    inner: (),
+    pub(super) sandbox: Arc<str>,
+    pub(super) id: u64,
+    pub(super) connection: Arc<Connection>,
+    pub(super) end: ExecEnd,
+    pub(super) terminal: Option<Arc<OwnedFd>>,
 }
 
-#[allow(clippy::unused_async, unused_variables, missing_docs)]
+impl std::fmt::Debug for ExecProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExecProcess").field("sandbox", &self.sandbox).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 impl ExecProcess {
-    pub async fn wait(&self) -> Result<Exit, Error> { Err(Error::pending()) }
-    /// SIGKILL.
-    pub async fn kill(&self) -> Result<(), Error> { Err(Error::pending()) }
-    /// Nothing happens without a terminal.
-    pub fn resize(&self, size: TerminalSize) -> Result<(), Error> { Err(Error::pending()) }
+    /// Resolves when it has ended; its output may still have to be read.
+    pub async fn wait(&self) -> Result<Exit, Error> {
+        let lost = || Error::Lost { id: self.sandbox.to_string() };
+        let mut end = self.end.clone();
+        let record = *end.wait_for(Option::is_some).await.map_err(|_| lost())?;
+        record.as_ref().map(exit_of).ok_or_else(lost)
+    }
+
+    /// SIGKILL. Fine if it has ended.
+    pub async fn kill(&self) -> Result<(), Error> {
+        match self.connection.order(&Order::KillExec { exec: self.id }, Vec::new()).await {
+            Ok(_) => Ok(()),
+            Err(OrderError::Closed) => Err(Error::Lost { id: self.sandbox.to_string() }),
+            Err(OrderError::Failed(failure)) => Err(Error::of(failure)),
+        }
+    }
+
+    /// Without a terminal nothing happens.
+    pub fn resize(&self, size: TerminalSize) -> Result<(), Error> {
+        resize(self.terminal.as_deref(), size)
+    }
 }
 
-/// A view of a running container's output from now on, and, if it was started with `stdin`, its input.
+fn resize(terminal: Option<&OwnedFd>, size: TerminalSize) -> Result<(), Error> {
+    match terminal {
+        Some(terminal) => sys::set_window_size(terminal, size.rows, size.columns)
+            .map_err(|source| Error::system("resize the terminal", source)),
+        None => Ok(()),
+    }
+}
+
+/// A container's output from now on and, if it was started with `stdin`, its input. With `stdin_once` dropping `stdin` ends
+/// the container's input for good. A reader that takes nothing for ten seconds is cut off.
 #[derive(Debug)]
 pub struct AttachSession {
     pub stdin: Option<Stream>,
     pub stdout: Option<Stream>,
     pub stderr: Option<Stream>,
     pub tty: bool,
+    pub(super) terminal: Option<Arc<OwnedFd>>,
 }
 
-#[allow(unused_variables, missing_docs)]
 impl AttachSession {
-    pub fn resize(&self, size: TerminalSize) -> Result<(), Error> { Err(Error::pending()) }
+    /// Without a terminal nothing happens.
+    pub fn resize(&self, size: TerminalSize) -> Result<(), Error> {
+        resize(self.terminal.as_deref(), size)
+    }
+
+    /// To resize after the streams have gone their ways.
+    pub fn resizer(&self) -> impl Fn(TerminalSize) -> Result<(), Error> + Send + Sync + 'static {
+        let terminal = self.terminal.clone();
+        move |size| resize(terminal.as_deref(), size)
+    }
 }
 
 #[derive(Debug, Clone)]
