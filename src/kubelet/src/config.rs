@@ -15,6 +15,8 @@ pub struct KubeletConfig {
     pub root_dir: PathBuf,
     /// Holds `pods/` and `containers/`. `/var/log`.
     pub log_dir: PathBuf,
+    /// Volumes that must not reach a disk. `/run/rk/kubelet`.
+    pub run_dir: PathBuf,
     /// Where the network keeps its records. `/var/lib/rk/network`.
     pub network_state_dir: PathBuf,
     pub bridge: String,
@@ -47,6 +49,7 @@ impl KubeletConfig {
             node_ip,
             root_dir: "/var/lib/rk/kubelet".into(),
             log_dir: "/var/log".into(),
+            run_dir: "/run/rk/kubelet".into(),
             network_state_dir: "/var/lib/rk/network".into(),
             bridge: "rk0".into(),
             mtu: 1500,

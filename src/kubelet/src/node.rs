@@ -1,0 +1,224 @@
+//! This node in the API: registration, status, lease; and its network, once it has a pod CIDR.
+//!
+//! Models pkg/kubelet/{kubelet_node_status.go,nodestatus/setters.go} and k8s.io/component-helpers lease controller, v1.37. The
+//! status is written when it has changed and every five minutes, the lease every ten seconds.
+
+pub mod machine;
+pub mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Informer, ObjectKey, Patch};
+use ipnet::Ipv4Net;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use network::{IfName, Network, NodeConfig};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::images::chain;
+use crate::kubelet::Context;
+use crate::logs::rotate;
+use crate::time;
+
+/// A quarter of the lease's life (upstream: nodeLeaseRenewIntervalFraction of 40 s).
+const LEASE_RENEWAL: Duration = Duration::from_secs(10);
+const LEASE_SECONDS: i32 = 40;
+const STATUS_EVERY: Duration = Duration::from_secs(300);
+const RETRY: Duration = Duration::from_secs(1);
+
+pub async fn run(cx: Arc<Context>, shutdown: CancellationToken) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = work(&cx) => {}
+    }
+}
+
+async fn work(cx: &Arc<Context>) {
+    let mut last = loop {
+        match register(cx).await {
+            Ok(node) => break node,
+            Err(error) => warn!(error, "register the node"),
+        }
+        tokio::time::sleep(RETRY).await;
+    };
+    info!(node = cx.config.node_name, "node is registered");
+    cx.recorder.node(false, "Starting", "Starting kubelet.");
+    let setup = tokio::spawn(set_up_network(cx.clone()));
+    let mut network = cx.network.subscribe();
+    let mut written = tokio::time::Instant::now();
+    let mut tick = tokio::time::interval(LEASE_RENEWAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                renew_lease(cx, &last).await;
+                rotate_logs(cx).await;
+            }
+            // The node becomes Ready the moment its network is.
+            Ok(()) = network.changed() => {}
+        }
+        let due = written.elapsed() >= STATUS_EVERY;
+        match write_status(cx, &last, due).await {
+            Ok(Some(node)) => {
+                last = node;
+                written = tokio::time::Instant::now();
+            }
+            Ok(None) => {}
+            Err(error) => warn!(error, "write the node's status"),
+        }
+        if setup.is_finished() && cx.network.borrow().is_none() {
+            warn!("the task that sets up the network has died");
+            return;
+        }
+    }
+}
+
+/// Creates the node, or brings an existing one's labels up to date.
+async fn register(cx: &Arc<Context>) -> Result<Node, String> {
+    let key = ObjectKey::cluster(&cx.config.node_name);
+    let labels = status::labels(&cx.config);
+    let taints = Some(cx.config.node_taints.clone()).filter(|t| !t.is_empty());
+    match cx.client.get::<Node>(&key).await {
+        Ok(_) => {
+            let patch = Patch::Strategic(json!({"metadata": {"labels": labels}}));
+            cx.client.patch::<Node>(&key, &patch).await.map_err(|e| chain(&e))
+        }
+        Err(error) if error.is_not_found() => {
+            let mut node = Node {
+                metadata: ObjectMeta { name: Some(cx.config.node_name.clone()), labels: Some(labels), ..ObjectMeta::default() },
+                ..Node::default()
+            };
+            node.spec.get_or_insert_default().taints = taints;
+            node.status = Some(status::status(cx, &node, time::now()).await);
+            let made = cx.client.create(&node).await.map_err(|e| chain(&e))?;
+            Ok(made)
+        }
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+/// `Ok(None)`: nothing has changed and nothing is due.
+async fn write_status(cx: &Arc<Context>, last: &Node, due: bool) -> Result<Option<Node>, String> {
+    let new = status::status(cx, last, time::now()).await;
+    let old = last.status.clone().unwrap_or_default();
+    if !due && !status::differs(&old, &new) {
+        return Ok(None);
+    }
+    let Some(patch) = status::patch(&old, &new) else { return Ok(None) };
+    let key = ObjectKey::cluster(&cx.config.node_name);
+    match cx.client.patch_status::<Node>(&key, &Patch::Strategic(patch)).await {
+        Ok(node) => Ok(Some(node)),
+        // Somebody deleted it; upstream's kubelet registers again only at its start, which leaves a dead node.
+        Err(error) if error.is_not_found() => register(cx).await.map(Some),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+async fn renew_lease(cx: &Arc<Context>, node: &Node) {
+    let name = &cx.config.node_name;
+    let key = ObjectKey::new("kube-node-lease", name);
+    let now = MicroTime(time::now());
+    let patch = Patch::Merge(json!({"spec": {"renewTime": now}}));
+    let error = match cx.client.patch::<Lease>(&key, &patch).await {
+        Ok(_) => return,
+        Err(error) if error.is_not_found() => {
+            let owner = OwnerReference {
+                api_version: "v1".into(),
+                kind: "Node".into(),
+                name: name.clone(),
+                uid: node.metadata.uid.clone().unwrap_or_default(),
+                ..OwnerReference::default()
+            };
+            let lease = Lease {
+                metadata: ObjectMeta {
+                    name: Some(name.clone()),
+                    namespace: Some("kube-node-lease".into()),
+                    owner_references: Some(vec![owner]),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(LeaseSpec {
+                    holder_identity: Some(name.clone()),
+                    lease_duration_seconds: Some(LEASE_SECONDS),
+                    renew_time: Some(now),
+                    ..LeaseSpec::default()
+                }),
+            };
+            match cx.client.create(&lease).await {
+                Ok(_) => return,
+                Err(error) => error,
+            }
+        }
+        Err(error) => error,
+    };
+    warn!(error = chain(&error), "renew the node's lease");
+}
+
+/// Waits for the node's pod CIDR, then for a network on it.
+async fn set_up_network(cx: Arc<Context>) {
+    let name = &cx.config.node_name;
+    let informer = Informer::<Node>::builder(&cx.client).fields(format!("metadata.name={name}")).start();
+    let mut changes = informer.subscribe();
+    let cidr = loop {
+        let change = changes.recv().await;
+        if let Some(cidr) = pod_cidr(change.object()) {
+            break cidr;
+        }
+    };
+    let bridge = match IfName::new(&cx.config.bridge) {
+        Ok(name) => name,
+        Err(error) => {
+            warn!(%error, "the bridge's name");
+            return;
+        }
+    };
+    let config = NodeConfig {
+        bridge,
+        mtu: (cx.config.mtu > 0).then_some(cx.config.mtu),
+        ..NodeConfig::new(cidr, cx.config.cluster_cidr, cx.config.service_cidr, cx.config.node_ip, cx.config.network_state_dir.clone())
+    };
+    let mut delay = RETRY;
+    loop {
+        match Network::setup(config.clone()).await {
+            Ok(network) => {
+                info!(%cidr, "pod network is up");
+                cx.network.send_replace(Some(network));
+                return;
+            }
+            Err(error) => {
+                let message = chain(&error);
+                warn!(error = message, "set up the pod network");
+                cx.recorder.node(true, "NetworkNotReady", message);
+            }
+        }
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(Duration::from_secs(60));
+    }
+}
+
+fn pod_cidr(node: &Node) -> Option<Ipv4Net> {
+    let spec = node.spec.as_ref()?;
+    let all = spec.pod_cidrs.iter().flatten().chain(spec.pod_cidr.as_ref());
+    all.filter_map(|c| c.parse().ok()).next()
+}
+
+/// Looked at with each lease: a log file has no event for "larger than".
+async fn rotate_logs(cx: &Arc<Context>) {
+    for sandbox in cx.runtime.list().await {
+        for container in sandbox.containers {
+            let (runtime::ContainerState::Running(_), Some(log)) = (&container.state, container.log_path) else { continue };
+            match rotate::rotate(&log, cx.config.log_max_bytes, cx.config.log_max_files) {
+                Ok(false) => {}
+                Ok(true) => {
+                    if let Err(error) = cx.runtime.reopen_log(&container.id).await {
+                        warn!(container = container.id, %error, "open the rotated log anew");
+                    }
+                }
+                Err(error) => warn!(path = %log.display(), %error, "rotate a log"),
+            }
+        }
+    }
+}
