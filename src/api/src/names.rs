@@ -319,12 +319,34 @@ pub fn parse_cidr_sloppy(value: &str) -> Option<(IpAddr, u8)> {
 pub const IP_TEXT: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 pub const CIDR_TEXT: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
+/// An address in its strict form (KEP-4858).
 pub fn ip(value: &str) -> Texts {
-    if parse_ip_sloppy(value).is_some() { Vec::new() } else { vec![IP_TEXT.to_owned()] }
+    let text = match (parse_ip_sloppy(value), value.parse::<IpAddr>()) {
+        (None, _) => IP_TEXT,
+        // What only the sloppy parser reads must have leading zeros.
+        (Some(_), Err(_)) => "must not have leading 0s",
+        (Some(_), Ok(IpAddr::V6(v6))) if v6.to_ipv4_mapped().is_some() => "must not be an IPv4-mapped IPv6 address",
+        _ => return Vec::new(),
+    };
+    vec![text.to_owned()]
 }
 
+/// A range in its strict form (KEP-4858).
 pub fn cidr(value: &str) -> Texts {
-    if parse_cidr_sloppy(value).is_some() { Vec::new() } else { vec![CIDR_TEXT.to_owned()] }
+    let Some((address, bits)) = parse_cidr_sloppy(value) else { return vec![CIDR_TEXT.to_owned()] };
+    let (ip, length) = value.split_once('/').unwrap_or((value, ""));
+    let has_zeros = ip.parse::<IpAddr>().is_err() || (length.len() > 1 && length.starts_with('0'));
+    let is_masked = match address {
+        IpAddr::V4(v4) => u32::from(v4).checked_shl(bits.into()).unwrap_or(0) == 0,
+        IpAddr::V6(v6) => u128::from(v6).checked_shl(bits.into()).unwrap_or(0) == 0,
+    };
+    let text = match address {
+        _ if has_zeros => "must not have leading 0s in IP or prefix length",
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "must not have an IPv4-mapped IPv6 address",
+        _ if !is_masked => "must not have bits set beyond the prefix length",
+        _ => return Vec::new(),
+    };
+    vec![text.to_owned()]
 }
 
 #[cfg(test)]
@@ -364,5 +386,9 @@ mod tests {
         assert!(parse_ip_sloppy("2001:db8::1").is_some());
         assert_eq!(parse_cidr_sloppy("10.0.0.0/33"), None);
         assert!(parse_cidr_sloppy("10.0.0.0/8").is_some());
+        assert_eq!(ip("010.0.0.1"), ["must not have leading 0s"]);
+        assert_eq!(ip("::ffff:1.2.3.4"), ["must not be an IPv4-mapped IPv6 address"]);
+        assert_eq!(cidr("10.0.0.1/8"), ["must not have bits set beyond the prefix length"]);
+        assert!(cidr("0.0.0.0/0").is_empty() && cidr("10.0.0.0/32").is_empty() && cidr("fe80::/10").is_empty());
     }
 }

@@ -5,7 +5,7 @@ mod field;
 mod label;
 mod lexer;
 
-pub use field::{FieldSelector, FieldTerm, convert_label, fields_of};
+pub use field::{FieldSelector, FieldTerm, convert_label, fields, fields_of};
 pub use label::{LabelSelector, Operator, Requirement};
 
 /// Why a selector does not parse; the text is upstream's.

@@ -1,17 +1,146 @@
 //! What makes an object invalid: upstream's validation, v1.37, with its exact texts.
 //!
-//! Models pkg/apis/*/validation and apimachinery/pkg/api/validation.
+//! Models pkg/apis/*/validation and apimachinery/pkg/api/validation, one file per group or kind. Objects come here decoded and with
+//! their defaults set. Kinds without a file have their metadata checked only.
+mod affinity;
+mod apps;
+mod batch;
+mod check;
+mod container;
+mod core;
+mod diff;
+mod events;
+mod meta;
+mod networking;
+mod pod;
+mod pod_update;
+mod policy;
+mod rbac;
+mod resources;
+mod security;
+mod service;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+pub use meta::NameRule;
+
+use check::Errors;
+
 use crate::field_error::FieldError;
+use crate::registry::Resource;
 use crate::tree::Tree;
 
 /// Everything wrong with `new`; `old` is the stored object when this is an update.
-pub fn validate_kind(group: &str, kind: &str, new: &Tree, old: Option<&Tree>) -> Vec<FieldError> {
-    let _ = (group, kind, new, old);
-    Vec::new()
+pub fn validate(resource: &Resource, new: &Tree, old: Option<&Tree>) -> Vec<FieldError> {
+    validate_kind(resource.group, resource.kind, resource.namespaced, new, old)
 }
 
 /// Everything wrong with an update of the `status` subresource.
+pub fn validate_status(resource: &Resource, new: &Tree, old: &Tree) -> Vec<FieldError> {
+    validate_status_kind(resource.group, resource.kind, new, old)
+}
+
+/// What is wrong with the metadata of a new object, whatever its kind.
+pub fn validate_metadata(resource: &Resource, object: &Tree) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    meta::create(&mut errors, object, resource.namespaced, NameRule::of(resource.group, resource.kind));
+    errors
+}
+
+/// What is wrong with the metadata of an updated object, whatever its kind.
+pub fn validate_metadata_update(new: &Tree, old: &Tree) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    meta::update(&mut errors, new, old);
+    errors
+}
+
+/// An update of `pods/ephemeralcontainers`.
+pub fn validate_ephemeral_containers(new: &Tree, old: &Tree) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    pod_update::ephemeral_containers(&mut errors, new, old);
+    errors
+}
+
+/// An update of `pods/resize`.
+pub fn validate_resize(new: &Tree, old: &Tree) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    pod_update::resize(&mut errors, new, old);
+    errors
+}
+
+/// A `Binding`, on its own or as `pods/binding`.
+pub fn validate_binding(binding: &Tree) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    pod_update::binding(&mut errors, binding);
+    errors
+}
+
+/// An update of `namespaces/finalize`.
+pub fn validate_finalize(new: &Tree, old: &Tree) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    core::namespace_finalize(&mut errors, new, old);
+    errors
+}
+
+/// As [`validate`], by names.
+pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old: Option<&Tree>) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let e = &mut errors;
+    // Pods order their checks in a way of their own; Events have their own rules for names.
+    match (group, kind, old) {
+        ("", "Pod", None) => {
+            pod::create(e, new);
+            return errors;
+        }
+        ("", "Pod", Some(old)) => {
+            pod_update::update(e, new, old);
+            return errors;
+        }
+        ("", "Binding", _) => {
+            pod_update::binding(e, new);
+            return errors;
+        }
+        ("" | "events.k8s.io", "Event", _) => {
+            events::event(e, group, new, old);
+            return errors;
+        }
+        _ => {}
+    }
+    match old {
+        None => meta::create(e, new, namespaced, NameRule::of(group, kind)),
+        Some(old) => meta::update(e, new, old),
+    }
+    match group {
+        "" => core::check(e, kind, new, old),
+        "apps" => apps::check(e, kind, new, old),
+        "batch" => batch::check(e, kind, new, old),
+        "networking.k8s.io" => networking::check(e, kind, new, old),
+        "discovery.k8s.io" if kind == "EndpointSlice" => service::endpoint_slice(e, new, old),
+        "rbac.authorization.k8s.io" => rbac::check(e, kind, new, old),
+        "policy" | "scheduling.k8s.io" | "coordination.k8s.io" => policy::check(e, kind, new, old),
+        "storage.k8s.io" => storage::check(e, kind, new, old),
+        _ => {}
+    }
+    errors
+}
+
+/// As [`validate_status`], by names.
 pub fn validate_status_kind(group: &str, kind: &str, new: &Tree, old: &Tree) -> Vec<FieldError> {
-    let _ = (group, kind, new, old);
-    Vec::new()
+    let mut errors = Errors::new();
+    let e = &mut errors;
+    if (group, kind) == ("", "Pod") {
+        pod_update::status(e, new, old);
+        return errors;
+    }
+    meta::update(e, new, old);
+    match group {
+        "" => core::status(e, kind, new, old),
+        "apps" => apps::status(e, kind, new, old),
+        "batch" if kind == "Job" => batch::job_status(e, new),
+        "networking.k8s.io" if kind == "Ingress" => networking::ingress_status(e, new),
+        _ => {}
+    }
+    errors
 }

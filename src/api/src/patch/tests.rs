@@ -105,7 +105,7 @@ fn lists_merge_by_their_key() {
 #[test]
 fn lists_of_scalars_merge_and_shrink() {
     let original = r#"{"set_l":["a","b"],"l":[1,2]}"#;
-    check(original, r#"{"set_l":["c","b"]}"#, r#"{"set_l":["a","c","b"],"l":[1,2]}"#);
+    check(original, r#"{"set_l":["c","b"]}"#, r#"{"set_l":["c","a","b"],"l":[1,2]}"#);
     check(original, r#"{"$deleteFromPrimitiveList/set_l":["a"]}"#, r#"{"set_l":["b"],"l":[1,2]}"#);
     check(original, r#"{"$deleteFromPrimitiveList/set_m":["a"]}"#, original);
     check(original, r#"{"l":[3]}"#, r#"{"set_l":["a","b"],"l":[3]}"#);
@@ -134,4 +134,16 @@ fn malformed_strategic_patches_are_refused() {
         let error = strategic_merge_with(&mut tree(r#"{"merge_l":[{"name":"a"}]}"#), tree(patch), &Fake).unwrap_err();
         assert_eq!(error, expected, "{patch}");
     }
+}
+
+#[test]
+fn the_schema_of_a_kind_says_how_its_lists_merge() {
+    let schema = crate::registry::Registry::get().resource("apps", "v1", "deployments").unwrap().schema();
+    let mut target = tree(
+        r#"{"metadata":{"labels":{"a":"b"},"finalizers":["x/y"]},"spec":{"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1}},"template":{"spec":{"containers":[{"name":"a","image":"i","env":[{"name":"E","value":"1"}],"ports":[{"containerPort":80,"protocol":"TCP"}]},{"name":"b","image":"i"}],"volumes":[{"name":"v","emptyDir":{}}],"tolerations":[{"key":"k"}]}}}}"#,
+    );
+    let patch = r#"{"metadata":{"labels":{"c":"d"},"finalizers":["z/y"]},"spec":{"strategy":{"$retainKeys":["type"],"type":"Recreate"},"template":{"spec":{"$setElementOrder/containers":[{"name":"b"},{"name":"a"}],"containers":[{"name":"a","env":[{"name":"F","value":"2"}],"ports":[{"containerPort":80,"name":"http"}]}],"volumes":[{"name":"v","$retainKeys":["name","configMap"],"configMap":{"name":"c"}}],"tolerations":[{"key":"l"}]}}}}"#;
+    strategic_merge(&mut target, tree(patch), schema).unwrap();
+    let expected = r#"{"metadata":{"labels":{"a":"b","c":"d"},"finalizers":["z/y","x/y"]},"spec":{"strategy":{"type":"Recreate"},"template":{"spec":{"containers":[{"name":"b","image":"i"},{"name":"a","image":"i","env":[{"name":"F","value":"2"},{"name":"E","value":"1"}],"ports":[{"containerPort":80,"name":"http","protocol":"TCP"}]}],"volumes":[{"name":"v","configMap":{"name":"c"}}],"tolerations":[{"key":"l"}]}}}}"#;
+    assert_eq!(text(&target), text(&tree(expected)));
 }

@@ -234,6 +234,11 @@ pub fn fields_of(group: &str, kind: &str, object: &Tree) -> Vec<(&'static str, S
     labels.iter().map(|label| (*label, value_of(label, group, kind, object))).collect()
 }
 
+/// The selectable fields of an object of the given resource with their values.
+pub fn fields(resource: &crate::registry::Resource, object: &Tree) -> Vec<(&'static str, String)> {
+    fields_of(resource.group, resource.kind, object)
+}
+
 fn value_of(label: &str, group: &str, kind: &str, object: &Tree) -> String {
     let text = |path: &str| {
         let path: Vec<&str> = path.split('.').collect();

@@ -1,0 +1,192 @@
+//! `metadata`, and the names of each kind.
+//!
+//! Models apimachinery/pkg/api/validation/objectmeta.go and the `ValidateObjectMeta` of pkg/apis/core/validation.
+use super::check::*;
+use crate::field_error::{FieldError, Path, quote};
+use crate::names;
+use crate::tree::Tree;
+
+const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
+const PATH: Path<'static> = Path::new("metadata");
+
+/// What a kind's names must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    DnsSubdomain,
+    DnsLabel,
+    /// Anything that can be one segment of a URL's path.
+    PathSegment,
+}
+
+impl NameRule {
+    pub fn of(group: &str, kind: &str) -> NameRule {
+        match (group, kind) {
+            // Services since v1.37 too: KEP-5311 allows a leading digit.
+            ("", "Namespace" | "Service") => NameRule::DnsLabel,
+            ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", _) => NameRule::PathSegment,
+            _ => NameRule::DnsSubdomain,
+        }
+    }
+
+    /// What is wrong with a name. A prefix will have something appended, so it may end in a dash.
+    pub fn check(self, name: &str, is_prefix: bool) -> Vec<String> {
+        let masked;
+        let checked = if is_prefix && self != NameRule::PathSegment {
+            masked = names::mask_trailing_dash(name);
+            masked.as_str()
+        } else {
+            name
+        };
+        match self {
+            NameRule::DnsSubdomain => names::dns1123_subdomain(checked),
+            NameRule::DnsLabel => names::dns1123_label(checked),
+            NameRule::PathSegment => names::path_segment(checked),
+        }
+    }
+}
+
+/// `metadata` of a new object, after its name was generated.
+pub(super) fn create(errors: &mut Errors, object: &Tree, namespaced: bool, rule: NameRule) {
+    let meta = at(object, "metadata");
+    let prefix = text(meta, "generateName");
+    if !prefix.is_empty() {
+        invalid(errors, &PATH.child("generateName"), prefix, rule.check(prefix, true));
+    }
+    let name = text(meta, "name");
+    if name.is_empty() {
+        errors.push(FieldError::required(PATH.child("name"), "name or generateName is required"));
+    } else {
+        invalid(errors, &PATH.child("name"), name, rule.check(name, false));
+    }
+    let namespace = text(meta, "namespace");
+    match (namespaced, namespace.is_empty()) {
+        (true, true) => errors.push(FieldError::required(PATH.child("namespace"), "")),
+        (true, false) => dns_label(errors, namespace, &PATH.child("namespace")),
+        (false, false) => errors.push(FieldError::forbidden(PATH.child("namespace"), "not allowed on this type")),
+        (false, true) => {}
+    }
+    non_negative(errors, int(meta, "generation"), &PATH.child("generation"));
+    common(errors, meta);
+}
+
+/// `metadata` of an update.
+pub(super) fn update(errors: &mut Errors, new: &Tree, old: &Tree) {
+    let (new, old) = (at(new, "metadata"), at(old, "metadata"));
+    if set(old, "deletionTimestamp").is_some() {
+        let known = strings(old, "finalizers");
+        let mut added: Vec<&str> = strings(new, "finalizers").into_iter().filter(|f| !known.contains(f)).collect();
+        added.sort_unstable();
+        added.dedup();
+        if !added.is_empty() {
+            let list = added.into_iter().map(quote).collect::<Vec<_>>().join(", ");
+            let detail = format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}");
+            errors.push(FieldError::forbidden(PATH.child("finalizers"), detail));
+        }
+    }
+    if text(new, "resourceVersion").is_empty() {
+        errors.push(FieldError::invalid(PATH.child("resourceVersion"), "", "must be specified for an update"));
+    }
+    let generation = int(new, "generation").unwrap_or(0);
+    if generation < int(old, "generation").unwrap_or(0) {
+        errors.push(FieldError::invalid(PATH.child("generation"), generation, "must not be decremented"));
+    }
+    for key in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        immutable(errors, at(new, key), at(old, key), &PATH.child(key));
+    }
+    common(errors, new);
+}
+
+/// What holds for new and updated objects alike; also for the metadata of a template.
+fn common(errors: &mut Errors, meta: &Tree) {
+    labels(errors, at(meta, "labels"), &PATH.child("labels"));
+    annotations(errors, at(meta, "annotations"), &PATH.child("annotations"));
+    owner_references(errors, meta);
+    finalizers(errors, meta);
+    managed_fields(errors, meta);
+}
+
+pub(super) fn annotations(errors: &mut Errors, annotations: &Tree, path: &Path) {
+    let mut bytes = 0;
+    for (key, value) in annotations.as_object().into_iter().flat_map(|o| o.iter()) {
+        bytes += key.len() + value.as_str().map_or(0, str::len);
+        invalid(errors, path, key, names::qualified_name(&key.to_lowercase()));
+    }
+    if bytes > ANNOTATION_BYTES_MAX {
+        errors.push(FieldError::too_long(path, ANNOTATION_BYTES_MAX));
+    }
+}
+
+fn owner_references(errors: &mut Errors, meta: &Tree) {
+    let path = PATH.child("ownerReferences");
+    let mut controller: Option<String> = None;
+    for owner in list(meta, "ownerReferences") {
+        let (api_version, kind) = (text(owner, "apiVersion"), text(owner, "kind"));
+        if api_version.is_empty() || api_version.ends_with('/') || api_version.matches('/').count() > 1 {
+            errors.push(FieldError::invalid(path.child("apiVersion"), api_version, "version must not be empty"));
+        }
+        for key in ["kind", "name", "uid"] {
+            if text(owner, key).is_empty() {
+                errors.push(FieldError::invalid(path.child(key), "", "must not be empty"));
+            }
+        }
+        if (api_version, kind) == ("v1", "Event") {
+            errors.push(FieldError::invalid(path, owner, "/v1, Kind=Event is disallowed from being an owner"));
+        }
+        if flag(owner, "controller") {
+            let this = format!("{kind}/{}", text(owner, "name"));
+            match &controller {
+                None => controller = Some(this),
+                Some(first) => {
+                    let detail = format!(
+                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+                    );
+                    errors.push(FieldError::invalid(path, at(meta, "ownerReferences"), detail));
+                }
+            }
+        }
+    }
+}
+
+fn finalizers(errors: &mut Errors, meta: &Tree) {
+    let path = PATH.child("finalizers");
+    let finalizers = strings(meta, "finalizers");
+    for finalizer in &finalizers {
+        label_name(errors, finalizer, &path);
+    }
+    if finalizers.contains(&"orphan") && finalizers.contains(&"foregroundDeletion") {
+        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.push(FieldError::invalid(path, at(meta, "finalizers"), detail));
+    }
+    for (i, finalizer) in finalizers.iter().enumerate() {
+        if !finalizer.contains('/') && !matches!(*finalizer, "kubernetes" | "orphan" | "foregroundDeletion") {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(path.index(i), *finalizer, detail));
+        }
+    }
+}
+
+/// Models apimachinery/pkg/apis/meta/v1/validation `ValidateManagedFields`.
+fn managed_fields(errors: &mut Errors, meta: &Tree) {
+    let all = PATH.child("managedFields");
+    for (i, entry) in list(meta, "managedFields").iter().enumerate() {
+        let path = all.index(i);
+        match text(entry, "operation") {
+            "Apply" | "Update" => {}
+            other => errors.push(FieldError::invalid(path.child("operation"), other, "must be `Apply` or `Update`")),
+        }
+        let fields_type = text(entry, "fieldsType");
+        if !fields_type.is_empty() && fields_type != "FieldsV1" {
+            errors.push(FieldError::invalid(path.child("fieldsType"), fields_type, "must be `FieldsV1`"));
+        }
+        let manager = text(entry, "manager");
+        if manager.len() > 128 {
+            errors.push(FieldError::too_long(path.child("manager"), 128));
+        }
+        for (j, c) in manager.chars().enumerate() {
+            if c.is_control() {
+                let detail = format!("invalid character U+{:04X} (at position {j})", c as u32);
+                errors.push(FieldError::invalid(path.child("manager"), manager, detail));
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! PodDisruptionBudgets, PriorityClasses and Leases.
+//!
+//! Models pkg/apis/policy/validation, pkg/apis/scheduling/validation and pkg/apis/coordination/validation.
+use super::check::*;
+use crate::field_error::{FieldError, Path};
+use crate::tree::Tree;
+
+const SPEC: Path<'static> = Path::new("spec");
+/// The highest priority that users may give.
+const PRIORITY_MAX: i64 = 1_000_000_000;
+
+pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tree>) {
+    match kind {
+        "PodDisruptionBudget" => disruption_budget(errors, at(new, "spec")),
+        "PriorityClass" => priority_class(errors, new, old),
+        "Lease" => lease(errors, at(new, "spec")),
+        _ => {}
+    }
+}
+
+fn disruption_budget(errors: &mut Errors, spec: &Tree) {
+    let keys = ["minAvailable", "maxUnavailable"];
+    if keys.iter().all(|k| set(spec, k).is_some()) {
+        errors.push(FieldError::invalid(SPEC, spec, "minAvailable and maxUnavailable cannot be both set"));
+    }
+    for key in keys {
+        if let Some(value) = set(spec, key) {
+            int_or_percent(errors, value, &SPEC.child(key));
+            at_most_hundred_percent(errors, value, &SPEC.child(key));
+        }
+    }
+    label_selector(errors, at(spec, "selector"), &SPEC.child("selector"));
+    if let Some(policy) = set(spec, "unhealthyPodEvictionPolicy") {
+        let path = SPEC.child("unhealthyPodEvictionPolicy");
+        supported(errors, policy.as_str().unwrap_or(""), &["AlwaysAllow", "IfHealthyBudget"], &path);
+    }
+}
+
+fn priority_class(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
+    let value = int(new, "value").unwrap_or(0);
+    let Some(old) = old else {
+        let meta = Path::new("metadata");
+        let name = new.str_at(&["metadata", "name"]);
+        if name.starts_with("system-") {
+            if !matches!((name, value), ("system-node-critical", 2_000_001_000) | ("system-cluster-critical", 2_000_000_000)) {
+                let detail = "priority class names with 'system-' prefix are reserved for system use only. error: ".to_owned()
+                    + &format!("{name} is not a known system priority class");
+                errors.push(FieldError::forbidden(meta.child("name"), detail));
+            }
+        } else if value > PRIORITY_MAX {
+            let detail = format!("maximum allowed value of a user defined priority is {PRIORITY_MAX}");
+            errors.push(FieldError::forbidden(Path::new("value"), detail));
+        }
+        if let Some(policy) = set(new, "preemptionPolicy") {
+            let path = Path::new("preemptionPolicy");
+            one_of(errors, policy.as_str().unwrap_or(""), &["PreemptLowerPriority", "Never"], &path);
+        }
+        return;
+    };
+    if value != int(old, "value").unwrap_or(0) {
+        errors.push(FieldError::forbidden(Path::new("value"), "may not be changed in an update."));
+    }
+    let path = Path::new("preemptionPolicy");
+    immutable(errors, at(new, "preemptionPolicy"), at(old, "preemptionPolicy"), &path);
+}
+
+fn lease(errors: &mut Errors, spec: &Tree) {
+    if let Some(seconds) = int(spec, "leaseDurationSeconds").filter(|s| *s <= 0) {
+        errors.push(FieldError::invalid(SPEC.child("leaseDurationSeconds"), seconds, "must be greater than 0"));
+    }
+    non_negative(errors, int(spec, "leaseTransitions"), &SPEC.child("leaseTransitions"));
+    let strategy = text(spec, "strategy");
+    if !strategy.is_empty() {
+        let path = SPEC.child("strategy");
+        if strategy.contains('/') {
+            label_name(errors, strategy, &path.child("strategy"));
+        } else {
+            supported(errors, strategy, &["OldestEmulationVersion"], &path.child("strategy"));
+        }
+    } else if !text(spec, "preferredHolder").is_empty() {
+        let detail = "may only be specified if `strategy` is defined";
+        errors.push(FieldError::forbidden(SPEC.child("preferredHolder"), detail));
+    }
+}

@@ -1,0 +1,314 @@
+//! PersistentVolumes, claims and StorageClasses.
+//!
+//! Models pkg/apis/core/validation/validation.go `ValidatePersistentVolumeSpec`, `ValidatePersistentVolumeClaimSpec` and
+//! pkg/apis/storage/validation.
+use super::check::*;
+use super::diff::diff;
+use super::{affinity, meta, resources, volume};
+use crate::field_error::{FieldError, Path};
+use crate::names;
+use crate::tree::Tree;
+
+const SPEC: Path<'static> = Path::new("spec");
+const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
+
+fn access_modes(errors: &mut Errors, spec: &Tree, path: &Path) {
+    let modes = strings(spec, "accessModes");
+    let modes_path = path.child("accessModes");
+    if modes.is_empty() {
+        errors.push(FieldError::required(modes_path, "at least 1 access mode is required"));
+    }
+    for mode in &modes {
+        supported(errors, mode, ACCESS_MODES, &modes_path);
+    }
+    let single = modes.contains(&"ReadWriteOncePod");
+    if single && modes.iter().any(|m| *m != "ReadWriteOncePod" && ACCESS_MODES.contains(m)) {
+        errors.push(FieldError::forbidden(modes_path, "may not use ReadWriteOncePod with other access modes"));
+    }
+}
+
+fn class_and_mode(errors: &mut Errors, spec: &Tree, path: &Path) {
+    for key in ["storageClassName", "volumeAttributesClassName"] {
+        let name = text(spec, key);
+        if !name.is_empty() {
+            dns_subdomain(errors, name, &path.child(key));
+        }
+    }
+    if let Some(mode) = set(spec, "volumeMode") {
+        supported(errors, mode.as_str().unwrap_or(""), VOLUME_MODES, &path.child("volumeMode"));
+    }
+}
+
+/// The spec of a claim, also of one in a pod.
+pub(super) fn claim_spec(errors: &mut Errors, spec: &Tree, path: &Path) {
+    access_modes(errors, spec, path);
+    label_selector(errors, at(spec, "selector"), &path.child("selector"));
+    let resources_path = path.child("resources");
+    let storage_path = resources_path.key("storage");
+    match spec.at(&["resources", "requests", "storage"]) {
+        None => errors.push(FieldError::required(storage_path, "")),
+        Some(value) if quantity(value).sign() <= 0 => {
+            errors.push(FieldError::invalid(storage_path, quantity(value).to_string(), "must be greater than zero"));
+        }
+        Some(value) => resources::amount(errors, "storage", value, &storage_path),
+    }
+    class_and_mode(errors, spec, path);
+    for key in ["dataSource", "dataSourceRef"] {
+        let Some(source) = set(spec, key) else { continue };
+        let path = path.child(key);
+        require(errors, source, "name", &path);
+        require(errors, source, "kind", &path);
+        let (group, kind) = (text(source, "apiGroup"), text(source, "kind"));
+        if group.is_empty() && kind != "PersistentVolumeClaim" {
+            let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            errors.push(FieldError::invalid(path, kind, detail));
+        } else if !group.is_empty() {
+            dns_subdomain(errors, group, &path.child("apiGroup"));
+        }
+        if !text(source, "namespace").is_empty() {
+            dns_label(errors, text(source, "namespace"), &path.child("namespace"));
+        }
+    }
+    if let (Some(source), Some(reference)) = (set(spec, "dataSource"), set(spec, "dataSourceRef")) {
+        let shown = path.child("dataSource").to_string();
+        if !text(reference, "namespace").is_empty() {
+            errors.push(FieldError::invalid(path, shown, "may not be specified when dataSourceRef.namespace is specified"));
+        } else if !["apiGroup", "kind", "name"].iter().all(|k| same_at(source, reference, k)) {
+            errors.push(FieldError::invalid(path, shown, "must match dataSourceRef"));
+        }
+    }
+}
+
+/// A template of a StatefulSet: its name becomes part of the names of claims.
+pub(super) fn claim_template(errors: &mut Errors, claim: &Tree) {
+    let path = SPEC.child("volumeClaimTemplates");
+    let metadata = at(claim, "metadata");
+    labels(errors, at(metadata, "labels"), &path.child("labels"));
+    meta::annotations(errors, at(metadata, "annotations"), &path.child("annotations"));
+}
+
+pub(super) fn claim(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
+    let spec = at(new, "spec");
+    claim_spec(errors, spec, &SPEC);
+    let Some(old) = old else { return };
+    let old_spec = at(old, "spec");
+    let mut munged = spec.clone();
+    let mut before = old_spec.clone();
+    if text(old_spec, "volumeName").is_empty() {
+        // The controller binds once.
+        match spec.get("volumeName") {
+            Some(name) => before.set(&["volumeName"], name.clone()),
+            None => {
+                before.remove(&["volumeName"]);
+            }
+        }
+    }
+    if set(old_spec, "storageClassName").is_none() {
+        munged.remove(&["storageClassName"]);
+    }
+    let size = ["resources", "requests", "storage"];
+    if new.str_at(&["status", "phase"]) == "Bound" {
+        if let Some(old_size) = old_spec.at(&size) {
+            munged.set(&size, old_size.clone());
+        }
+        match old_spec.get("volumeAttributesClassName") {
+            Some(class) => munged.set(&["volumeAttributesClassName"], class.clone()),
+            None => {
+                munged.remove(&["volumeAttributesClassName"]);
+            }
+        }
+    }
+    if !same(&munged, &before) {
+        let report = diff(&before, &munged, "core.PersistentVolumeClaimSpec");
+        let detail = format!(
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n{report}"
+        );
+        errors.push(FieldError::forbidden(SPEC, detail));
+    }
+    let amount = |tree: &Tree, path: &[&str]| tree.at(path).map(quantity).unwrap_or_default();
+    let (new_size, old_size) = (amount(spec, &size), amount(old_spec, &size));
+    if new_size < old_size && new_size <= amount(old, &["status", "capacity", "storage"]) {
+        let resources = SPEC.child("resources");
+        let requests = resources.child("requests");
+        errors.push(FieldError::forbidden(requests.child("storage"), "field can not be less than status.capacity"));
+    }
+    immutable(errors, at(spec, "volumeMode"), at(old_spec, "volumeMode"), &Path::new("volumeMode"));
+    if set(old_spec, "volumeAttributesClassName").is_some() && set(spec, "volumeAttributesClassName").is_none() {
+        let path = SPEC.child("volumeAttributesClassName");
+        errors.push(FieldError::forbidden(path, "update from non-nil value to nil is forbidden"));
+    }
+}
+
+const VOLUME_SOURCES: &[&str] = &[
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+];
+
+pub(super) fn persistent_volume(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
+    let spec = at(new, "spec");
+    access_modes(errors, spec, &SPEC);
+    let capacity_path = SPEC.child("capacity");
+    let capacity = at(spec, "capacity");
+    match capacity.as_object().map(|c| c.len()).unwrap_or(0) {
+        0 => errors.push(FieldError::required(capacity_path, "")),
+        1 if capacity.get("storage").is_some() => {}
+        _ => errors.push(FieldError::not_supported(capacity_path, capacity, &["storage"])),
+    }
+    for (name, value) in entries(spec, "capacity") {
+        let path = capacity_path.key(name);
+        if quantity(value).value() < 0 {
+            errors.push(FieldError::invalid(path, quantity(value).value(), "must be a valid resource quantity"));
+        }
+        if quantity(value).sign() <= 0 {
+            errors.push(FieldError::invalid(path, quantity(value).to_string(), "must be greater than zero"));
+        }
+    }
+    let policy = text(spec, "persistentVolumeReclaimPolicy");
+    one_of_or_empty(errors, policy, &["Delete", "Recycle", "Retain"], &SPEC.child("persistentVolumeReclaimPolicy"));
+    let node_affinity = set(spec, "nodeAffinity");
+    if let Some(affinity_) = node_affinity {
+        let path = SPEC.child("nodeAffinity");
+        match set(affinity_, "required") {
+            Some(required) => affinity::node_selector(errors, required, &path.child("required")),
+            None => errors.push(FieldError::required(path.child("required"), "must specify required node constraints")),
+        }
+    }
+    let mut found = false;
+    for name in VOLUME_SOURCES {
+        let Some(source) = set(spec, name) else { continue };
+        let path = SPEC.child(name);
+        if found {
+            errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
+            continue;
+        }
+        found = true;
+        volume_source(errors, name, source, node_affinity.is_some(), &path);
+    }
+    if !found {
+        errors.push(FieldError::required(SPEC, "must specify a volume type"));
+    }
+    if text(at(spec, "hostPath"), "path") == "/" && policy == "Recycle" {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.push(FieldError::forbidden(SPEC.child("persistentVolumeReclaimPolicy"), detail));
+    }
+    class_and_mode(errors, spec, &SPEC);
+    let Some(old) = old.map(|o| at(o, "spec")) else { return };
+    if !VOLUME_SOURCES.iter().all(|name| same_at(spec, old, name)) {
+        let sources = |spec: &Tree| {
+            let mut spec = spec.clone();
+            spec.make_object().retain(|key, _| VOLUME_SOURCES.contains(&key));
+            spec
+        };
+        let report = diff(&sources(old), &sources(spec), "core.PersistentVolumeSource");
+        let detail = format!("spec.persistentvolumesource is immutable after creation\n{report}");
+        errors.push(FieldError::forbidden(SPEC.child("persistentvolumesource"), detail));
+    }
+    immutable(errors, at(spec, "volumeMode"), at(old, "volumeMode"), &Path::new("volumeMode"));
+    if set(old, "nodeAffinity").is_some() && !same_at(spec, old, "nodeAffinity") {
+        let detail = "field is immutable, except for updating from beta label to GA";
+        errors.push(FieldError::invalid(Path::new("nodeAffinity"), at(spec, "nodeAffinity"), detail));
+    }
+}
+
+fn volume_source(errors: &mut Errors, name: &str, source: &Tree, has_affinity: bool, path: &Path) {
+    match name {
+        "local" => {
+            let target = text(source, "path");
+            if target.is_empty() {
+                errors.push(FieldError::required(path.child("path"), ""));
+            } else {
+                volume::no_backsteps(errors, target, &path.child("path"));
+            }
+            if !has_affinity {
+                errors.push(FieldError::required(path.child("nodeAffinity"), "Local volume requires node affinity"));
+            }
+        }
+        "csi" => {
+            volume::driver_name(errors, text(source, "driver"), &path.child("driver"));
+            require(errors, source, "volumeHandle", path);
+            let secrets = [
+                "controllerPublishSecretRef",
+                "controllerExpandSecretRef",
+                "nodePublishSecretRef",
+                "nodeStageSecretRef",
+                "nodeExpandSecretRef",
+            ];
+            for key in secrets {
+                if let Some(secret) = set(source, key) {
+                    require(errors, secret, "name", &path.child(key));
+                    require(errors, secret, "namespace", &path.child(key));
+                }
+            }
+        }
+        other => volume::shared_source(errors, other, source, path),
+    }
+}
+
+pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tree>) {
+    if kind == "StorageClass" {
+        storage_class(errors, new, old);
+    }
+}
+
+fn storage_class(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
+    let provisioner = text(new, "provisioner");
+    let path = Path::new("provisioner");
+    if provisioner.is_empty() {
+        errors.push(FieldError::required(path, provisioner));
+    } else {
+        for text in names::qualified_name(&provisioner.to_lowercase()) {
+            errors.push(FieldError::invalid(path, provisioner, text));
+        }
+    }
+    let parameters = Path::new("parameters");
+    let count = entries(new, "parameters").count();
+    if count > 512 {
+        errors.push(FieldError::too_long(parameters, 512));
+    } else {
+        let bytes: usize = entries(new, "parameters").map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();
+        if entries(new, "parameters").any(|(k, _)| k.is_empty()) {
+            errors.push(FieldError::invalid(parameters, "", "field can not be empty."));
+        }
+        if bytes > 256 * 1024 {
+            errors.push(FieldError::too_long(parameters, 256 * 1024));
+        }
+    }
+    one_of_or_empty(errors, text(new, "reclaimPolicy"), &["Delete", "Retain"], &Path::new("reclaimPolicy"));
+    let mode_path = Path::new("volumeBindingMode");
+    one_of(errors, text(new, "volumeBindingMode"), &["Immediate", "WaitForFirstConsumer"], &mode_path);
+    let Some(old) = old else { return };
+    let detail = "updates to parameters are forbidden.";
+    if !same_at(new, old, "parameters") {
+        errors.push(FieldError::forbidden(parameters, detail));
+    }
+    for (key, detail) in [
+        ("provisioner", "updates to provisioner are forbidden."),
+        ("reclaimPolicy", "updates to reclaimPolicy are forbidden."),
+    ] {
+        if !same_at(new, old, key) {
+            errors.push(FieldError::forbidden(Path::new(key), detail));
+        }
+    }
+    immutable(errors, at(new, "volumeBindingMode"), at(old, "volumeBindingMode"), &mode_path);
+}
