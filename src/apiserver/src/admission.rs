@@ -1,4 +1,16 @@
 //! What is checked and changed between decoding and storing: the types of the request path, and (in `admission/`) the plugins.
+mod chain;
+mod default_ingress_class;
+mod default_toleration_seconds;
+mod limit_ranger;
+mod node_restriction;
+mod owner_references;
+mod pod_security;
+mod priority;
+mod runtime_class;
+mod service_account;
+mod taint_nodes;
+
 use std::sync::Arc;
 
 use api::registry::Resource;
@@ -7,6 +19,8 @@ use futures::future::BoxFuture;
 
 use crate::auth::UserInfo;
 use crate::status::Status;
+
+pub use chain::Chain;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -36,6 +50,20 @@ pub struct Request {
     pub dry_run: bool,
     /// Becomes `Warning: 299` headers.
     pub warnings: Vec<String>,
+}
+
+impl Request {
+    /// Whether it is about an object of this kind itself.
+    fn is(&self, group: &str, plural: &str) -> bool {
+        self.resource.group == group && self.resource.plural == plural && self.subresource.is_empty()
+    }
+
+    /// The refusal of a plugin. Models k8s.io/apiserver/pkg/admission/errors.go NewForbidden.
+    fn forbidden(&self, why: impl AsRef<str>) -> Status {
+        let names = [self.name.as_str(), api::meta::name(&self.object), api::meta::generate_name(&self.object)];
+        let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown");
+        Status::forbidden(self.resource.group, self.resource.plural, name, why.as_ref())
+    }
 }
 
 /// The chain as a whole. Errors are the answer (403 Forbidden mostly, see [`Status::forbidden`]).

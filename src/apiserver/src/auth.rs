@@ -15,6 +15,7 @@ use crate::status::Status;
 pub use authentication::Authentication;
 pub use authorization::Authorization;
 pub use issuer::Tokens;
+pub(crate) use node::{names_config_map as pod_names_config_map, names_secret as pod_names_secret};
 pub use node::name_of as node_name;
 
 /// Who makes a request. Models k8s.io/apiserver/pkg/authentication/user DefaultInfo.

@@ -50,6 +50,9 @@ pub async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
         api::meta::set_name(&mut namespace, name);
         create(&target, namespace).await.map_err(BootstrapError::new(format!("namespace {name}")))?;
     }
+    let parts = &server.0.parts;
+    let policy = crate::auth::bootstrap::reconcile(&parts.store, &parts.cache).await;
+    policy.map_err(|error| BootstrapError { what: "the bootstrap policy".into(), message: error.to_string() })?;
     kubernetes_service(server).await.map_err(BootstrapError::new("service default/kubernetes"))?;
     kubernetes_endpoints(server).await.map_err(BootstrapError::new("endpoints default/kubernetes"))
 }

@@ -115,6 +115,10 @@ impl ApiServer {
     pub async fn start(&self) -> Result<(), BootstrapError> {
         bootstrap::run(self).await?;
         self.0.tasks.spawn(housekeeping::run(self.clone()));
+        let (shutdown, parts) = (self.0.shutdown.clone(), self.0.parts.clone());
+        self.0.tasks.spawn(async move {
+            shutdown.run_until_cancelled(crate::auth::bootstrap::aggregate_forever(parts.store, parts.cache)).await
+        });
         Ok(())
     }
 

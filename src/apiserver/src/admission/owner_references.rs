@@ -17,12 +17,11 @@ pub fn validate(authorization: &Authorization, request: &Request) -> Result<(), 
     let old = request.old.as_deref().unwrap_or(&none);
     let references: Vec<OwnerReference<'_>> = meta::owner_references(&request.object).collect();
     let before: Vec<OwnerReference<'_>> = meta::owner_references(old).collect();
-    // Pods handed over by their scheduler, for one, change nothing here.
     if references == before {
         return Ok(());
     }
-    let new_only = references.iter().all(|reference| !before.contains(reference)) && request.operation == Operation::Create;
-    if !new_only {
+    // Who may create a thing may do more than delete it.
+    if request.operation == Operation::Update {
         let decision = ask(authorization, request, "delete", request.resource.group, request.resource.plural, "", &request.name);
         if !decision.allowed() {
             return Err(request.forbidden(format!("cannot set an ownerRef on a resource you can't delete: {}, <nil>", decision.reason)));

@@ -1,12 +1,14 @@
-//! The roles and bindings that every cluster has, from the facts in `api`.
+//! The roles and bindings that every cluster has, from the facts in `api`; also the system's PriorityClasses, and the
+//! priority-and-fairness objects.
 //!
-//! Models pkg/registry/rbac/rest/storage_rbac.go and pkg/registry/rbac/reconciliation: what is missing is created; rules and
+//! Models pkg/registry/rbac/rest/storage_rbac.go and pkg/registry/rbac/reconciliation,
+//! pkg/registry/scheduling/rest/storage_scheduling.go: what is missing is created; rules and
 //! subjects that upstream has and the stored object lacks are added, unless the object says `autoupdate: "false"`.
 //! Nothing is taken away. Also resolves aggregated ClusterRoles, as clusterrole-aggregation-controller does.
 use std::sync::Arc;
 use std::sync::OnceLock;
 
-use api::registry::Registry;
+use api::registry::{Registry, Resource, split_api_version};
 use api::selector::LabelSelector;
 use api::tree::Tree;
 use store::{Durability, Expect, Operation, Revision, Store, Write, WriteError};
@@ -31,23 +33,34 @@ pub fn policy() -> &'static [Tree] {
     })
 }
 
-/// Brings the stored policy up to the bootstrap policy. All writes share a few commits.
+/// Brings the stored policy up to the bootstrap policy, and creates the rest where it is missing. All writes share a few
+/// commits.
 pub async fn reconcile(store: &Arc<dyn Store>, cache: &Cache) -> Result<(), ReconcileError> {
-    let desired = with_aggregates(policy());
+    let mut desired = with_aggregates(policy());
+    desired.extend(priority_classes());
+    let flow_control = Tree::from_json(api::facts::flow_control()).expect("codegen writes JSON");
+    desired.extend(flow_control.array_at(&["items"]).iter().cloned());
     let writes = desired.into_iter().filter_map(|object| {
-        let (plural, namespace, name) = place(&object)?;
-        let found = cache.get(GROUP, plural, &namespace, &name);
+        let resource = resource_of(&object)?;
+        let found = cache.get(resource.group, resource.plural, api::meta::namespace(&object), api::meta::name(&object));
         let (object, expect) = match found {
-            None => (complete(object), Expect::Absent),
-            Some(found) => (merged(found.tree(), &object)?, Expect::Revision(Revision(found.revision))),
+            None => (complete(resource, object), Expect::Absent),
+            Some(found) if resource.group == GROUP => {
+                (merged(found.tree(), &object)?, Expect::Revision(Revision(found.revision)))
+            }
+            Some(_) => return None, // anybody may have changed it
         };
-        Some(write(store, plural, object, expect))
+        Some(write(store, resource, object, expect))
     });
     futures::future::join_all(writes).await.into_iter().collect()
 }
 
-async fn write(store: &Arc<dyn Store>, plural: &str, mut object: Tree, expect: Expect) -> Result<(), ReconcileError> {
-    let resource = Registry::get().resource(GROUP, "v1", plural).expect("the registry has every RBAC kind");
+async fn write(
+    store: &Arc<dyn Store>,
+    resource: &Resource,
+    mut object: Tree,
+    expect: Expect,
+) -> Result<(), ReconcileError> {
     let key = cache::key(resource, api::meta::namespace(&object), api::meta::name(&object));
     object.remove(&["metadata", "resourceVersion"]);
     let operation = Operation::Put(object.to_json().into());
@@ -61,19 +74,34 @@ async fn write(store: &Arc<dyn Store>, plural: &str, mut object: Tree, expect: E
     }
 }
 
-fn place(object: &Tree) -> Option<(&'static str, String, String)> {
-    let plural = match api::meta::kind(object) {
-        "ClusterRole" => "clusterroles",
-        "ClusterRoleBinding" => "clusterrolebindings",
-        "Role" => "roles",
-        "RoleBinding" => "rolebindings",
-        _ => return None,
-    };
-    Some((plural, api::meta::namespace(object).to_owned(), api::meta::name(object).to_owned()))
+fn resource_of(object: &Tree) -> Option<&'static Resource> {
+    let (group, version) = split_api_version(api::meta::api_version(object));
+    Registry::get().by_kind(group, version, api::meta::kind(object))
+}
+
+/// Models pkg/apis/scheduling/helpers.go SystemPriorityClasses.
+fn priority_classes() -> Vec<Tree> {
+    let node = "Used for system critical pods that must not be moved from their current node.";
+    let cluster =
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.";
+    let classes = [("system-node-critical", 2_000_001_000i64, node), ("system-cluster-critical", 2_000_000_000, cluster)];
+    let classes = classes.into_iter().map(|(name, value, description)| {
+        let mut class = Tree::object();
+        api::meta::set_type(&mut class, "scheduling.k8s.io/v1", "PriorityClass");
+        api::meta::set_name(&mut class, name);
+        class.set(&["value"], value);
+        class.set(&["description"], description);
+        class
+    });
+    classes.collect()
 }
 
 /// What the server fills in at a create.
-pub(crate) fn complete(mut object: Tree) -> Tree {
+fn complete(resource: &'static Resource, mut object: Tree) -> Tree {
+    api::defaults::apply(resource, &mut object);
+    if resource.group != GROUP {
+        api::meta::set_generation(&mut object, 1);
+    }
     api::meta::set_uid(&mut object, &uuid::Uuid::new_v4().to_string());
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).expect("now is in range");
     api::meta::set_creation_timestamp(&mut object, &now.to_string());
@@ -167,6 +195,7 @@ fn aggregate(role: &Tree, roles: &[Tree]) -> Option<Tree> {
 /// Keeps aggregated ClusterRoles the sum of what they select, for as long as the server runs.
 pub async fn aggregate_forever(store: Arc<dyn Store>, cache: Cache) {
     let Some(mut changes) = cache.changes(GROUP, "clusterroles") else { return };
+    let Some(resource) = Registry::get().resource(GROUP, "v1", "clusterroles") else { return };
     loop {
         changes.borrow_and_update();
         let stored = cache.list(GROUP, "clusterroles", None);
@@ -177,7 +206,7 @@ pub async fn aggregate_forever(store: Arc<dyn Store>, cache: Cache) {
             if let Some(rules) = aggregate(role, &roles) {
                 let mut role = role.clone();
                 role.set(&["rules"], rules);
-                written.push(write(&store, "clusterroles", role, Expect::Revision(Revision(object.revision))));
+                written.push(write(&store, resource, role, Expect::Revision(Revision(object.revision))));
             }
         }
         for result in futures::future::join_all(written).await {

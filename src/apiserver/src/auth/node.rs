@@ -305,18 +305,29 @@ fn touches_graph(change: &Change) -> bool {
     }
 }
 
-/// Everything that the pod joins to its node. Models pkg/api/v1/pod/util.go VisitPodSecretNames and its like.
+pub fn names_secret(pod: &Tree) -> bool {
+    named(pod).any(|(kind, _)| kind == Named::Secret)
+}
+
+pub fn names_config_map(pod: &Tree) -> bool {
+    named(pod).any(|(kind, _)| kind == Named::ConfigMap)
+}
+
 fn edges(pod: &Tree, namespace: &str) -> Vec<Edge> {
     let node = pod.str_at(&["spec", "nodeName"]);
-    let mut edges: Vec<Edge> = Vec::new();
     // A mirror pod is the node's own word: it joins nothing.
     if node.is_empty() || api::meta::annotation(pod, "kubernetes.io/config.mirror").is_some() {
-        return edges;
+        return Vec::new();
     }
-    let mut join = |named, name: &str| {
-        let edge: Edge = (node.into(), named, namespace.into(), name.into());
-        if !name.is_empty() && !edges.contains(&edge) {
-            edges.push(edge);
+    named(pod).map(|(kind, name)| (node.into(), kind, namespace.into(), name)).collect()
+}
+
+/// Everything that the pod names, each once. Models pkg/api/v1/pod/util.go VisitPodSecretNames and its like.
+fn named(pod: &Tree) -> impl Iterator<Item = (Named, Box<str>)> {
+    let mut found: Vec<(Named, Box<str>)> = Vec::new();
+    let mut join = |kind, name: &str| {
+        if !name.is_empty() && !found.iter().any(|(k, n)| *k == kind && n.as_ref() == name) {
+            found.push((kind, name.into()));
         }
     };
     join(Named::ServiceAccount, pod.str_at(&["spec", "serviceAccountName"]));
@@ -360,7 +371,7 @@ fn edges(pod: &Tree, namespace: &str) -> Vec<Edge> {
     for claim in pod.array_at(&["spec", "resourceClaims"]) {
         join(Named::ResourceClaim, claim.str_at(&["resourceClaimName"]));
     }
-    edges
+    found.into_iter()
 }
 
 #[cfg(test)]

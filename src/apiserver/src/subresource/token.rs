@@ -51,6 +51,19 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
         return Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", &[error]));
     }
     let bound = bound_object(call, &token)?;
+    let mut admitted = crate::admission::Request {
+        user: (*call.user).clone(),
+        operation: crate::admission::Operation::Create,
+        resource: call.resource,
+        subresource: "token",
+        namespace: call.info.namespace.clone(),
+        name: call.info.name.clone(),
+        object: token.clone(),
+        old: None,
+        dry_run: false,
+        warnings: Vec::new(),
+    };
+    call.server.0.parts.admission.admit(&mut admitted).await?; // a node asks for its own pods only
     let spec = TokenSpec {
         namespace: call.info.namespace.clone(),
         service_account: call.info.name.clone(),

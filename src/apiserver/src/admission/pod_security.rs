@@ -1,0 +1,204 @@
+//! Pod Security Standards, by labels of the namespace: enforced on pods, warned about on pods and what makes pods.
+//!
+//! Models k8s.io/pod-security-admission/admission. Left out: audit annotations (no audit log), exemptions, metrics, the
+//! checks as older versions had them (a version label is printed, the newest checks apply).
+mod baseline;
+mod restricted;
+
+use api::tree::Tree;
+
+use super::{Operation, Request};
+use crate::cache::Cache;
+use crate::status::Status;
+
+const LABEL: &str = "pod-security.kubernetes.io/";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Privileged,
+    Baseline,
+    Restricted,
+}
+
+impl Level {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "privileged" => Some(Level::Privileged),
+            "baseline" => Some(Level::Baseline),
+            "restricted" => Some(Level::Restricted),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Level::Privileged => "privileged",
+            Level::Baseline => "baseline",
+            Level::Restricted => "restricted",
+        }
+    }
+}
+
+/// One way in which a pod breaks a level: `reason (detail)`.
+struct Violation {
+    reason: String,
+    detail: String,
+}
+
+impl Violation {
+    fn new(reason: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { reason: reason.into(), detail: detail.into() }
+    }
+}
+
+struct Policy {
+    level: Level,
+    version: String,
+}
+
+/// What the namespace asks for in `mode`; an unreadable level is the strictest, as upstream has it.
+fn policy(namespace: &Tree, mode: &str) -> Policy {
+    let label = |suffix: &str| api::meta::label(namespace, &format!("{LABEL}{mode}{suffix}")).unwrap_or("");
+    let level = match label("") {
+        "" => Level::Privileged,
+        text => Level::parse(text).unwrap_or(Level::Restricted),
+    };
+    let version = match label("-version") {
+        "" => "latest",
+        version => version,
+    };
+    Policy { level, version: version.to_owned() }
+}
+
+pub fn check(cache: &Cache, request: &mut Request) -> Result<(), Status> {
+    let Some((pod, is_pod)) = pod_of(request) else { return Ok(()) };
+    let Some(namespace) = cache.get("", "namespaces", "", &request.namespace) else { return Ok(()) };
+    let namespace = namespace.tree();
+    if is_pod {
+        let enforce = policy(&namespace, "enforce");
+        if let Some(text) = violations(enforce.level, &pod) {
+            let Policy { level, version } = enforce;
+            return Err(request.forbidden(format!("violates PodSecurity \"{}:{version}\": {text}", level.name())));
+        }
+    }
+    let warn = policy(&namespace, "warn");
+    if let Some(text) = violations(warn.level, &pod) {
+        request.warnings.push(format!("would violate PodSecurity \"{}:{}\": {text}", warn.level.name(), warn.version));
+    }
+    Ok(())
+}
+
+/// The pod that the request is about, and whether it is one itself.
+fn pod_of(request: &Request) -> Option<(Tree, bool)> {
+    if !matches!(request.operation, Operation::Create | Operation::Update) {
+        return None;
+    }
+    let ephemeral = request.subresource == "ephemeralcontainers";
+    if !request.subresource.is_empty() && !ephemeral {
+        return None;
+    }
+    let template = |path: &[&str]| request.object.at(path).cloned().map(|pod| (pod, false));
+    match (request.resource.group, request.resource.plural) {
+        ("", "pods") => {
+            // What was let in stays, unless it changes in what is checked.
+            let unchanged = request.operation == Operation::Update
+                && !ephemeral
+                && request.old.as_deref().is_some_and(|old| is_same_security(old, &request.object));
+            (!unchanged).then(|| (request.object.clone(), true))
+        }
+        ("", "podtemplates") => template(&["template"]),
+        ("", "replicationcontrollers")
+        | ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
+        | ("batch", "jobs") => template(&["spec", "template"]),
+        ("batch", "cronjobs") => template(&["spec", "jobTemplate", "spec", "template"]),
+        _ => None,
+    }
+}
+
+/// Of a pod's spec only images, deadlines, tolerations and resources change in an update, and AppArmor annotations.
+fn is_same_security(old: &Tree, new: &Tree) -> bool {
+    let annotations = |pod: &Tree| {
+        let entries = api::meta::annotations(pod).iter();
+        entries.filter(|(key, _)| key.contains("apparmor.security")).map(|(k, v)| (k.to_owned(), v.clone())).collect::<Vec<_>>()
+    };
+    annotations(old) == annotations(new)
+}
+
+/// What the pod breaks, in upstream's words; `None` when nothing.
+fn violations(level: Level, pod: &Tree) -> Option<String> {
+    let mut found = Vec::new();
+    if level >= Level::Baseline {
+        found.extend(baseline::check(pod, level == Level::Restricted));
+    }
+    if level >= Level::Restricted {
+        found.extend(restricted::check(pod));
+    }
+    if found.is_empty() {
+        return None;
+    }
+    let texts = found.into_iter().map(|Violation { reason, detail }| {
+        if detail.is_empty() { reason } else { format!("{reason} ({detail})") }
+    });
+    Some(texts.collect::<Vec<_>>().join(", "))
+}
+
+fn containers(pod: &Tree) -> impl Iterator<Item = &Tree> {
+    // As upstream's visitContainers.
+    ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(|list| pod.array_at(&["spec", list]))
+}
+
+fn name(tree: &Tree) -> &str {
+    tree.str_at(&["name"])
+}
+
+/// `"a", "b"`
+fn quote<S: AsRef<str>>(items: &[S]) -> String {
+    items.iter().map(|item| format!("{:?}", item.as_ref())).collect::<Vec<_>>().join(", ")
+}
+
+fn plural<'a>(one: &'a str, many: &'a str, count: usize) -> &'a str {
+    if count == 1 { one } else { many }
+}
+
+/// `container "a"`, `containers "a", "b"`
+fn named(names: &[&str]) -> String {
+    format!("{} {}", plural("container", "containers", names.len()), quote(names))
+}
+
+/// `pod and container "a"`: who sets something.
+fn setters(pod_sets: bool, names: &[&str]) -> String {
+    match (pod_sets, names) {
+        (true, []) => "pod".to_owned(),
+        (true, names) => format!("pod and {}", named(names)),
+        (false, names) => named(names),
+    }
+}
+
+/// Explicit and missing settings of one field that pods and containers share.
+struct Setting<'a> {
+    pod_bad: bool,
+    bad: Vec<&'a str>,
+    /// Containers that leave it out where the pod does not set it well.
+    missing: Vec<&'a str>,
+}
+
+fn setting<'a>(pod: &'a Tree, path: &[&str], good: impl Fn(&Tree) -> bool) -> Setting<'a> {
+    let at = |tree: &'a Tree, first: &[&str]| {
+        let way: Vec<&str> = first.iter().chain(path).copied().collect();
+        tree.at(&way).filter(|value| !value.is_null())
+    };
+    let of_pod = at(pod, &["spec", "securityContext"]);
+    let pod_good = of_pod.is_some_and(&good);
+    let mut found = Setting { pod_bad: of_pod.is_some() && !pod_good, bad: Vec::new(), missing: Vec::new() };
+    for container in containers(pod) {
+        match at(container, &["securityContext"]) {
+            Some(value) if !good(value) => found.bad.push(name(container)),
+            None if !pod_good => found.missing.push(name(container)),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;
