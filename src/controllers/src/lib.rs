@@ -13,14 +13,19 @@ mod pods;
 mod service_pods;
 mod start;
 
+mod cluster_role_aggregation;
 mod deployment;
 mod endpoints;
 mod endpointslice;
 mod garbage;
 mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
 mod replicaset;
 mod root_ca;
 mod service_account;
+mod service_lb;
 
 pub use context::{Config, ControllerContext};
 pub use start::start;

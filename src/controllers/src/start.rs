@@ -27,6 +27,11 @@ controllers! {
     "root-ca-certificate-publisher-controller" => root_ca,
     "namespace-controller" => namespace,
     "garbage-collector-controller" => garbage,
+    "node-ipam-controller" => node_ipam,
+    "node-lifecycle-controller" => node_lifecycle,
+    "pod-garbage-collector-controller" => pod_gc,
+    "service-lb-controller" => service_lb,
+    "clusterrole-aggregation-controller" => cluster_role_aggregation,
 }
 
 /// Runs until the returned set is dropped or shut down; it never becomes empty on its own.

@@ -1,0 +1,122 @@
+//! When a node was last heard of, and what follows from its silence.
+use client::k8s_openapi::api::coordination::v1::Lease;
+use client::k8s_openapi::api::core::v1::{Node, NodeCondition};
+use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use client::Named;
+use jiff::Timestamp;
+
+use super::{GRACE, STARTUP_GRACE};
+
+/// Judged by this process's clock: a change seen now is a sign of life now, whatever the node's clock says.
+pub(super) struct Probe {
+    at: Timestamp,
+    startup: bool,
+    heartbeat: Option<Timestamp>,
+    renewal: Option<Timestamp>,
+}
+
+pub(super) fn ready(node: &Node) -> Option<&NodeCondition> {
+    condition(node, "Ready")
+}
+
+pub(super) fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
+    node.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
+}
+
+pub(super) fn is_ready(node: &Node) -> bool {
+    ready(node).is_some_and(|c| c.status == "True")
+}
+
+fn heartbeat(node: &Node) -> Option<Timestamp> {
+    ready(node)?.last_heartbeat_time.as_ref().map(|t| t.0)
+}
+
+fn renewal(lease: &Lease) -> Option<Timestamp> {
+    lease.spec.as_ref()?.renew_time.as_ref().map(|t| t.0)
+}
+
+impl Probe {
+    /// A node seen for the first time has its whole grace, from now, or from its creation if it never reported.
+    pub fn new(node: &Node, lease: Option<&Lease>, now: Timestamp) -> Self {
+        let startup = ready(node).is_none();
+        let created = node.metadata.creation_timestamp.as_ref().map(|t| t.0);
+        let at = if startup { created.unwrap_or(now) } else { now };
+        Self { at, startup, heartbeat: heartbeat(node), renewal: lease.and_then(renewal) }
+    }
+
+    pub fn saw_node(&mut self, node: &Node, now: Timestamp) {
+        let seen = heartbeat(node);
+        if self.startup && ready(node).is_some() || seen > self.heartbeat {
+            (self.at, self.startup) = (now, false);
+        }
+        self.heartbeat = seen.max(self.heartbeat);
+    }
+
+    /// Whether this is a renewal that was not known.
+    pub fn saw_lease(&mut self, lease: &Lease, now: Timestamp) -> bool {
+        let seen = renewal(lease);
+        let fresh = seen > self.renewal;
+        if fresh {
+            (self.at, self.renewal) = (now, seen);
+        }
+        fresh
+    }
+
+    pub fn due(&self) -> Timestamp {
+        let grace = if self.startup { STARTUP_GRACE } else { GRACE };
+        self.at.saturating_add(grace).unwrap_or(Timestamp::MAX)
+    }
+
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        now > self.due()
+    }
+}
+
+pub(super) struct Verdict {
+    /// `True`, `False` or `Unknown`: what Ready is, or is from now on.
+    pub ready: String,
+    pub was_ready: bool,
+    /// Conditions to write.
+    pub conditions: Option<Vec<NodeCondition>>,
+}
+
+impl Verdict {
+    pub fn is_ready(&self) -> bool {
+        self.ready == "True"
+    }
+}
+
+/// Turns the conditions that only the kubelet can know to Unknown when it has fallen silent.
+pub(super) fn judge(node: &Node, overdue: bool, now: Timestamp) -> Verdict {
+    let was_ready = is_ready(node);
+    if !overdue {
+        let ready = ready(node).map_or("Unknown", |c| c.status.as_str()).to_owned();
+        return Verdict { ready, was_ready, conditions: None };
+    }
+    let now = Timestamp::from_second(now.as_second()).ok().map(Time);
+    let mut changed = Vec::new();
+    for kind in ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"] {
+        let unknown = |reason: &str, message: &str, heartbeat| NodeCondition {
+            type_: kind.to_owned(),
+            status: "Unknown".to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_heartbeat_time: heartbeat,
+            last_transition_time: now.clone(),
+        };
+        match condition(node, kind) {
+            None => changed.push(unknown(
+                "NodeStatusNeverUpdated",
+                "Kubelet never posted node status.",
+                node.meta().creation_timestamp.clone(),
+            )),
+            Some(c) if c.status != "Unknown" => changed.push(unknown(
+                "NodeStatusUnknown",
+                "Kubelet stopped posting node status.",
+                c.last_heartbeat_time.clone(),
+            )),
+            Some(_) => {}
+        }
+    }
+    Verdict { ready: "Unknown".to_owned(), was_ready, conditions: (!changed.is_empty()).then_some(changed) }
+}

@@ -1,0 +1,174 @@
+//! Removes pods that nobody else will: finished ones beyond a limit, those of nodes that are gone, those that were deleted before
+//! they had a node.
+//!
+//! Models pkg/controller/podgc/gc_controller.go, v1.37. Different: timers and events, where upstream looks at all pods every 20 seconds.
+//! Left out: pods on nodes with the out-of-service taint.
+//! Reads Pod, Node. Writes Pod/status, deletes Pods. Wakes on pods and on nodes that go.
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::k8s_openapi::api::core::v1::{Node, Pod};
+use client::{Client, Clock, Controller, DeleteOptions, Event, Informer, Named, Next, ObjectKey, Patch};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use crate::context::{Config, ControllerContext};
+use crate::failure::{During, Failure, unless_gone};
+use crate::node_lifecycle::{NODE_INDEX, index_by_node};
+use crate::pods;
+
+const NAME: &str = "pod-garbage-collector";
+/// How long a node must have been missing, as upstream's quarantineTime: a cache may be behind.
+const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
+/// Pods that have no node are looked at together, under this key.
+const FINISHED: &str = "finished pods";
+
+struct Context {
+    client: Client,
+    clock: Clock,
+    config: Arc<Config>,
+    pods: Informer<Pod>,
+    nodes: Informer<Node>,
+}
+
+pub(crate) async fn run(cx: ControllerContext) {
+    let cx = Arc::new(Context {
+        client: cx.client(NAME),
+        clock: cx.clock,
+        config: cx.config,
+        pods: cx.informers.get(),
+        nodes: cx.informers.get(),
+    });
+    index_by_node(&cx.pods);
+    let (pods, nodes) = (cx.pods.clone(), cx.nodes.clone());
+    Controller::new("pod-garbage-collector-controller", cx)
+        .watches(&pods, |cx, event| {
+            let pod = event.object();
+            let finishes = pods::is_terminated(pod) && !event.old().is_some_and(|old| pods::is_terminated(old));
+            let mut keys = Vec::new();
+            if finishes && cx.config.terminated_pods_max > 0 {
+                keys.push(ObjectKey::cluster(FINISHED));
+            }
+            if !matches!(event, Event::Deleted(_)) && (lost_its_node(cx, pod) || is_unscheduled_and_deleted(pod)) {
+                keys.push(pod.key());
+            }
+            keys
+        })
+        .watches(&nodes, |cx, event| match event {
+            Event::Deleted(node) => cx.pods.by_index(NODE_INDEX, node.name()).iter().map(|p| p.key()).collect(),
+            _ => Vec::new(),
+        })
+        .run(|cx, key| async move { reconcile(&cx, &key).await })
+        .await;
+}
+
+fn node_key(pod: &Pod) -> ObjectKey {
+    ObjectKey::cluster(pods::node_name(pod))
+}
+
+fn lost_its_node(cx: &Context, pod: &Pod) -> bool {
+    // Before the nodes are listed every node seems to be missing; the pods are looked at again once they are.
+    !pods::node_name(pod).is_empty() && cx.nodes.get(&node_key(pod)).is_none()
+}
+
+fn is_unscheduled_and_deleted(pod: &Pod) -> bool {
+    pod.is_deleting() && pods::node_name(pod).is_empty()
+}
+
+async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
+    if key.namespace.is_empty() {
+        for pod in excess(cx.pods.list(), cx.config.terminated_pods_max) {
+            remove(cx, &pod, None).await?;
+        }
+        return Ok(Next::Wait);
+    }
+    let Some(pod) = cx.pods.get(key) else { return Ok(Next::Wait) };
+    if is_unscheduled_and_deleted(&pod) {
+        remove(cx, &pod, None).await?;
+    } else if lost_its_node(cx, &pod) {
+        return orphaned(cx, &pod).await;
+    }
+    Ok(Next::Wait)
+}
+
+/// Waits out the quarantine, then asks the server itself.
+async fn orphaned(cx: &Context, pod: &Pod) -> Result<Next, Failure> {
+    let now = cx.clock.now();
+    let since = quarantined_since(pod, now);
+    let due = since.saturating_add(QUARANTINE).unwrap_or(Timestamp::MAX);
+    if due > now {
+        return Ok(Next::After(pods::until(due, now).max(Duration::from_millis(100))));
+    }
+    let node = node_key(pod);
+    let result = unless_gone(cx.client.get::<Node>(&node).await).during(|| format!("check node {}", node.name))?;
+    if result.is_none() {
+        remove(cx, pod, Some(("DeletionByPodGC", "PodGC: node no longer exists"))).await?;
+    }
+    Ok(Next::Wait)
+}
+
+/// A pod can have been bound just now, to a node that the cache does not show yet; one that is older has lost its node.
+fn quarantined_since(pod: &Pod, now: Timestamp) -> Timestamp {
+    let bound = pods::condition(pod, "PodScheduled").and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0);
+    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|t| t.0);
+    bound.into_iter().chain(deleted).max().unwrap_or(now.min(created(pod).unwrap_or(now)))
+}
+
+fn created(pod: &Pod) -> Option<Timestamp> {
+    pod.metadata.creation_timestamp.as_ref().map(|t| t.0)
+}
+
+/// The oldest finished pods beyond the limit, evicted ones first.
+fn excess(pods: Vec<Arc<Pod>>, max: usize) -> Vec<Arc<Pod>> {
+    let mut finished: Vec<_> = pods.into_iter().filter(|p| pods::is_terminated(p)).collect();
+    let count = if max == 0 { 0 } else { finished.len().saturating_sub(max) };
+    let is_evicted = |pod: &Pod| pod.status.as_ref().and_then(|s| s.reason.as_deref()) == Some("Evicted");
+    finished.sort_by_key(|p| (!is_evicted(p), created(p), p.name().to_owned()));
+    finished.truncate(count);
+    finished
+}
+
+/// Deletes at once; one that had not finished is marked Failed first, so that its end is told.
+async fn remove(cx: &Context, pod: &Pod, disruption: Option<(&str, &str)>) -> Result<(), Failure> {
+    let key = pod.key();
+    if !pods::is_terminated(pod) {
+        let conditions: Vec<_> = disruption
+            .iter()
+            .map(|(reason, message)| {
+                json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+                    "lastTransitionTime": cx.clock.time()})
+            })
+            .collect();
+        let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"phase": "Failed", "conditions": conditions}});
+        let result = cx.client.patch_status::<Pod>(&key, &Patch::Strategic(patch)).await;
+        if unless_gone(result).during(|| format!("mark pod {key} failed"))?.is_none() {
+            return Ok(());
+        }
+    }
+    let options = DeleteOptions::uid(pod.uid()).now();
+    unless_gone(cx.client.delete::<Pod>(&key, &options).await).during(|| format!("remove pod {key}"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_limit_evicted_pods_go_first_then_the_oldest() {
+        let pod = |name: &str, phase: &str, reason: &str, age: i64| {
+            let created = Timestamp::from_second(1_000_000 - age).unwrap().to_string();
+            let value = json!({"metadata": {"name": name, "creationTimestamp": created}, "status": {"phase": phase, "reason": reason}});
+            Arc::new(serde_json::from_value::<Pod>(value).unwrap())
+        };
+        let pods = vec![
+            pod("old", "Succeeded", "", 30),
+            pod("older", "Failed", "", 40),
+            pod("evicted", "Failed", "Evicted", 5),
+            pod("running", "Running", "", 90),
+        ];
+        let names = |max| excess(pods.clone(), max).iter().map(|p| p.name().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(1), ["evicted", "older"]);
+        assert!(names(3).is_empty() && names(0).is_empty());
+    }
+}
