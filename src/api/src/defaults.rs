@@ -42,6 +42,11 @@ pub fn apply_kind(group: &str, version: &str, kind: &str, object: &mut Tree) {
         "flowcontrol.apiserver.k8s.io" => flowcontrol::apply(kind, object),
         "apiextensions.k8s.io" | "apiregistration.k8s.io" => apiextensions::apply(kind, object),
         "resource.k8s.io" => resource::apply(kind, object),
+        "certificates.k8s.io" if kind == "PodCertificateRequest" => {
+            if let Some(spec) = object.get_mut("spec").and_then(Tree::as_object_mut) {
+                absent(spec, "maxExpirationSeconds", 86400);
+            }
+        }
         "authentication.k8s.io" if kind == "TokenRequest" => {
             if let Some(spec) = object.get_mut("spec").and_then(Tree::as_object_mut) {
                 absent(spec, "expirationSeconds", 3600);

@@ -9,14 +9,17 @@ mod check;
 mod container;
 mod core;
 mod diff;
+mod endpoints;
 mod events;
 mod meta;
 mod networking;
 mod pod;
 mod pod_update;
 mod policy;
+mod probe;
 mod rbac;
 mod resources;
+mod review;
 mod security;
 mod service;
 mod storage;
@@ -102,6 +105,11 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
             pod_update::binding(e, new);
             return errors;
         }
+        // Questions, not objects: they have no name and are never stored.
+        ("authentication.k8s.io" | "authorization.k8s.io", _, _) => {
+            review::check(e, kind, new);
+            return errors;
+        }
         ("" | "events.k8s.io", "Event", _) => {
             events::event(e, group, new, old);
             return errors;
@@ -117,7 +125,7 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
         "apps" => apps::check(e, kind, new, old),
         "batch" => batch::check(e, kind, new, old),
         "networking.k8s.io" => networking::check(e, kind, new, old),
-        "discovery.k8s.io" if kind == "EndpointSlice" => service::endpoint_slice(e, new, old),
+        "discovery.k8s.io" if kind == "EndpointSlice" => endpoints::endpoint_slice(e, new, old),
         "rbac.authorization.k8s.io" => rbac::check(e, kind, new, old),
         "policy" | "scheduling.k8s.io" | "coordination.k8s.io" => policy::check(e, kind, new, old),
         "storage.k8s.io" => storage::check(e, kind, new, old),

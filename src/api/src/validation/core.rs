@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::check::*;
-use super::{affinity, apps, meta, pod, resources, service, storage};
+use super::{affinity, apps, endpoints, meta, pod, resources, service, storage};
 use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::quantity::{Format, Quantity};
@@ -21,7 +21,7 @@ pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tr
         "PodTemplate" => pod::template(errors, at(new, "template"), &Path::new("template")),
         "ReplicationController" => apps::replication_controller(errors, at(new, "spec")),
         "Service" => service::service(errors, new, old),
-        "Endpoints" => service::endpoints(errors, new),
+        "Endpoints" => endpoints::endpoints(errors, new),
         "Node" => node(errors, new, old),
         "Namespace" => {
             if old.is_none() {

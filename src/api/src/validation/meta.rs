@@ -23,6 +23,8 @@ impl NameRule {
         match (group, kind) {
             // Services since v1.37 too: KEP-5311 allows a leading digit.
             ("", "Namespace" | "Service") => NameRule::DnsLabel,
+            // The names of its pods become host names.
+            ("apps", "StatefulSet") => NameRule::DnsLabel,
             ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", _) => NameRule::PathSegment,
             _ => NameRule::DnsSubdomain,
         }

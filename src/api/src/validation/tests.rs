@@ -318,3 +318,11 @@ fn storage_and_policies_are_checked() {
     check("coordination.k8s.io", "Lease", true, "{spec: {leaseDurationSeconds: 0}}", &["spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"]);
     check("", "Event", true, "{involvedObject: {namespace: other}}", &["involvedObject.namespace: Invalid value: \"other\": does not match event.namespace"]);
 }
+
+#[test]
+fn reviews_need_no_name() {
+    let check = |kind: &str, yaml: &str, expected: &[&str]| check("authorization.k8s.io", kind, false, yaml, expected);
+    check("SelfSubjectAccessReview", "{spec: {resourceAttributes: {verb: get}}}", &[]);
+    check("SubjectAccessReview", "{spec: {}}", &["spec.resourceAttributes: Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified", "spec.user: Invalid value: \"\": at least one of user or group must be specified"]);
+    super::tests::check("authentication.k8s.io", "TokenRequest", true, "{spec: {expirationSeconds: 5}}", &["spec.expirationSeconds: Invalid value: 5: may not specify a duration less than 10 minutes"]);
+}
