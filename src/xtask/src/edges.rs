@@ -1,0 +1,52 @@
+//! Which crate may use which: dependencies point one way, and only `apiserver` sees `store`.
+use serde_json::Value;
+
+/// The crates of the house with those they may use. `rk` may use all, `xtask` none.
+const ALLOWED: [(&str, &[&str]); 17] = [
+    ("api", &["cel"]),
+    ("apiserver", &["store", "api", "pki"]),
+    ("cel", &[]),
+    ("client", &["api"]),
+    ("controllers", &["client", "api"]),
+    ("dns", &["client", "api"]),
+    ("images", &[]),
+    ("ingress", &["client", "api"]),
+    ("kubelet", &["client", "api", "runtime", "images", "network"]),
+    ("network", &[]),
+    ("pki", &[]),
+    ("proxy", &["client", "api", "network"]),
+    ("runtime", &[]),
+    ("scheduler", &["client", "api"]),
+    ("shim", &["runtime"]),
+    ("store", &[]),
+    ("xtask", &[]),
+];
+
+/// Edges between crates of the workspace that the table does not have, as `from -> to`. Those of tests count too.
+pub fn wrong(metadata: &Value) -> Vec<String> {
+    let packages = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
+    let name = |package: &Value| package["name"].as_str().unwrap_or_default().to_owned();
+    let ours: Vec<String> = packages.iter().map(name).collect();
+    let mut wrong = Vec::new();
+    for package in packages {
+        let from = name(package);
+        let allowed = ALLOWED.iter().find(|(crate_name, _)| *crate_name == from).map(|(_, allowed)| *allowed);
+        let used = package["dependencies"].as_array().map_or(&[][..], Vec::as_slice).iter().map(name);
+        for to in used.filter(|to| ours.contains(to)) {
+            let fine = from == "rk" || allowed.is_some_and(|allowed| allowed.contains(&to.as_str()));
+            if !fine {
+                wrong.push(format!("{from} -> {to}"));
+            }
+        }
+        if allowed.is_none() && from != "rk" {
+            wrong.push(format!("{from} is not in the table"));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let metadata = crate::metadata().expect("cargo metadata runs");
+    assert_eq!(wrong(&metadata), Vec::<String>::new());
+}

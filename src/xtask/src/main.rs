@@ -1,0 +1,75 @@
+//! The developers' commands; the one list of them. CI runs the same.
+mod build;
+mod check;
+mod codegen;
+mod edges;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+
+/// Developers' commands of rk.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Take the facts about the Kubernetes API from upstream again (needs Go and the module proxy)
+    Codegen,
+    /// Formatting, lints, and who may use whom
+    Check,
+    /// The release binary with the shim inside; prints its path
+    Build,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Codegen => codegen::run(),
+        Task::Check => check::run(),
+        Task::Build => build::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this crate is at src/xtask").to_owned()
+}
+
+/// A command run at the root of the workspace.
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command
+}
+
+fn cargo() -> Command {
+    command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let shown =
+        format!("{} {}", command.get_program().display(), command.get_args().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" "));
+    let status = command.status().with_context(|| format!("start `{shown}`"))?;
+    ensure!(status.success(), "`{shown}` failed: {status}");
+    Ok(())
+}
+
+/// What `cargo metadata` says of the workspace.
+fn metadata() -> Result<serde_json::Value> {
+    let output = cargo().args(["metadata", "--format-version=1", "--no-deps"]).output().context("start cargo metadata")?;
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).context("read cargo metadata")
+}
