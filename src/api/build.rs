@@ -89,7 +89,8 @@ fn definition(block: &str, definitions: &mut Definitions) {
         if indentation == 0 && text == "}" {
             break;
         }
-        let described = text.strip_prefix("\"description\": ").or_else(|| text.split_once("insert(\"description\".into(), ").map(|(_, rest)| rest));
+        let described =
+            text.strip_prefix("\"description\": ").or_else(|| text.split_once("insert(\"description\".into(), ").map(|(_, rest)| rest));
         match (indentation, described) {
             (12, Some(description)) => own = literal(description).unwrap_or_default(),
             (16, None) if text.starts_with('"') && text.ends_with('{') => field = literal(text),

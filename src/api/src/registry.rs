@@ -103,9 +103,7 @@ impl Resource {
 
     /// The compiled schema of the kind; compiled at the first use.
     pub fn schema(&self) -> &'static Schema {
-        Registry::get()
-            .kind_schema(self.group, self.version, self.kind)
-            .expect("codegen writes a kind line for every resource line")
+        Registry::get().kind_schema(self.group, self.version, self.kind).expect("codegen writes a kind line for every resource line")
     }
 }
 
@@ -217,11 +215,7 @@ impl Registry {
                 }
                 ["sub", _, _, _, name, group, version, kind, verbs] => {
                     let owner = registry.resources.last_mut().expect("a sub line follows its resource line");
-                    owner.subresources.push(Subresource {
-                        name,
-                        kind: GroupVersionKind { group, version, kind },
-                        verbs: words(verbs),
-                    });
+                    owner.subresources.push(Subresource { name, kind: GroupVersionKind { group, version, kind }, verbs: words(verbs) });
                 }
                 _ => unreachable!("codegen wrote a line of another shape: {line}"),
             }

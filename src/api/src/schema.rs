@@ -63,7 +63,10 @@ pub enum Node {
     String,
     /// Base64 in JSON.
     Bytes,
-    Integer { bits: u8, signed: bool },
+    Integer {
+        bits: u8,
+        signed: bool,
+    },
     Number,
     Boolean,
     IntOrString,

@@ -67,14 +67,22 @@ pub fn row(resource: &Resource, object: &Tree, now: Timestamp) -> Vec<Tree> {
     if resource.plural != "events" {
         cells.insert(0, if cells.is_empty() { name } else { named(resource, object, name) });
         if cells.len() == 1 && columns(resource).len() == 2 {
-            cells.push(if columns(resource)[1].name == "Age" { age(object, now) } else { text(object, &["metadata", "creationTimestamp"]) });
+            cells.push(if columns(resource)[1].name == "Age" {
+                age(object, now)
+            } else {
+                text(object, &["metadata", "creationTimestamp"])
+            });
         }
     }
     cells
 }
 
 fn named(resource: &Resource, object: &Tree, name: Tree) -> Tree {
-    if resource.plural == "storageclasses" && cluster::is_default_class(object) { format!("{} (default)", name.as_str().unwrap_or("")).into() } else { name }
+    if resource.plural == "storageclasses" && cluster::is_default_class(object) {
+        format!("{} (default)", name.as_str().unwrap_or("")).into()
+    } else {
+        name
+    }
 }
 
 /// `TableRow.conditions`: pods that have ended say so, so that kubectl can tell them.
@@ -122,9 +130,7 @@ fn printer(resource: &Resource) -> Printer {
         "persistentvolumes" => core::persistent_volume,
         "persistentvolumeclaims" => core::persistent_volume_claim,
         "componentstatuses" => core::component_status,
-        "limitranges" => cluster::limit_range,
         "rolebindings" | "clusterrolebindings" => cluster::role_binding,
-        "roles" | "clusterroles" => cluster::role,
         "certificatesigningrequests" => cluster::signing_request,
         "clustertrustbundles" => cluster::trust_bundle,
         "podcertificaterequests" => cluster::pod_certificate_request,
@@ -135,7 +141,6 @@ fn printer(resource: &Resource) -> Printer {
         "storageclasses" => cluster::storage_class,
         "csinodes" => cluster::csi_node,
         "csidrivers" => cluster::csi_driver,
-        "csistoragecapacities" => cluster::csi_storage_capacity,
         "volumeattachments" => cluster::volume_attachment,
         "volumeattributesclasses" => cluster::volume_attributes_class,
         "mutatingwebhookconfigurations" | "validatingwebhookconfigurations" => cluster::webhooks,
@@ -147,7 +152,7 @@ fn printer(resource: &Resource) -> Printer {
         "resourceslices" => cluster::resource_slice,
         "devicetaintrules" => cluster::device_taint_rule,
         "storageversionmigrations" => cluster::storage_version_migration,
-        // Name and age only.
+        // Name and age, or name and date of creation.
         _ => |_, _| Vec::new(),
     }
 }

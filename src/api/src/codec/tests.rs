@@ -28,7 +28,10 @@ fn json_errors_read_as_gos() {
 fn json_values_are_kept_exactly() {
     let text = r#"{"a":[1,-2,9223372036854775807,1.5,1e3,true,null,"x\u00e9\ud83d\ude00\n"],"b":{}}"#;
     let parsed = parse_json(text.as_bytes()).unwrap();
-    assert_eq!(String::from_utf8(parsed.tree.to_json()).unwrap(), "{\"a\":[1,-2,9223372036854775807,1.5,1000,true,null,\"xé😀\\n\"],\"b\":{}}");
+    assert_eq!(
+        String::from_utf8(parsed.tree.to_json()).unwrap(),
+        "{\"a\":[1,-2,9223372036854775807,1.5,1000,true,null,\"xé😀\\n\"],\"b\":{}}"
+    );
     assert!(parsed.duplicates.is_empty());
 }
 

@@ -8,6 +8,14 @@ use crate::tree::Tree;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const OUTPUT: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const LISTS: [&str; 5] = [
+    "application/json",
+    "application/yaml",
+    "application/vnd.kubernetes.protobuf",
+    "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
+const LOGS: [&str; 4] = ["text/plain", "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const PATCHES: [&str; 3] = ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 const WRITE: [(&str, &str); 3] = [("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
 const LIST: [(&str, &str); 8] = [
@@ -255,7 +263,12 @@ impl<'a> Operations<'a> {
             Some(name) => self.form.reference(name),
             None => object([("type", "string".into())]),
         };
-        let media: &[&str] = if operation.answer.is_some() { &OUTPUT } else { &["*/*"] };
+        let media: &[&str] = match (&operation.answer, operation.action) {
+            (Some(_), "list") => &LISTS,
+            (Some(_), _) => &OUTPUT,
+            (None, "get") => &LOGS,
+            (None, _) => &["*/*"],
+        };
         if self.form == Form::V2 {
             out.set(&["produces"], media.to_vec());
             out.set(&["schemes"], vec!["https"]);

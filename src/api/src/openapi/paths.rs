@@ -68,13 +68,7 @@ fn single(writer: &mut Operations, root: &str, resource: &Resource, paths: &mut 
     }
 }
 
-fn methods(
-    writer: &mut Operations,
-    place: &Place,
-    gvk: crate::registry::GroupVersionKind,
-    verbs: &[&str],
-    create: bool,
-) -> Object {
+fn methods(writer: &mut Operations, place: &Place, gvk: crate::registry::GroupVersionKind, verbs: &[&str], create: bool) -> Object {
     let mut item = Object::new();
     for verb in verbs {
         match *verb {
@@ -99,11 +93,8 @@ fn sub(writer: &mut Operations, root: &str, resource: &Resource, subresource: &S
         paths.push((path, item.into()));
         return;
     }
-    let methods: &[&str] = if subresource.name == "proxy" {
-        &["get", "put", "post", "delete", "options", "head", "patch"]
-    } else {
-        &["get", "post"]
-    };
+    let methods: &[&str] =
+        if subresource.name == "proxy" { &["get", "put", "post", "delete", "options", "head", "patch"] } else { &["get", "post"] };
     let mut item: Object = methods.iter().map(|method| (*method, writer.connect(&place, subresource.kind, method))).collect();
     item.insert("parameters", writer.path_parameters(&place, true, options_of(subresource.kind.kind)));
     paths.push((path.clone(), item.into()));

@@ -22,7 +22,9 @@ pub(super) fn each(form: Form, roots: BTreeSet<String>, only: Option<(&str, &str
     while let Some(name) = open.pop() {
         let Some(fields) = schema::structure(&name) else { continue };
         for field in &fields.fields {
-            if let Some(target) = target(&field.schema) && names.insert(target.clone()) {
+            if let Some(target) = target(&field.schema)
+                && names.insert(target.clone())
+            {
                 open.push(target);
             }
         }
@@ -81,9 +83,9 @@ fn definition(form: Form, name: &str, descriptions: &Descriptions, owners: &Owne
         out.set(&["description"], format!("{kind}List is a list of {kind} objects."));
     }
     if let Some(owners) = owners.get(name) {
-        let gvks = owners.iter().map(|(group, kind, version)| {
-            object([("group", (*group).into()), ("kind", (*kind).into()), ("version", (*version).into())])
-        });
+        let gvks = owners
+            .iter()
+            .map(|(group, kind, version)| object([("group", (*group).into()), ("kind", (*kind).into()), ("version", (*version).into())]));
         out.set(&["x-kubernetes-group-version-kind"], Tree::Array(gvks.collect()));
     }
     out
@@ -139,20 +141,27 @@ fn property(form: Form, field: &Field, description: Option<&str>) -> Tree {
     };
     let mut out = match reference(schema) {
         // Siblings of a reference are ignored in v3, so it is wrapped.
-        Some(name) if form == Form::V3 && (default.is_some() || description.is_some()) => {
-            object([("allOf", Tree::Array(vec![form.reference(&name)]))])
-        }
+        Some(name) if form == Form::V3 => object([("allOf", Tree::Array(vec![form.reference(&name)]))]),
         Some(name) => form.reference(&name),
         None => value(form, schema, field.zero_item_default),
     };
     if let Some(description) = description {
-        out.set(&["description"], unescape(description));
+        out.set(&["description"], unescape(description) + &possible_values(schema));
     }
     if let Some(default) = default {
         out.set(&["default"], default);
     }
     extensions(&mut out, schema);
     out
+}
+
+/// Upstream ends the description of an enumeration so; what each value means is not among the facts.
+fn possible_values(schema: &Schema) -> String {
+    if schema.enumeration().is_empty() {
+        return String::new();
+    }
+    let values: Vec<String> = schema.enumeration().iter().map(|v| format!(" - `\"{v}\"`")).collect();
+    format!("\n\nPossible enum values:\n{}", values.join("\n"))
 }
 
 fn zero(schema: &Schema) -> Tree {
@@ -225,8 +234,11 @@ fn extensions(out: &mut Tree, schema: &Schema) {
         out.set(&["x-kubernetes-patch-merge-key"], key);
     }
     let strategy = schema.patch_strategy();
-    let words: Vec<&str> =
-        [(strategy.merge, "merge"), (strategy.replace, "replace"), (strategy.retain_keys, "retainKeys")].into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect();
+    let words: Vec<&str> = [(strategy.merge, "merge"), (strategy.replace, "replace"), (strategy.retain_keys, "retainKeys")]
+        .into_iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, word)| word)
+        .collect();
     if !words.is_empty() {
         out.set(&["x-kubernetes-patch-strategy"], words.join(","));
     }

@@ -206,10 +206,7 @@ fn written(fields: &[Field], known: Vec<Option<Tree>>) -> Object {
 
 /// Go's omitempty never leaves out a struct.
 fn always_written(schema: &Schema) -> bool {
-    matches!(
-        schema.node,
-        Node::Object(_) | Node::IntOrString | Node::Quantity | Node::Time | Node::MicroTime | Node::Duration | Node::Any
-    )
+    matches!(schema.node, Node::Object(_) | Node::IntOrString | Node::Quantity | Node::Time | Node::MicroTime | Node::Duration | Node::Any)
 }
 
 fn is_empty(schema: &Schema, value: &Tree) -> bool {

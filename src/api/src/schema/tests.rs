@@ -57,7 +57,11 @@ fn an_object_is_left_as_gos_struct_would_print_it() {
     );
     reads(("", "v1", "ConfigMap"), r#"{"data":{"a":null,"b":"x"}}"#, r#"{"data":{"a":"","b":"x"},"metadata":{}}"#);
     reads(("rbac.authorization.k8s.io", "v1", "Role"), r#"{"metadata":{"name":"r"}}"#, r#"{"metadata":{"name":"r"},"rules":null}"#);
-    reads(POD, r#"{"metadata":{"creationTimestamp":"2026-01-02T03:04:05.678+01:00"}}"#, r#"{"metadata":{"creationTimestamp":"2026-01-02T02:04:05Z"},"spec":{"containers":null},"status":{}}"#);
+    reads(
+        POD,
+        r#"{"metadata":{"creationTimestamp":"2026-01-02T03:04:05.678+01:00"}}"#,
+        r#"{"metadata":{"creationTimestamp":"2026-01-02T02:04:05Z"},"spec":{"containers":null},"status":{}}"#,
+    );
 }
 
 #[test]
@@ -69,7 +73,11 @@ fn unknown_fields_are_dropped_and_named() {
 
 #[test]
 fn wrong_types_are_refused_in_gos_words() {
-    refuses(DEPLOYMENT, r#"{"spec":{"replicas":"3"}}"#, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32");
+    refuses(
+        DEPLOYMENT,
+        r#"{"spec":{"replicas":"3"}}"#,
+        "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+    );
     refuses(
         DEPLOYMENT,
         r#"{"spec":{"replicas":99999999999}}"#,
@@ -80,7 +88,11 @@ fn wrong_types_are_refused_in_gos_words() {
         r#"{"spec":{"containers":[{"env":[{"name":"a","value":1}]}]}}"#,
         "json: cannot unmarshal number into Go struct field EnvVar.spec.containers.env.value of type string",
     );
-    refuses(POD, r#"{"spec":{"containers":{}}}"#, "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container");
+    refuses(
+        POD,
+        r#"{"spec":{"containers":{}}}"#,
+        "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+    );
     refuses(
         POD,
         r#"{"metadata":{"labels":{"a":1}}}"#,
@@ -98,7 +110,11 @@ fn wrong_types_are_refused_in_gos_words() {
         r#"{"metadata":{"creationTimestamp":"yesterday"}}"#,
         r#"parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006""#,
     );
-    refuses(("", "v1", "Service"), r#"{"spec":{"ports":[{"targetPort":true}]}}"#, "json: cannot unmarshal bool into Go value of type int32");
+    refuses(
+        ("", "v1", "Service"),
+        r#"{"spec":{"ports":[{"targetPort":true}]}}"#,
+        "json: cannot unmarshal bool into Go value of type int32",
+    );
 }
 
 #[test]

@@ -91,7 +91,8 @@ fn field(line: &'static str) -> Field {
         patch_strategy: strategy(patch_strategy),
         patch_merge_key: (!merge_key.is_empty()).then_some(merge_key.into()),
         default: (!default.is_empty()).then(|| Tree::from_json(default.as_bytes()).expect("codegen writes defaults as JSON")),
-        enumeration: words(enumeration),
+        // The empty text can be one of the values, then the first.
+        enumeration: if enumeration.is_empty() { Vec::new() } else { enumeration.split(',').map(Name::from).collect() },
     };
     let plain = list_type.is_empty()
         && map_type.is_empty()

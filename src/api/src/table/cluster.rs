@@ -1,21 +1,11 @@
 //! Rows of the kinds that run the cluster itself: access, certificates, storage, scheduling, admission, devices.
 use jiff::{SignedDuration, Timestamp};
 
-use super::access::{
-    age, condition, flag, is_deleting, is_set, join, labels, length, map, number, since, text, text_or, texts,
-};
+use super::access::{age, condition, flag, is_deleting, is_set, join, labels, length, map, number, since, text, text_or, texts};
 use super::format::human_duration;
 use crate::meta;
 use crate::selector::LabelSelector;
 use crate::tree::Tree;
-
-pub(super) fn limit_range(object: &Tree, _: Timestamp) -> Vec<Tree> {
-    vec![text(object, &["metadata", "creationTimestamp"])]
-}
-
-pub(super) fn role(object: &Tree, _: Timestamp) -> Vec<Tree> {
-    vec![text(object, &["metadata", "creationTimestamp"])]
-}
 
 pub(super) fn role_binding(object: &Tree, now: Timestamp) -> Vec<Tree> {
     let (mut users, mut groups, mut accounts) = (Vec::new(), Vec::new(), Vec::new());
@@ -131,10 +121,6 @@ pub(super) fn csi_driver(object: &Tree, now: Timestamp) -> Vec<Tree> {
     ]
 }
 
-pub(super) fn csi_storage_capacity(object: &Tree, _: Timestamp) -> Vec<Tree> {
-    vec![text(object, &["storageClassName"]), text_or(object, &["capacity"], "<unset>")]
-}
-
 pub(super) fn volume_attachment(object: &Tree, now: Timestamp) -> Vec<Tree> {
     vec![
         text(object, &["spec", "attacher"]),
@@ -220,12 +206,7 @@ pub(super) fn resource_claim(object: &Tree, now: Timestamp) -> Vec<Tree> {
 }
 
 pub(super) fn resource_slice(object: &Tree, now: Timestamp) -> Vec<Tree> {
-    vec![
-        text(object, &["spec", "nodeName"]),
-        text(object, &["spec", "driver"]),
-        text(object, &["spec", "pool", "name"]),
-        age(object, now),
-    ]
+    vec![text(object, &["spec", "nodeName"]), text(object, &["spec", "driver"]), text(object, &["spec", "pool", "name"]), age(object, now)]
 }
 
 pub(super) fn device_taint_rule(object: &Tree, now: Timestamp) -> Vec<Tree> {
@@ -243,8 +224,9 @@ pub(super) fn storage_version_migration(object: &Tree, _: Timestamp) -> Vec<Tree
     let resource = map(object, &["spec", "resource"]);
     let part = |key| resource.get(key).and_then(Tree::as_str).unwrap_or("");
     let shown = if part("group").is_empty() { part("resource").to_owned() } else { format!("{}.{}", part("resource"), part("group")) };
-    let state = object.array_at(&["status", "conditions"]).iter().rfind(|c| {
-        c.str_at(&["status"]) == "True" && matches!(c.str_at(&["type"]), "Running" | "Failed" | "Succeeded")
-    });
+    let state = object
+        .array_at(&["status", "conditions"])
+        .iter()
+        .rfind(|c| c.str_at(&["status"]) == "True" && matches!(c.str_at(&["type"]), "Running" | "Failed" | "Succeeded"));
     vec![shown.into(), state.map_or("Unknown".into(), |c| text(c, &["type"]))]
 }

@@ -3,9 +3,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::access::{
-    age, condition_is_true, is_deleting, is_set, join, labels, map, number, selector, since, text, text_or, texts,
-};
+use super::access::{age, condition_is_true, is_deleting, is_set, join, labels, map, number, selector, since, text, text_or, texts};
 use super::format::{access_modes, first_of};
 use crate::meta;
 use crate::tree::Tree;
@@ -84,12 +82,7 @@ pub(super) fn endpoint_slice(object: &Tree, now: Timestamp) -> Vec<Tree> {
     let ports: Vec<String> = ports.collect();
     let endpoints = object.array_at(&["endpoints"]).iter().flat_map(|e| texts(e, &["addresses"]));
     let endpoints: Vec<String> = endpoints.map(str::to_owned).collect();
-    vec![
-        text(object, &["addressType"]),
-        first_of(&ports, 3, "<unset>").into(),
-        first_of(&endpoints, 3, "<unset>").into(),
-        age(object, now),
-    ]
+    vec![text(object, &["addressType"]), first_of(&ports, 3, "<unset>").into(), first_of(&endpoints, 3, "<unset>").into(), age(object, now)]
 }
 
 pub(super) fn ingress(object: &Tree, now: Timestamp) -> Vec<Tree> {

@@ -36,8 +36,7 @@ pub(super) fn first_of(list: &[String], max: usize, none: &str) -> String {
 /// `RWO,ROX`. Models pkg/apis/core/helper GetAccessModesAsString.
 pub(super) fn access_modes<'a>(modes: impl Iterator<Item = &'a str>) -> String {
     let given: Vec<&str> = modes.collect();
-    let known =
-        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    let known = [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
     let shown: Vec<&str> = known.into_iter().filter(|(long, _)| given.contains(long)).map(|(_, short)| short).collect();
     shown.join(",")
 }

@@ -25,8 +25,7 @@ impl Summary {
 }
 
 pub(super) fn cells(pod: &Tree, now: Timestamp) -> Vec<Tree> {
-    let init: HashMap<&str, &Tree> =
-        pod.array_at(&["spec", "initContainers"]).iter().map(|c| (c.str_at(&["name"]), c)).collect();
+    let init: HashMap<&str, &Tree> = pod.array_at(&["spec", "initContainers"]).iter().map(|c| (c.str_at(&["name"]), c)).collect();
     let is_sidecar = |name: &str| init.get(name).is_some_and(|c| c.str_at(&["restartPolicy"]) == "Always");
     let sidecars = pod.array_at(&["spec", "initContainers"]).iter().filter(|c| c.str_at(&["restartPolicy"]) == "Always").count();
     let total = pod.array_at(&["spec", "containers"]).len() + sidecars;

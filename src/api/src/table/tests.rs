@@ -26,9 +26,24 @@ fn every_table_has_a_cell_for_each_column() {
 #[test]
 fn durations_read_as_upstreams() {
     for (seconds, shown) in [
-        (-5, "<invalid>"), (-1, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (600, "10m"), (10_799, "179m"), (10_800, "3h"),
-        (11_400, "3h10m"), (28_800, "8h"), (172_799, "47h"), (172_800, "2d"), (176_400, "2d1h"), (691_200, "8d"), (63_072_000, "2y"),
-        (63_158_400, "2y1d"), (252_288_000, "8y"),
+        (-5, "<invalid>"),
+        (-1, "0s"),
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (125, "2m5s"),
+        (600, "10m"),
+        (10_799, "179m"),
+        (10_800, "3h"),
+        (11_400, "3h10m"),
+        (28_800, "8h"),
+        (172_799, "47h"),
+        (172_800, "2d"),
+        (176_400, "2d1h"),
+        (691_200, "8d"),
+        (63_072_000, "2y"),
+        (63_158_400, "2y1d"),
+        (252_288_000, "8y"),
     ] {
         assert_eq!(human_duration(jiff::SignedDuration::from_secs(seconds)), shown, "{seconds}");
     }
@@ -85,7 +100,10 @@ fn a_pods_status_says_what_holds_it_up() {
 fn services_and_workloads_read_as_upstreams() {
     let service = r#"{"metadata":{"name":"s"},"spec":{"type":"LoadBalancer","clusterIPs":["10.43.0.9"],"selector":{"b":"2","a":"1"},
         "ports":[{"port":80,"nodePort":30080,"protocol":"TCP"},{"port":53,"protocol":"UDP"}]},"status":{}}"#;
-    assert_eq!(cells("", "v1", "services", service), "s | LoadBalancer | 10.43.0.9 | <pending> | 80:30080/TCP,53/UDP | <unknown> | a=1,b=2");
+    assert_eq!(
+        cells("", "v1", "services", service),
+        "s | LoadBalancer | 10.43.0.9 | <pending> | 80:30080/TCP,53/UDP | <unknown> | a=1,b=2"
+    );
     let deployment = r#"{"metadata":{"name":"d"},"spec":{"replicas":3,"selector":{"matchLabels":{"a":"1"}},
         "template":{"spec":{"containers":[{"name":"x","image":"i:1"},{"name":"y","image":"j"}]}}},"status":{"readyReplicas":2,"updatedReplicas":3}}"#;
     assert_eq!(cells("apps", "v1", "deployments", deployment), "d | 2/3 | 3 | 0 | <unknown> | x,y | i:1,j | a=1");

@@ -2,8 +2,7 @@
 use jiff::Timestamp;
 
 use super::access::{
-    age, condition_is_true, containers, is_deleting, is_set, labels, length, number, selector, since, text, text_or,
-    timestamp,
+    age, condition_is_true, containers, is_deleting, is_set, labels, length, number, selector, since, text, text_or, timestamp,
 };
 use super::format::human_duration;
 use crate::meta;
@@ -105,11 +104,8 @@ pub(super) fn job(object: &Tree, now: Timestamp) -> Vec<Tree> {
 }
 
 pub(super) fn cron_job(object: &Tree, now: Timestamp) -> Vec<Tree> {
-    let last = if is_set(object, &["status", "lastScheduleTime"]) {
-        since(object, &["status", "lastScheduleTime"], now)
-    } else {
-        "<none>".into()
-    };
+    let last =
+        if is_set(object, &["status", "lastScheduleTime"]) { since(object, &["status", "lastScheduleTime"], now) } else { "<none>".into() };
     let suspend = match object.at(&["spec", "suspend"]).and_then(Tree::as_bool) {
         Some(true) => "True",
         Some(false) => "False",
