@@ -4,7 +4,8 @@
 //! Models pkg/controller/podgc/gc_controller.go, v1.37. Different: timers and events, where upstream looks at all pods every 20 seconds.
 //! Left out: pods on nodes with the out-of-service taint.
 //! Reads Pod, Node. Writes Pod/status, deletes Pods. Wakes on pods and on nodes that go.
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client::k8s_openapi::api::core::v1::{Node, Pod};
@@ -18,10 +19,11 @@ use crate::node_lifecycle::{NODE_INDEX, index_by_node};
 use crate::pods;
 
 const NAME: &str = "pod-garbage-collector";
-/// How long a node must have been missing, as upstream's quarantineTime: a cache may be behind.
+/// How long a node must have been missing, as upstream's quarantineTime.
 const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
-/// Pods that have no node are looked at together, under this key.
+/// Finished pods are counted together, under this key.
 const FINISHED: &str = "finished pods";
+const POISON: &str = "nothing panics while it holds the map";
 
 struct Context {
     client: Client,
@@ -29,6 +31,8 @@ struct Context {
     config: Arc<Config>,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
+    /// Nodes that pods name and that are not there, and since when that is known.
+    missing: Mutex<HashMap<String, Timestamp>>,
 }
 
 pub(crate) async fn run(cx: ControllerContext) {
@@ -38,6 +42,7 @@ pub(crate) async fn run(cx: ControllerContext) {
         config: cx.config,
         pods: cx.informers.get(),
         nodes: cx.informers.get(),
+        missing: Mutex::default(),
     });
     index_by_node(&cx.pods);
     let (pods, nodes) = (cx.pods.clone(), cx.nodes.clone());
@@ -56,7 +61,11 @@ pub(crate) async fn run(cx: ControllerContext) {
         })
         .watches(&nodes, |cx, event| match event {
             Event::Deleted(node) => cx.pods.by_index(NODE_INDEX, node.name()).iter().map(|p| p.key()).collect(),
-            _ => Vec::new(),
+            Event::Added(node) => {
+                cx.missing.lock().expect(POISON).remove(node.name());
+                Vec::new()
+            }
+            Event::Updated { .. } => Vec::new(),
         })
         .run(|cx, key| async move { reconcile(&cx, &key).await })
         .await;
@@ -91,10 +100,10 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
     Ok(Next::Wait)
 }
 
-/// Waits out the quarantine, then asks the server itself.
+/// Waits out the quarantine, in which the node may come back or turn out to be new, then asks the server itself.
 async fn orphaned(cx: &Context, pod: &Pod) -> Result<Next, Failure> {
     let now = cx.clock.now();
-    let since = quarantined_since(pod, now);
+    let since = *cx.missing.lock().expect(POISON).entry(pods::node_name(pod).to_owned()).or_insert(now);
     let due = since.saturating_add(QUARANTINE).unwrap_or(Timestamp::MAX);
     if due > now {
         return Ok(Next::After(pods::until(due, now).max(Duration::from_millis(100))));
@@ -105,13 +114,6 @@ async fn orphaned(cx: &Context, pod: &Pod) -> Result<Next, Failure> {
         remove(cx, pod, Some(("DeletionByPodGC", "PodGC: node no longer exists"))).await?;
     }
     Ok(Next::Wait)
-}
-
-/// A pod can have been bound just now, to a node that the cache does not show yet; one that is older has lost its node.
-fn quarantined_since(pod: &Pod, now: Timestamp) -> Timestamp {
-    let bound = pods::condition(pod, "PodScheduled").and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0);
-    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|t| t.0);
-    bound.into_iter().chain(deleted).max().unwrap_or(now.min(created(pod).unwrap_or(now)))
 }
 
 fn created(pod: &Pod) -> Option<Timestamp> {
