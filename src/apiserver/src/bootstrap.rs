@@ -54,6 +54,10 @@ pub async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
     let policy = crate::auth::bootstrap::reconcile(&parts.store, &parts.cache).await;
     policy.map_err(|error| BootstrapError { what: "the bootstrap policy".into(), message: error.to_string() })?;
     kubernetes_service(server).await.map_err(BootstrapError::new("service default/kubernetes"))?;
+    if server.0.config.advertise_address.is_loopback() {
+        tracing::warn!("the advertised address is a loopback address: pods cannot reach the Service kubernetes");
+        return Ok(());
+    }
     kubernetes_endpoints(server).await.map_err(BootstrapError::new("endpoints default/kubernetes"))
 }
 

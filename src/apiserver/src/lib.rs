@@ -31,6 +31,9 @@ mod subresource;
 mod table;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use admission::{Admission, AdmitAll, Operation};
 pub use auth::{Attributes, Authenticator, Authorizer, Decision, TokenIssuer, UserInfo};
 pub use cache::{Cache, Cached};

@@ -86,7 +86,7 @@ pub async fn handle(
     if resource.namespaced && info.namespace.is_empty() {
         match info.verb {
             "list" | "watch" => {}
-            "create" | "deletecollection" if info.name.is_empty() => return Err(Status::method_not_allowed_here()),
+            "create" | "deletecollection" | "update" | "patch" if info.name.is_empty() => return Err(Status::method_not_allowed_here()),
             _ => return Ok(page_not_found()),
         }
     }
@@ -121,6 +121,9 @@ async fn dispatch(call: &mut Call, request: Request<Body>) -> Result<Response<Bo
         return subresource::handle(call, sub.name, request).await;
     }
     let verb = call.info.verb;
+    if call.info.name.is_empty() && matches!(verb, "update" | "patch") {
+        return Err(Status::method_not_allowed_here());
+    }
     if !call.resource.has_verb(verb) && !(verb == "watch" && call.resource.has_verb("list")) {
         return Err(Status::method_not_allowed_here());
     }

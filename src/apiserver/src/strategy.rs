@@ -89,6 +89,13 @@ pub fn has_own_finalizers(resource: &Resource, object: &Tree) -> bool {
     is_namespace(resource) && namespace::has_finalizers(object)
 }
 
+/// After the server made up a name.
+pub fn name_chosen(resource: &Resource, object: &mut Tree) {
+    if is_namespace(resource) {
+        namespace::label(object);
+    }
+}
+
 pub fn mark_deleted(resource: &Resource, object: &mut Tree) {
     if is_namespace(resource) {
         namespace::mark_deleted(object);
@@ -223,18 +230,10 @@ pub fn validate_update(resource: &'static Resource, part: Part, new: &Tree, old:
     match part {
         Part::Main | Part::Scale => api::validation::validate(resource, new, Some(old)),
         Part::Status => api::validation::validate_status(resource, new, old),
-        // Ephemeral containers and resizes break the rule that a pod's spec is fixed, and no other.
-        Part::EphemeralContainers => {
-            let mut errors = pod::validate_ephemeral(new, old);
-            errors.extend(api::validation::validate(resource, new, None));
-            errors
-        }
-        Part::Resize => {
-            let mut errors = pod::validate_resize(new, old);
-            errors.extend(api::validation::validate(resource, new, None));
-            errors
-        }
-        Part::Approval | Part::Finalize | Part::Binding | Part::Deletion => Vec::new(),
+        Part::EphemeralContainers => api::validation::validate_ephemeral_containers(new, old),
+        Part::Resize => api::validation::validate_resize(new, old),
+        Part::Finalize => api::validation::validate_finalize(new, old),
+        Part::Approval | Part::Binding | Part::Deletion => Vec::new(),
     }
 }
 

@@ -65,6 +65,10 @@ pub fn row(resource: &'static Resource, version: &str, include: Include, tree: T
     let cells = api::table::row(resource, &tree, jiff::Timestamp::now());
     let mut row = Object::new();
     row.insert("cells", Tree::Array(cells));
+    let conditions = api::table::conditions(resource, &tree);
+    if !conditions.is_empty() {
+        row.insert("conditions", Tree::Array(conditions));
+    }
     row.insert(
         "object",
         match include {
@@ -86,7 +90,7 @@ pub fn table(version: &str, resource: Option<&'static Resource>, rows: Vec<Tree>
         let columns = api::table::columns(resource).iter().map(|column| {
             let mut o = Object::new();
             o.insert("name", &*column.name);
-            o.insert("type", &*column.type_);
+            o.insert("type", &*column.kind);
             o.insert("format", &*column.format);
             o.insert("description", &*column.description);
             o.insert("priority", i64::from(column.priority));

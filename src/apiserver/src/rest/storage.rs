@@ -184,6 +184,7 @@ impl Target {
             if generated {
                 let name = generate_name(meta::generate_name(&object));
                 meta::set_name(&mut object, &name);
+                strategy::name_chosen(resource, &mut object);
             }
             let mut object = object.clone();
             let _reserved = alloc::reserve_create(&self.server.0.services, resource, &mut object)

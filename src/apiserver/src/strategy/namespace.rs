@@ -16,6 +16,11 @@ pub fn prepare_create(object: &mut Tree) {
         finalizers.push(FINALIZER.into());
     }
     object.set(&["spec", "finalizers"], Tree::Array(finalizers));
+    label(object);
+}
+
+/// Every namespace can be selected by its name.
+pub fn label(object: &mut Tree) {
     let name = meta::name(object).to_owned();
     if !name.is_empty() {
         meta::set_label(object, "kubernetes.io/metadata.name", &name);

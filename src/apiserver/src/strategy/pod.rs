@@ -1,5 +1,4 @@
 //! Pods. Models pkg/registry/core/pod/strategy.go and pkg/apis/core/v1/helper/qos.
-use api::field_error::FieldError;
 use api::quantity::Quantity;
 use api::tree::Tree;
 
@@ -84,31 +83,6 @@ pub fn resized(new: &Tree, old: &Tree) -> Tree {
         }
     }
     kept
-}
-
-pub fn validate_resize(new: &Tree, old: &Tree) -> Vec<FieldError> {
-    let (now, before) = (qos_class(new), qos_class(old));
-    if now == before {
-        return Vec::new();
-    }
-    vec![FieldError::invalid("spec", now, "Pod QOS Class may not change as a result of resizing")]
-}
-
-/// Ephemeral containers can be added, not changed or removed.
-pub fn validate_ephemeral(new: &Tree, old: &Tree) -> Vec<FieldError> {
-    let path = ["spec", "ephemeralContainers"];
-    let mut errors = Vec::new();
-    for container in old.array_at(&path) {
-        let name = container.str_at(&["name"]);
-        match new.array_at(&path).iter().position(|c| c.str_at(&["name"]) == name) {
-            None => errors.push(FieldError::forbidden("spec.ephemeralContainers", format!("existing ephemeral containers \"{name}\" may not be removed\n"))),
-            Some(at) if new.array_at(&path)[at] != *container => {
-                errors.push(FieldError::forbidden("spec.ephemeralContainers", format!("existing ephemeral containers \"{name}\" may not be changed\n")));
-            }
-            Some(_) => {}
-        }
-    }
-    errors
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
 //! pods/binding (and the old kind Binding): gives a pod its node. Models pkg/registry/core/pod/storage/storage.go BindingREST.
-use api::field_error::FieldError;
 use api::meta;
 use api::registry::Registry;
 use api::tree::Tree;
@@ -30,7 +29,7 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
     if target.name.is_empty() {
         target.name = name;
     }
-    let errors = validate(&binding);
+    let errors = api::validation::validate_binding(&binding);
     if !errors.is_empty() {
         return Err(Status::invalid("", "Binding", &target.name, &errors));
     }
@@ -41,18 +40,6 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
     let mut success = status::success(None);
     success.set(&["code"], 201i64);
     Ok(negotiate::answer_tree(&call.accept, StatusCode::CREATED, &success))
-}
-
-fn validate(binding: &Tree) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let kind = binding.str_at(&["target", "kind"]);
-    if !matches!(kind, "" | "Node") {
-        errors.push(FieldError::not_supported("target.kind", kind, &["Node", "<empty>"]));
-    }
-    if binding.str_at(&["target", "name"]).is_empty() {
-        errors.push(FieldError::required("target.name", ""));
-    }
-    errors
 }
 
 /// The pod on its node, or why it cannot be.

@@ -1,0 +1,72 @@
+//! Addresses and ports of Services.
+use super::*;
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn service(name: &str, spec: &str) -> String {
+    format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{spec}}}"#)
+}
+
+#[tokio::test]
+async fn the_service_kubernetes_and_the_first_namespaces_exist() {
+    let f = fixture().await;
+    let service = f.get(&format!("{SERVICES}/kubernetes")).await.ok();
+    assert_eq!(service.str_at(&["spec", "clusterIP"]), "10.43.0.1");
+    f.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await.ok();
+    f.get("/api/v1/namespaces/kube-node-lease").await.ok();
+    f.server.start().await.unwrap();
+}
+
+#[tokio::test]
+async fn addresses_are_given_once_and_come_back() {
+    let f = fixture().await;
+    let ports = r#"{"ports":[{"port":80}]}"#;
+    let made = f.post(SERVICES, &service("a", ports)).await.ok();
+    let ip = made.str_at(&["spec", "clusterIP"]).to_owned();
+    assert!(ip.starts_with("10.43."), "{ip}");
+    assert_eq!(made.array_at(&["spec", "clusterIPs"]), [Tree::from(ip.as_str())]);
+    assert_eq!((made.str_at(&["spec", "ipFamilyPolicy"]), made.str_at(&["spec", "type"])), ("SingleStack", "ClusterIP"));
+    let taken = service("b", &format!(r#"{{"clusterIP":"{ip}","ports":[{{"port":80}}]}}"#));
+    let refused = f.post(SERVICES, &taken).await;
+    assert_eq!(refused.code, 422);
+    assert!(String::from_utf8_lossy(&refused.bytes).contains("provided IP is already allocated"));
+    f.delete(&format!("{SERVICES}/a")).await.ok();
+    f.post(SERVICES, &taken).await.ok();
+    let outside = f.post(SERVICES, &service("c", r#"{"clusterIP":"1.2.3.4","ports":[{"port":80}]}"#)).await;
+    assert!(String::from_utf8_lossy(&outside.bytes).contains("is not in the valid range. The range of valid IPs is 10.43.0.0/16"));
+    let headless = f.post(SERVICES, &service("h", r#"{"clusterIP":"None","ports":[{"port":80}]}"#)).await.ok();
+    assert_eq!(headless.str_at(&["spec", "clusterIP"]), "None");
+}
+
+#[tokio::test]
+async fn concurrent_services_never_share() {
+    let f = fixture().await;
+    let bodies: Vec<String> = (0..50).map(|i| service(&format!("s{i}"), r#"{"type":"NodePort","ports":[{"port":80}]}"#)).collect();
+    let made = futures::future::join_all(bodies.iter().map(|body| f.post(SERVICES, body))).await;
+    let mut ips = std::collections::HashSet::new();
+    let mut ports = std::collections::HashSet::new();
+    for answer in made {
+        let service = answer.ok();
+        ips.insert(service.str_at(&["spec", "clusterIP"]).to_owned());
+        ports.insert(service.array_at(&["spec", "ports"])[0].get("nodePort").and_then(Tree::as_i64).unwrap());
+    }
+    assert_eq!((ips.len(), ports.len()), (50, 50));
+    assert!(ports.iter().all(|p| (30000..=32767).contains(p)));
+}
+
+#[tokio::test]
+async fn node_ports_follow_the_type() {
+    let f = fixture().await;
+    let made = f.post(SERVICES, &service("a", r#"{"type":"NodePort","ports":[{"port":80,"nodePort":30080}]}"#)).await.ok();
+    let again = service("b", r#"{"type":"NodePort","ports":[{"port":80,"nodePort":30080}]}"#);
+    let refused = f.post(SERVICES, &again).await;
+    assert!(String::from_utf8_lossy(&refused.bytes).contains("spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"));
+    // An update without the allocated fields keeps them.
+    let kept = f.put(&format!("{SERVICES}/a"), &service("a", r#"{"type":"NodePort","ports":[{"port":80}],"selector":{"a":"b"}}"#)).await.ok();
+    assert_eq!(kept.array_at(&["spec", "ports"])[0].get("nodePort"), Some(&Tree::Integer(30080)));
+    assert_eq!(kept.str_at(&["spec", "clusterIP"]), made.str_at(&["spec", "clusterIP"]));
+    let merge = "application/merge-patch+json";
+    let plain = f.send("PATCH", &format!("{SERVICES}/a"), merge, r#"{"spec":{"type":"ClusterIP"}}"#).await.ok();
+    assert_eq!(plain.array_at(&["spec", "ports"])[0].get("nodePort"), None);
+    f.post(SERVICES, &again).await.ok();
+}
