@@ -1,1 +1,0 @@
-pub(crate) fn runtime_default(_c: crate::spec::Capabilities) -> Vec<crate::spec::BpfInstruction> { Vec::new() }
