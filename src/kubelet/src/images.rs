@@ -48,7 +48,7 @@ pub async fn ensure(images: &Images, recorder: &Recorder, pod: &Pod, container: 
     let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
     match (present, policy) {
         (Some(image), "IfNotPresent" | "Never") => {
-            event(false, "Pulled", format!("Container image {name:?} already present on machine"));
+            event(false, "Pulled", format!("Container image {name:?} already present on machine and can be accessed by the pod"));
             Ok(image)
         }
         (None, "Never") => {
@@ -58,7 +58,7 @@ pub async fn ensure(images: &Images, recorder: &Recorder, pod: &Pod, container: 
         }
         // An image made by rk itself has no registry to ask.
         (Some(image), _) if reference.registry() == BUILTIN_REGISTRY => {
-            event(false, "Pulled", format!("Container image {name:?} already present on machine"));
+            event(false, "Pulled", format!("Container image {name:?} already present on machine and can be accessed by the pod"));
             Ok(image)
         }
         _ => pull(images, name, &reference, secrets, &event).await,

@@ -49,8 +49,6 @@ pub enum SetUpError {
     Payload(#[from] PayloadError),
     #[error(transparent)]
     HostPath(#[from] host_path::HostPathError),
-    #[error("failed to fetch token: {0}")]
-    Token(String),
     #[error("volumes of type {0} are not supported by this kubelet")]
     Unsupported(&'static str),
     #[error("{what} {}", path.display())]

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use network::{HostPort, Network, Protocol};
 use runtime::{Runtime, SandboxSpec};
 use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::config::KubeletConfig;
@@ -38,6 +39,9 @@ pub struct Context {
     /// The pods of this node, once the kubelet runs.
     pub pods: std::sync::OnceLock<Informer<Pod>>,
 }
+
+/// The kernel's limit.
+const HOSTNAME_MAX: usize = 64;
 
 /// `<uid>_<attempt>`: the id of a pod's n-th sandbox.
 fn sandbox_id(uid: &str, attempt: u32) -> String {
@@ -95,10 +99,16 @@ impl Context {
         }
     }
 
-    pub async fn make_volumes(self: Arc<Self>, pod: Arc<Pod>, sources: Arc<PodSources>, tokens: Arc<Mutex<Tokens>>) -> Result<Mounted, String> {
-        sources.synced().await?;
+    pub async fn make_volumes(self: Arc<Self>, pod: Arc<Pod>, sources: Arc<PodSources>, tokens: Arc<Mutex<Tokens>>, cancelled: &CancellationToken) -> Result<Mounted, String> {
         let mut held = tokens.lock().await;
-        if let Err(error) = token::renew(&self.client, &pod, &mut held).await {
+        let renewed = tokio::select! {
+            renewed = async {
+                sources.synced().await?;
+                Ok::<_, String>(token::renew(&self.client, &pod, &mut held).await)
+            } => renewed?,
+            () = cancelled.cancelled() => return Err("cancelled".into()),
+        };
+        if let Err(error) = renewed {
             let name = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).find(|v| v.projected.is_some()).map(|v| v.name.clone());
             return Err(format!("MountVolume.SetUp failed for volume {:?} : failed to fetch token: {error}", name.unwrap_or_default()));
         }
@@ -112,12 +122,26 @@ impl Context {
     }
 
     /// Namespaces and cgroup, then the network; what was made is taken away again when a step fails.
-    pub async fn make_sandbox(&self, pod: &Pod, attempt: u32) -> Result<SandboxMade, String> {
+    pub async fn make_sandbox(&self, pod: &Pod, attempt: u32, cancelled: &CancellationToken) -> Result<SandboxMade, String> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let id = sandbox_id(uid, attempt);
         let spec = pod.spec.as_ref();
         let host_network = spec.and_then(|s| s.host_network) == Some(true);
-        let network = if host_network { None } else { Some(self.wait_for_network().await?) };
+        let hostname = if host_network { self.config.node_name.clone() } else { files::kernel_hostname(pod, &self.config.cluster_domain) };
+        if hostname.len() > HOSTNAME_MAX {
+            return Err(format!(
+                "failed to construct FQDN from pod hostname and cluster domain, FQDN {hostname} is too long ({HOSTNAME_MAX} characters is the max, {} characters requested)",
+                hostname.len()
+            ));
+        }
+        let network = if host_network {
+            None
+        } else {
+            tokio::select! {
+                network = self.wait_for_network() => Some(network?),
+                () = cancelled.cancelled() => return Err("cancelled".into()),
+            }
+        };
         let sysctls = spec
             .and_then(|s| s.security_context.as_ref())
             .and_then(|c| c.sysctls.as_ref())
@@ -128,7 +152,7 @@ impl Context {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         let sandbox = SandboxSpec {
             id: id.clone(),
-            hostname: if host_network { self.config.node_name.clone() } else { files::kernel_hostname(pod, &self.config.cluster_domain) },
+            hostname,
             host_network,
             host_pid: spec.and_then(|s| s.host_pid) == Some(true),
             host_ipc: spec.and_then(|s| s.host_ipc) == Some(true),

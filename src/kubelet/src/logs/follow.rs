@@ -178,7 +178,10 @@ impl Watch {
         let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::MOVED_FROM;
         inotify::add_watch(&fd, directory, flags)?;
-        Ok(Self { fd: AsyncFd::new(fd)? })
+        // Deprecated for descriptors that may close behind its back; an OwnedFd cannot, and this crate has no unsafe code.
+        #[allow(deprecated)]
+        let fd = AsyncFd::new(fd)?;
+        Ok(Self { fd })
     }
 
     async fn changed(&self) -> io::Result<()> {

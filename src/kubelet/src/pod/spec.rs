@@ -12,7 +12,6 @@ use images::{Image, Snapshot};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use runtime::{ContainerSpec, Mount, Propagation, Resources, Rootfs};
 
-use super::record::Kind;
 use crate::config::KubeletConfig;
 use crate::expand::expand;
 use crate::fields::NodeFacts;
@@ -35,8 +34,6 @@ pub enum SpecError {
     Env(#[from] env::EnvError),
     #[error(transparent)]
     Security(#[from] security::SecurityError),
-    #[error("failed to construct FQDN from pod hostname and cluster domain, FQDN {0} is too long (64 characters is the max)")]
-    HostnameTooLong(String),
     #[error("no command specified")]
     NoCommand,
     #[error("volume {0:?} is mounted but not in the pod")]
@@ -89,7 +86,6 @@ pub struct Request<'a> {
     pub config: &'a KubeletConfig,
     pub pod: &'a Pod,
     pub container: &'a Container,
-    pub kind: Kind,
     pub attempt: u32,
     pub id: &'a str,
     pub image: &'a Image,

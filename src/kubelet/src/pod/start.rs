@@ -7,11 +7,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use runtime::Signal;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::event::Event;
 use super::hooks;
-use super::record::Kind;
 use super::spec::{self, PodPaths};
 use crate::images::{self, chain};
 use crate::kubelet::Context;
@@ -22,13 +22,14 @@ use crate::{logs, time};
 pub struct Start {
     pub pod: Arc<Pod>,
     pub container: Container,
-    pub kind: Kind,
     pub attempt: u32,
     pub sandbox: String,
     pub pod_ips: Vec<String>,
     pub mounted: Arc<Mounted>,
     pub sources: Arc<PodSources>,
     pub events: mpsc::Sender<Event>,
+    /// The pod is being stopped: give up as long as nothing runs.
+    pub cancelled: CancellationToken,
 }
 
 #[derive(Debug, Clone)]
@@ -49,6 +50,7 @@ pub enum StartFailure {
     Image { reason: &'static str, message: String },
     /// It could not be described or prepared; retried when what it refers to changes, and by and by.
     Config { reason: &'static str, message: String },
+    Cancelled,
     /// The program could not be started: counts as an instance that ended with this code.
     Run { id: String, message: String },
 }
@@ -82,16 +84,23 @@ pub async fn run(cx: Arc<Context>, start: Start) {
 }
 
 async fn launch(cx: &Arc<Context>, start: Start) -> Result<StartOutcome, StartFailure> {
-    let Start { pod, container, kind, attempt, sandbox, pod_ips, mounted, sources, .. } = start;
+    let Start { pod, container, attempt, sandbox, pod_ips, mounted, sources, cancelled, .. } = start;
     let config_error = |message: String| StartFailure::Config { reason: "CreateContainerConfigError", message };
-    sources.synced().await.map_err(config_error)?;
-    let secrets: Vec<_> =
-        pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten()).filter_map(|s| sources.secret(&s.name)).collect();
-    let image = images::ensure(&cx.images, &cx.recorder, &pod, &container, &secrets)
-        .await
-        .map_err(|e| StartFailure::Image { reason: e.reason, message: e.message })?;
-    let mut environment = sources.for_environment();
-    environment.services = cx.services_for(pod.metadata.namespace.as_deref().unwrap_or_default()).await;
+    let gather = async {
+        sources.synced().await.map_err(config_error)?;
+        let secrets: Vec<_> =
+            pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten()).filter_map(|s| sources.secret(&s.name)).collect();
+        let image = images::ensure(&cx.images, &cx.recorder, &pod, &container, &secrets)
+            .await
+            .map_err(|e| StartFailure::Image { reason: e.reason, message: e.message })?;
+        let mut environment = sources.for_environment();
+        environment.services = cx.services_for(pod.metadata.namespace.as_deref().unwrap_or_default()).await;
+        Ok((image, environment))
+    };
+    let (image, environment) = tokio::select! {
+        gathered = gather => gathered?,
+        () = cancelled.cancelled() => return Err(StartFailure::Cancelled),
+    };
 
     let id = new_id();
     let (cx2, image2, id2, pod2, container2) = (cx.clone(), image.clone(), id.clone(), pod.clone(), container.clone());
@@ -103,7 +112,6 @@ async fn launch(cx: &Arc<Context>, start: Start) -> Result<StartOutcome, StartFa
             config: &cx2.config,
             pod: &pod2,
             container: &container2,
-            kind,
             attempt,
             id: &id2,
             image: &image2,

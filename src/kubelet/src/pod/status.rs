@@ -244,8 +244,9 @@ fn container_status(pod: &Pod, record: &Record, initialized: bool, terminal: boo
                 ..ContainerState::default()
             });
             status.last_state = Some(previous);
-            status.started = Some(running.started);
-            status.ready = running.started && running.ready;
+            // A regular init container is neither started nor ready while it runs: it is ready once it has succeeded.
+            status.started = Some(running.started && record.kind != Kind::Init);
+            status.ready = running.started && running.ready && record.kind != Kind::Init;
         }
         Some(Instance::Finished(finished)) => {
             status.container_id = (!finished.id.is_empty()).then(|| format!("rk://{}", finished.id));

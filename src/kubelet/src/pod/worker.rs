@@ -97,6 +97,8 @@ pub struct Worker {
     started_at: Timestamp,
     /// All main containers are done; the sandbox is no longer needed.
     finished: bool,
+    /// Ends starts, pulls and waits when the pod is to stop.
+    cancelled: CancellationToken,
     /// A teardown failed and is tried again.
     stopping_retry: bool,
     publisher: publish::Publisher,
@@ -136,6 +138,7 @@ impl Worker {
             stopping_since: None,
             started_at,
             finished: false,
+            cancelled: CancellationToken::new(),
             stopping_retry: false,
             publisher: publish::Publisher::default(),
             cx,
@@ -180,11 +183,15 @@ impl Worker {
         debug!(pod = self.pod.metadata.name, ?event, "pod event");
         match event {
             Event::Spec(pod) => self.respec(pod),
-            Event::Removed => self.removed = true,
+            Event::Removed => {
+                self.removed = true;
+                self.shorten_grace();
+            }
             Event::SandboxMade(Ok(made)) => {
                 self.failures = 0;
                 self.sandbox = Sandbox::Ready { id: made.id, pod_ips: made.pod_ips };
             }
+            Event::SandboxMade(Err(_)) if self.ending() => self.sandbox = Sandbox::Absent { retry_at: None },
             Event::SandboxMade(Err(message)) => {
                 self.cx.recorder.pod(&self.pod, true, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"));
                 self.failures += 1;
@@ -195,6 +202,10 @@ impl Worker {
                 self.refreshing = false;
                 self.volume_failures = 0;
                 self.volumes = Volumes::Ready(Arc::new(mounted));
+            }
+            Event::VolumesMade(Err(_)) if self.ending() => {
+                self.refreshing = false;
+                self.volumes = Volumes::Missing { retry_at: None };
             }
             Event::VolumesMade(Err(message)) => {
                 self.cx.recorder.pod(&self.pod, true, "FailedMount", message);
@@ -300,8 +311,9 @@ impl Worker {
         self.publisher.refresh_at = None;
         let (cx, pod, sources, tokens, events) =
             (self.cx.clone(), self.pod.clone(), self.sources.clone(), self.tokens.clone(), self.events.0.clone());
+        let cancelled = self.cancelled.clone();
         self.tasks.spawn(async move {
-            let result = cx.make_volumes(pod, sources, tokens).await;
+            let result = cx.make_volumes(pod, sources, tokens, &cancelled).await;
             let _ = events.send(Event::VolumesMade(result)).await;
         });
     }
@@ -323,8 +335,9 @@ impl Worker {
         }
         self.sandbox = Sandbox::Creating;
         let (cx, pod, events, attempt) = (self.cx.clone(), self.pod.clone(), self.events.0.clone(), self.sandbox_attempt);
+        let cancelled = self.cancelled.clone();
         self.tasks.spawn(async move {
-            let result = cx.make_sandbox(&pod, attempt).await;
+            let result = cx.make_sandbox(&pod, attempt, &cancelled).await;
             let _ = events.send(Event::SandboxMade(result)).await;
         });
         false
@@ -341,13 +354,13 @@ impl Worker {
         let start = Start {
             pod: self.pod.clone(),
             container,
-            kind: record.kind,
             attempt: record.next_attempt(),
             sandbox: id.clone(),
             pod_ips: pod_ips.clone(),
             mounted,
             sources: self.sources.clone(),
             events: self.events.0.clone(),
+            cancelled: self.cancelled.clone(),
         };
         self.tasks.spawn(start::run(self.cx.clone(), start));
     }
@@ -444,6 +457,7 @@ impl Worker {
         let Some(record) = self.record_mut(name) else { return };
         record.starting = false;
         match failure {
+            StartFailure::Cancelled => {}
             StartFailure::Image { reason, message } => {
                 record.image_pull.advance(now);
                 record.image_failed_at = Some(now);
@@ -589,6 +603,9 @@ impl Worker {
         let running: Vec<String> = self.records.iter().filter_map(Record::running).map(|r| r.id.clone()).collect();
         for container in running {
             self.exited(&container, None);
+        }
+        for record in &mut self.records {
+            record.retry_at = None;
         }
         if !self.ending() {
             self.cx.recorder.pod(&self.pod, false, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");

@@ -4,7 +4,6 @@
 //! cpu, memory and processes of containers and pods.
 
 use std::fmt::Write;
-use std::sync::Arc;
 
 use http::{Response, StatusCode};
 use runtime::{ContainerState, SandboxState, Stats};

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Sandbox, Worker};
+use super::{Sandbox, Volumes, Worker};
 use crate::pod::event::Event;
 use crate::pod::record::{Kind, Record};
 use crate::pod::spec::PodPaths;
@@ -17,6 +17,7 @@ const TEARDOWN_RETRY: Duration = Duration::from_secs(5);
 impl Worker {
     pub(super) fn act_ending(&mut self, now: Timestamp) {
         let since = *self.stopping_since.get_or_insert(now);
+        self.cancelled.cancel();
         if self.records.iter().any(|r| r.starting) {
             // What is being started is stopped as soon as it is known.
             self.stop_kinds(since, now);
@@ -24,6 +25,10 @@ impl Worker {
         }
         if self.records.iter().any(|r| r.running().is_some()) {
             self.stop_kinds(since, now);
+            return;
+        }
+        if self.refreshing || matches!(self.volumes, Volumes::Preparing) {
+            // They would be written behind the back of their removal.
             return;
         }
         match &self.sandbox {
@@ -39,7 +44,7 @@ impl Worker {
 
     /// Main and init containers first, all at once; then sidecars, the last started first.
     fn stop_kinds(&mut self, since: Timestamp, now: Timestamp) {
-        let grace = if self.removed && self.pod.metadata.deletion_timestamp.is_none() { Duration::from_secs(1) } else { self.grace(None) };
+        let grace = self.stop_grace();
         let deadline = Instant::now() + time::until(now, time::after(since, grace));
         let first: Vec<String> = self.records.iter().filter(|r| r.kind != Kind::Sidecar && r.running().is_some()).map(|r| r.name.clone()).collect();
         let waiting = !first.is_empty() || self.records.iter().any(|r| r.kind != Kind::Sidecar && r.starting);
@@ -55,10 +60,15 @@ impl Worker {
         }
     }
 
+    /// A pod that is gone from the API was deleted by force.
+    fn stop_grace(&self) -> Duration {
+        if self.removed { Duration::from_secs(1) } else { self.grace(None) }
+    }
+
     /// A second delete with less grace moves the kill forward.
     pub(super) fn shorten_grace(&mut self) {
-        let (Some(since), Some(_)) = (self.stopping_since, self.pod.metadata.deletion_timestamp.as_ref()) else { return };
-        let deadline = Instant::now() + time::until(time::now(), time::after(since, self.grace(None)));
+        let Some(since) = self.stopping_since else { return };
+        let deadline = Instant::now() + time::until(time::now(), time::after(since, self.stop_grace()));
         for sender in self.handles.values().filter_map(|h| h.stop.as_ref()) {
             sender.send_if_modified(|at| {
                 let sooner = deadline < *at;
