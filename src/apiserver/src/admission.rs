@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use crate::auth::UserInfo;
 use crate::status::Status;
 
-pub use chain::Chain;
+pub use chain::Plugins;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {

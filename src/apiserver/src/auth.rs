@@ -184,3 +184,6 @@ pub fn service_account(namespace: &str, name: &str) -> UserInfo {
         ..UserInfo::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

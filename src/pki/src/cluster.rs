@@ -1,5 +1,6 @@
 //! All that one cluster's server needs, in one folder.
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::authority::{Authority, AuthorityError};
@@ -21,7 +22,7 @@ pub struct Cluster {
     pub server_ca: Authority,
     /// Signs the certificates of users; the API server trusts it.
     pub client_ca: Authority,
-    pub tokens: ServiceAccountSigner,
+    pub tokens: Arc<ServiceAccountSigner>,
 }
 
 impl Cluster {
@@ -32,7 +33,7 @@ impl Cluster {
             folder: folder.into(),
             server_ca: Authority::load_or_create(folder, "server-ca", "rk-server-ca", now)?,
             client_ca: Authority::load_or_create(folder, "client-ca", "rk-client-ca", now)?,
-            tokens: ServiceAccountSigner::load_or_create(&folder.join("service.key"), issuer)?,
+            tokens: Arc::new(ServiceAccountSigner::load_or_create(&folder.join("service.key"), issuer)?),
         })
     }
 

@@ -1,6 +1,6 @@
 //! The compiled-in plugins, in upstream's order.
 //!
-//! Models pkg/kubeapiserver/options/plugins.go. NamespaceLifecycle stands in `rest`, beside the namespace's strategy; left
+//! Models pkg/kubeapiserver/options/plugins.go. What NamespaceLifecycle says of creations stands in `rest`; left
 //! out: webhooks, ValidatingAdmissionPolicy, ResourceQuota, storage classes.
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::auth::rbac::escalation;
 use crate::cache::Cache;
 use crate::status::Status;
 
-pub struct Chain {
+pub struct Plugins {
     cache: Cache,
     authorization: Arc<Authorization>,
 }
 
-impl Chain {
-    pub fn new(cache: Cache, authorization: Arc<Authorization>) -> Self {
-        Self { cache, authorization }
+impl Plugins {
+    pub fn new(cache: &Cache, authorization: Arc<Authorization>) -> Self {
+        Self { cache: cache.clone(), authorization }
     }
 
     fn escalation(&self, request: &Request) -> Result<(), Status> {
@@ -41,7 +41,16 @@ impl Chain {
     }
 }
 
-impl Admission for Chain {
+/// Models the deleting half of plugin/namespace/lifecycle.
+fn immortal_namespaces(request: &Request) -> Result<(), Status> {
+    let immortal = ["default", "kube-system", "kube-public"].contains(&request.name.as_str());
+    if immortal && request.operation == Operation::Delete && request.is("", "namespaces") {
+        return Err(request.forbidden("this namespace may not be deleted"));
+    }
+    Ok(())
+}
+
+impl Admission for Plugins {
     fn admit<'a>(&'a self, request: &'a mut Request) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move {
             limit_ranger::admit(&self.cache, request)?;
@@ -59,6 +68,7 @@ impl Admission for Chain {
 
     fn validate<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<(), Status>> {
         let result = || {
+            immortal_namespaces(request)?;
             limit_ranger::validate(&self.cache, request)?;
             service_account::validate(request)?;
             if request.operation == Operation::Delete {

@@ -1,6 +1,5 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConnection, ServerConnection};
