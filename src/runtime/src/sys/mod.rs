@@ -59,16 +59,9 @@ pub(crate) fn duplicate(fd: impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
 }
 
-/// Reads and writes of `size` to a terminal's window.
 pub(crate) fn set_window_size(fd: impl AsFd, rows: u16, columns: u16) -> io::Result<()> {
     let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(rustix::termios::tcsetwinsize(fd, size)?)
-}
-
-/// What one pread gives of a small procfs or cgroup file, on the stack.
-pub(crate) fn read_small(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<&[u8]> {
-    let count = rustix::io::pread(fd, &mut *buffer, 0)?;
-    Ok(&buffer[..count])
 }
 
 pub(crate) fn raw(fd: &impl AsFd) -> i32 {
