@@ -1,4 +1,5 @@
 //! What is checked and changed between decoding and storing: the types of the request path, and (in `admission/`) the plugins.
+mod certificates;
 mod chain;
 mod default_ingress_class;
 mod default_toleration_seconds;

@@ -202,13 +202,11 @@ impl ApiServer {
         }
     }
 
-    /// Stops accepting, ends watches, lets requests in flight finish; at most `deadline` long.
-    pub async fn shut_down(&self, deadline: Duration) {
+    /// Stops accepting, ends watches and streams, and returns when the requests in flight are done. The caller sets the deadline.
+    pub async fn shut_down(&self) {
         self.0.health.begin_shutdown();
         self.0.shutdown.cancel();
         self.0.tasks.close();
-        if tokio::time::timeout(deadline, self.0.tasks.wait()).await.is_err() {
-            tracing::warn!(?deadline, "requests were still running at the deadline");
-        }
+        self.0.tasks.wait().await;
     }
 }

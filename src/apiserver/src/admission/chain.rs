@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 
 use super::{Admission, Operation, Request};
 use super::{
-    default_ingress_class, default_toleration_seconds, limit_ranger, node_restriction, owner_references, pod_security,
-    priority, runtime_class, service_account, taint_nodes,
+    certificates, default_ingress_class, default_toleration_seconds, limit_ranger, node_restriction, owner_references,
+    pod_security, priority, runtime_class, service_account, taint_nodes,
 };
 use crate::auth::Authorization;
 use crate::auth::rbac::escalation;
@@ -75,6 +75,7 @@ impl Admission for Plugins {
                 node_restriction::check(&self.cache, request)?; // a delete has no mutating half
             }
             priority::validate(&self.cache, request)?;
+            certificates::validate(&self.authorization, request)?;
             owner_references::validate(&self.authorization, request)?;
             self.escalation(request)
         };
