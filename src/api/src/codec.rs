@@ -38,6 +38,20 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, ParseError> {
     yaml::parse(bytes)
 }
 
+/// The strict errors of a document, duplicates (of [`Parsed`]) and unknown fields (of [`crate::schema::Decoded`]) together. What stands
+/// at or below an unknown field is not looked at, so duplicates there are not named.
+pub fn strict_errors(mut duplicates: Vec<String>, unknown: Vec<String>) -> Vec<String> {
+    let path = |error: &str| error.split_once('"').map(|(_, path)| path.trim_end_matches('"').to_owned()).unwrap_or_default();
+    let hidden: Vec<String> = unknown.iter().map(|error| path(error)).collect();
+    duplicates.retain(|duplicate| {
+        let at = path(duplicate);
+        !hidden.iter().any(|h| at.strip_prefix(h.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
+    });
+    duplicates.extend(unknown);
+    duplicates.truncate(STRICT_ERRORS_MAX);
+    duplicates
+}
+
 /// The upstream text for a request body that breaks strict rules: `strict decoding error: unknown field "spec.foo", ...`.
 pub fn strict_error(errors: &[String]) -> String {
     format!("strict decoding error: {}", errors.join(", "))

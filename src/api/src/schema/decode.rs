@@ -45,7 +45,10 @@ struct Decoder<'s> {
 
 impl<'s> Decoder<'s> {
     fn mismatch(&self, found: &str, schema: &Schema) -> DecodeError {
-        let go_type = &schema.go_type;
+        self.mismatch_of(found, &schema.go_type)
+    }
+
+    fn mismatch_of(&self, found: &str, go_type: &str) -> DecodeError {
         DecodeError(match self.holder {
             Some(holder) => {
                 format!("json: cannot unmarshal {found} into Go struct field {holder}.{} of type {go_type}", self.go_path.join("."))
@@ -94,12 +97,12 @@ impl<'s> Decoder<'s> {
             Node::IntOrString => match tree {
                 Tree::String(_) => Ok(tree),
                 Tree::Integer(i) if i32::try_from(i).is_ok() => Ok(tree),
-                other => Err(bare_mismatch(&other, "int32")),
+                other => Err(self.mismatch_of(&found_number(&other), "int32")),
             },
             Node::Quantity => quantity(tree),
-            Node::Time => time_text(&tree, time::seconds),
-            Node::MicroTime => time_text(&tree, time::micros),
-            Node::Duration => time_text(&tree, time::duration),
+            Node::Time => self.time_text(&tree, time::seconds),
+            Node::MicroTime => self.time_text(&tree, time::micros),
+            Node::Duration => self.time_text(&tree, time::duration),
         }
     }
 
@@ -150,7 +153,9 @@ impl<'s> Decoder<'s> {
         let mut out = Vec::with_capacity(object.len());
         for (key, value) in object {
             self.enter(&key);
-            out.push((key, self.value(values, value)?));
+            // Stored bytes cannot tell nothing from empty; a map's entry is kept.
+            let value = if value.is_null() && matches!(values.node, Node::Bytes) { "".into() } else { self.value(values, value)? };
+            out.push((key, value));
             self.strict_path.truncate(strict);
         }
         Ok(Tree::Object(out.into_iter().collect()))
@@ -165,6 +170,13 @@ impl<'s> Decoder<'s> {
             self.strict_path.truncate(strict);
         }
         Ok(Tree::Array(out))
+    }
+
+    fn time_text(&self, tree: &Tree, read: impl Fn(&str) -> Result<String, String>) -> Result<Tree, DecodeError> {
+        let Tree::String(text) = tree else {
+            return Err(self.mismatch_of(found(tree), "string"));
+        };
+        read(text).map(Tree::from).map_err(DecodeError)
     }
 
     fn bytes(&self, schema: &Schema, tree: Tree) -> Result<Tree, DecodeError> {
@@ -237,12 +249,12 @@ fn zero(schema: &Schema) -> Tree {
             let nothing = fields.fields.iter().map(|_| None).collect();
             Tree::Object(written(&fields.fields, nothing))
         }
-        Node::String | Node::Bytes => "".into(),
+        Node::String => "".into(),
         Node::Integer { .. } | Node::Number | Node::IntOrString => 0.into(),
         Node::Boolean => false.into(),
         Node::Quantity => "0".into(),
         Node::Duration => "0s".into(),
-        Node::Map(_) | Node::List(_) | Node::Time | Node::MicroTime | Node::Any => Tree::Null,
+        Node::Bytes | Node::Map(_) | Node::List(_) | Node::Time | Node::MicroTime | Node::Any => Tree::Null,
     }
 }
 
@@ -271,14 +283,13 @@ fn fits(value: i64, bits: u8, signed: bool) -> bool {
     }
 }
 
-/// The error of a type that reads its own JSON: it does not know where it stands.
-fn bare_mismatch(tree: &Tree, go_type: &str) -> DecodeError {
-    let found = match tree {
+/// As `found`, with the text of a number, which Go adds where it wants an integer.
+fn found_number(tree: &Tree) -> String {
+    match tree {
         Tree::Integer(i) => format!("number {i}"),
         Tree::Float(f) => format!("number {}", number_text(*f)),
         other => found(other).to_owned(),
-    };
-    DecodeError(format!("json: cannot unmarshal {found} into Go value of type {go_type}"))
+    }
 }
 
 fn quantity(tree: Tree) -> Result<Tree, DecodeError> {
@@ -289,11 +300,4 @@ fn quantity(tree: Tree) -> Result<Tree, DecodeError> {
         other => String::from_utf8(other.to_json()).expect("JSON is UTF-8"),
     };
     Quantity::from_str(&text).map(|q| q.to_string().into()).map_err(|e| DecodeError(e.to_string()))
-}
-
-fn time_text(tree: &Tree, read: impl Fn(&str) -> Result<String, String>) -> Result<Tree, DecodeError> {
-    let Tree::String(text) = tree else {
-        return Err(DecodeError(format!("json: cannot unmarshal {} into Go value of type string", found(tree))));
-    };
-    read(text).map(Tree::from).map_err(DecodeError)
 }
