@@ -105,7 +105,7 @@ pub fn typed(
         return Ok(tree);
     };
     let schema::Decoded { tree, unknown } = schema::decode(schema, tree).map_err(|error| Untyped::Wrong(error.to_string()))?;
-    let complaints: Vec<String> = unknown.into_iter().chain(duplicates).collect();
+    let complaints = codec::strict_errors(duplicates, unknown);
     match validation {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => warnings.extend(complaints),
