@@ -1,0 +1,84 @@
+//! The command line: one subcommand for each role, and errors that teach.
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::exit::Exit;
+use crate::options::{DnsOptions, ImageOptions, IngressOptions, ServerOptions, UninstallOptions};
+use crate::{check, config_file, image, server, uninstall, workload};
+
+/// Version of rk, and of the Kubernetes API that it serves.
+pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+pub const KUBERNETES_VERSION: &str = "v1.37.1+rk0";
+
+#[derive(Parser)]
+#[command(name = "rk", about = "Kubernetes in one binary", disable_version_flag = true, arg_required_else_help = true)]
+#[command(after_help = "First steps:\n  rk check                               does this machine have what a cluster needs?\n  rk server                              start a cluster of one node\n  export KUBECONFIG=/etc/rk/kubeconfig.yaml\n  kubectl get nodes\n  rk uninstall                           remove everything again")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a cluster: API server, scheduler, controllers, and a node
+    Server(Box<ServerOptions>),
+    /// Say what this machine lacks for a cluster, and how to mend it
+    Check,
+    /// Pull, import, list and remove images
+    Image(ImageOptions),
+    /// Stop the cluster and remove everything that rk made on this machine
+    Uninstall(UninstallOptions),
+    /// Print the version
+    Version,
+    /// Cluster DNS; runs in a pod
+    #[command(hide = true)]
+    Dns(DnsOptions),
+    /// Ingress controller; runs in a pod
+    #[command(hide = true)]
+    Ingress(IngressOptions),
+}
+
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let arguments = match config_file::merge(Cli::command(), arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("rk: {error}");
+            return Exit::Usage.into();
+        }
+    };
+    let parsed = Cli::command().try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            let shown = error.print();
+            let help = !error.use_stderr();
+            return if help && shown.is_ok() { Exit::Success.into() } else { Exit::Usage.into() };
+        }
+    };
+    let result = match cli.command {
+        Command::Server(options) => server::main(*options),
+        Command::Check => return check::main(),
+        Command::Image(options) => image::main(options),
+        Command::Uninstall(options) => uninstall::main(&options),
+        Command::Version => {
+            println!("rk {VERSION}, Kubernetes {KUBERNETES_VERSION}");
+            Ok(())
+        }
+        Command::Dns(options) => workload::dns(options),
+        Command::Ingress(options) => workload::ingress(options),
+    };
+    match result {
+        Ok(()) => Exit::Success.into(),
+        Err(error) => {
+            eprintln!("rk: {error:#}");
+            error.downcast_ref::<UsageError>().map_or(Exit::Failure, |_| Exit::Usage).into()
+        }
+    }
+}
+
+/// A value that no parser of the command line could check alone.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);

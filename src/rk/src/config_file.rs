@@ -1,0 +1,119 @@
+//! `/etc/rk/config.yaml`: every flag of `rk server` by its long name, as k3s' users know it.
+//!
+//! The file becomes arguments in front of the real ones, so that both go through the same checks and a flag wins.
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Command};
+
+pub const DEFAULT_PATH: &str = "/etc/rk/config.yaml";
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFileError {
+    #[error("read configuration {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("configuration {path}: {detail}")]
+    Parse { path: PathBuf, detail: String },
+    #[error("configuration {path}: unknown key {key:?}; `rk server --help` lists the keys (each flag without its dashes)")]
+    UnknownKey { path: PathBuf, key: String },
+    #[error("configuration {path}: key {key:?}: {detail}")]
+    Value { path: PathBuf, key: String, detail: String },
+}
+
+/// Adds the configuration file's settings to the arguments of `rk server`; others pass unchanged.
+pub fn merge(command: Command, arguments: Vec<OsString>) -> Result<Vec<OsString>, ConfigFileError> {
+    if arguments.get(1).is_none_or(|a| a != "server") {
+        return Ok(arguments);
+    }
+    let named = named_file(&arguments);
+    let path = named.clone().unwrap_or_else(|| DEFAULT_PATH.into());
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => return Ok(arguments),
+        Err(source) => return Err(ConfigFileError::Read { path, source }),
+    };
+    let server = command.find_subcommand("server").expect("rk has the subcommand server").clone();
+    let settings = settings(&server, &path, &text)?;
+    let (head, tail) = arguments.split_at(2);
+    Ok(head.iter().cloned().chain(settings).chain(tail.iter().cloned()).collect())
+}
+
+fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
+    let mut rest = arguments.iter().skip(2);
+    while let Some(argument) = rest.next() {
+        let text = argument.to_string_lossy();
+        if let Some(path) = text.strip_prefix("--config=") {
+            return Some(path.into());
+        }
+        if text == "--config" || text == "-c" {
+            return rest.next().map(Into::into);
+        }
+    }
+    None
+}
+
+fn settings(server: &Command, path: &Path, text: &str) -> Result<Vec<OsString>, ConfigFileError> {
+    let parse = |detail: String| ConfigFileError::Parse { path: path.to_owned(), detail };
+    if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
+        return Ok(Vec::new());
+    }
+    let tree: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| parse(e.to_string()))?;
+    let map = tree.as_object().ok_or_else(|| parse("expected a mapping of flags to values".into()))?;
+    let mut arguments = Vec::new();
+    for (key, value) in map {
+        let known = server.get_arguments().find(|a| a.get_long() == Some(key) && key != "config");
+        let known = known.ok_or_else(|| ConfigFileError::UnknownKey { path: path.to_owned(), key: key.clone() })?;
+        let wrong = |detail: &str| ConfigFileError::Value { path: path.to_owned(), key: key.clone(), detail: detail.to_owned() };
+        let values = match value {
+            serde_json::Value::Array(items) if matches!(known.get_action(), ArgAction::Append) => items.iter().collect(),
+            serde_json::Value::Array(_) => return Err(wrong("takes one value, not a list")),
+            single => vec![single],
+        };
+        for value in values {
+            let text = match value {
+                serde_json::Value::String(s) => s.clone(),
+                serde_json::Value::Number(n) => n.to_string(),
+                serde_json::Value::Bool(b) => b.to_string(),
+                _ => return Err(wrong("takes a text, a number or true/false")),
+            };
+            match (known.get_action(), text.as_str()) {
+                (ArgAction::SetTrue, "true") => arguments.push(format!("--{key}").into()),
+                (ArgAction::SetTrue, "false") => {}
+                (ArgAction::SetTrue, _) => return Err(wrong("takes true or false")),
+                _ => arguments.push(format!("--{key}={text}").into()),
+            }
+        }
+    }
+    Ok(arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Arg;
+
+    use super::*;
+
+    fn check(text: &str) -> String {
+        let server = Command::new("server")
+            .arg(Arg::new("data-dir").long("data-dir"))
+            .arg(Arg::new("tls-san").long("tls-san").action(ArgAction::Append))
+            .arg(Arg::new("debug").long("debug").action(ArgAction::SetTrue));
+        match settings(&server, Path::new("/c"), text) {
+            Ok(list) => list.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" "),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn keys_become_flags() {
+        assert_eq!(check("data-dir: /x\ntls-san:\n- a\n- b\ndebug: true\n"), "--data-dir=/x --tls-san=a --tls-san=b --debug");
+        assert_eq!(check("# nothing\n"), "");
+    }
+
+    #[test]
+    fn a_bad_key_or_value_is_named_with_its_file() {
+        assert!(check("data-dri: /x").starts_with("configuration /c: unknown key \"data-dri\""));
+        assert!(check("data-dir: [a, b]").contains("key \"data-dir\": takes one value"));
+        assert!(check("debug: 3").contains("takes true or false"));
+    }
+}

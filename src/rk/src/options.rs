@@ -1,0 +1,152 @@
+//! Flags, with the names that k3s' users know. A flag of `rk server` is a key of its configuration file too.
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use ipnet::Ipv4Net;
+
+pub const DATA_DIR: &str = "/var/lib/rk";
+pub const RUN_DIR: &str = "/run/rk";
+pub const KUBECONFIG: &str = "/etc/rk/kubeconfig.yaml";
+
+#[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct ServerOptions {
+    /// Configuration file with these flags as keys
+    #[arg(long, short, value_name = "FILE", default_value = crate::config_file::DEFAULT_PATH)]
+    pub config: PathBuf,
+    /// Folder for the cluster's state
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Log more
+    #[arg(long)]
+    pub debug: bool,
+
+    /// Address that the API listens on
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = "API")]
+    pub bind_address: IpAddr,
+    /// Port of the API
+    #[arg(long, value_name = "PORT", default_value_t = 6443, help_heading = "API")]
+    pub https_listen_port: u16,
+    /// Address under which others reach the API [default: the node's]
+    #[arg(long, value_name = "IP", help_heading = "API")]
+    pub advertise_address: Option<Ipv4Addr>,
+    /// Further name or address in the API's certificate (repeatable)
+    #[arg(long, value_name = "NAME", help_heading = "API")]
+    pub tls_san: Vec<String>,
+    /// Where to write the administrator's kubeconfig
+    #[arg(long, value_name = "FILE", default_value = KUBECONFIG, help_heading = "API")]
+    pub write_kubeconfig: PathBuf,
+    /// Mode of that file, in octal
+    #[arg(long, value_name = "MODE", default_value = "0600", help_heading = "API")]
+    pub write_kubeconfig_mode: String,
+
+    /// Addresses of pods
+    #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16", help_heading = "Network")]
+    pub cluster_cidr: Ipv4Net,
+    /// Addresses of Services
+    #[arg(long, value_name = "CIDR", default_value = "10.43.0.0/16", help_heading = "Network")]
+    pub service_cidr: Ipv4Net,
+    /// Ports for Services of type NodePort
+    #[arg(long, value_name = "FROM-TO", default_value = "30000-32767", help_heading = "Network")]
+    pub service_node_port_range: String,
+    /// Address of the cluster DNS [default: the tenth of the service CIDR]
+    #[arg(long, value_name = "IP", help_heading = "Network")]
+    pub cluster_dns: Option<Ipv4Addr>,
+    /// Domain of the cluster
+    #[arg(long, value_name = "NAME", default_value = "cluster.local", help_heading = "Network")]
+    pub cluster_domain: String,
+
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME", help_heading = "Node")]
+    pub node_name: Option<String>,
+    /// Address of this node [default: that of the default route]
+    #[arg(long, value_name = "IP", help_heading = "Node")]
+    pub node_ip: Option<Ipv4Addr>,
+    /// Label for this node, KEY=VALUE (repeatable)
+    #[arg(long, value_name = "LABEL", help_heading = "Node")]
+    pub node_label: Vec<String>,
+    /// Taint for this node, KEY=VALUE:EFFECT (repeatable)
+    #[arg(long, value_name = "TAINT", help_heading = "Node")]
+    pub node_taint: Vec<String>,
+    /// The resolver configuration that cluster DNS forwards to
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf", help_heading = "Node")]
+    pub resolv_conf: PathBuf,
+    /// Mirrors and logins of image registries
+    #[arg(long, value_name = "FILE", default_value = "/etc/rk/registries.yaml", help_heading = "Node")]
+    pub private_registry: PathBuf,
+
+    /// Part to leave out: dns, ingress (repeatable)
+    #[arg(long, value_name = "PART", value_parser = ["dns", "ingress"], value_delimiter = ',', help_heading = "Parts")]
+    pub disable: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct UninstallOptions {
+    /// Folder of the cluster's state, where it is not the usual one
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ImageOptions {
+    /// Folder of the cluster's state, where it is not the usual one
+    #[arg(long, global = true, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Mirrors and logins of image registries
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/rk/registries.yaml")]
+    pub private_registry: PathBuf,
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Fetch an image from its registry
+    Pull {
+        image: String,
+        /// Login, USER:PASSWORD
+        #[arg(long, value_name = "LOGIN")]
+        credentials: Option<String>,
+    },
+    /// Take images from archives: OCI layouts or `docker save`; `-` is standard input
+    Import {
+        #[arg(required = true, value_name = "ARCHIVE")]
+        archives: Vec<PathBuf>,
+        /// Name for an image that the archive leaves unnamed
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List images
+    #[command(visible_alias = "ls")]
+    List,
+    /// Remove images by name or id
+    #[command(visible_alias = "rm")]
+    Remove {
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct DnsOptions {
+    #[arg(long, default_value = "cluster.local")]
+    pub domain: String,
+    #[arg(long, default_value = "0.0.0.0:1053")]
+    pub listen: SocketAddr,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct IngressOptions {
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub http: SocketAddr,
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    pub https: SocketAddr,
+    #[arg(long, default_value = "0.0.0.0:8081")]
+    pub health: SocketAddr,
+    #[arg(long, default_value = "rk")]
+    pub class: String,
+    /// NAMESPACE/NAME of the Service in front
+    #[arg(long, default_value = "kube-system/ingress")]
+    pub service: String,
+}

@@ -1,0 +1,113 @@
+//! `rk server`: puts the parts together, in the order in which they need each other.
+//!
+//! Store, watch cache, API; then whoever speaks to the API: controllers, scheduler, kubelet, proxy. All of them hold a
+//! client and nothing else of each other. A part that dies takes the process down with its error: the next start is the
+//! recovery, and containers do not notice.
+mod parts;
+mod serving;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::cli::UsageError;
+use crate::options::{RUN_DIR, ServerOptions};
+use crate::{check, host, kubeconfig, lock, logging};
+
+/// What requests under way get when the server stops.
+const DRAIN: Duration = Duration::from_secs(10);
+/// File descriptors: watches, connections, pods' pipes.
+const FILES: u64 = 1 << 20;
+
+/// Options, checked and completed from the machine.
+pub struct Settings {
+    pub options: ServerOptions,
+    pub node_name: String,
+    pub node_ip: std::net::Ipv4Addr,
+    pub advertise: std::net::Ipv4Addr,
+    pub cluster_dns: std::net::Ipv4Addr,
+    pub node_ports: std::ops::RangeInclusive<u16>,
+    pub kubeconfig_mode: u32,
+}
+
+pub fn main(options: ServerOptions) -> anyhow::Result<()> {
+    let started = Instant::now();
+    logging::start(options.debug);
+    pki::install_ring();
+    let settings = complete(options)?;
+    if !rustix::process::geteuid().is_root() {
+        bail!("rk server must run as root: sudo rk server");
+    }
+    let _lock = lock::acquire(Path::new(RUN_DIR))?;
+    raise_limits();
+    // Bound before anything is made, so that a busy port leaves nothing half done.
+    let address = SocketAddr::new(settings.options.bind_address, settings.options.https_listen_port);
+    let listener = std::net::TcpListener::bind(address).with_context(|| {
+        format!("listen on {address} (if the port is taken, choose another with --https-listen-port; `ss -ltnp` shows by whom)")
+    })?;
+    listener.set_nonblocking(true).context("prepare the listener")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)))
+        .thread_stack_size(1 << 20)
+        .enable_all()
+        .build()
+        .context("start threads")?;
+    let result = runtime.block_on(parts::run(settings, listener, started));
+    runtime.shutdown_timeout(DRAIN);
+    result
+}
+
+fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
+    let usage = |text: String| anyhow::Error::from(UsageError(text));
+    let node_name = host::node_name(options.node_name.as_deref())?;
+    let node_ip = options.node_ip.map_or_else(host::node_address, Ok)?;
+    let (from, to) = options
+        .service_node_port_range
+        .split_once('-')
+        .and_then(|(a, b)| Some((a.parse::<u16>().ok()?, b.parse::<u16>().ok()?)))
+        .filter(|(a, b)| 0 < *a && a <= b)
+        .ok_or_else(|| usage(format!("--service-node-port-range {:?} is not FROM-TO", options.service_node_port_range)))?;
+    let (pods, services) = (options.cluster_cidr, options.service_cidr);
+    if pods.contains(&services) || services.contains(&pods) {
+        return Err(usage(format!("--cluster-cidr {pods} and --service-cidr {services} overlap")));
+    }
+    if pods.prefix_len() > 24 || services.prefix_len() > 28 {
+        return Err(usage("--cluster-cidr must hold at least a /24, --service-cidr at least a /28".into()));
+    }
+    if pods.contains(&node_ip) || services.contains(&node_ip) {
+        return Err(usage(format!("the node's own address {node_ip} lies in the cluster's networks; choose others with --cluster-cidr and --service-cidr")));
+    }
+    let tenth = u32::from(services.network()) + 10;
+    let cluster_dns = options.cluster_dns.unwrap_or_else(|| tenth.into());
+    if !services.contains(&cluster_dns) {
+        return Err(usage(format!("--cluster-dns {cluster_dns} is not in --service-cidr {services}")));
+    }
+    let advertise = match (options.advertise_address, options.bind_address) {
+        (Some(address), _) => address,
+        (None, IpAddr::V4(bound)) if !bound.is_unspecified() => bound,
+        (None, _) => node_ip,
+    };
+    let kubeconfig_mode = kubeconfig::mode(&options.write_kubeconfig_mode)?;
+    Ok(Settings { node_name, node_ip, advertise, cluster_dns, node_ports: from..=to, kubeconfig_mode, options })
+}
+
+/// Raises what may be raised; a nested machine may refuse, and smaller limits serve a small cluster.
+fn raise_limits() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: Some(FILES), maximum: Some(now.maximum.unwrap_or(FILES).max(FILES)) };
+    if setrlimit(Resource::Nofile, wanted).is_err() {
+        let possible = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+        tracing::debug!(?possible, "the limit of open files stays below the usual one");
+    }
+}
+
+/// Why this machine cannot run a cluster, said before anything is made on it.
+fn require_machine() -> anyhow::Result<()> {
+    match check::first_missing() {
+        Some(fault) => bail!("this machine lacks something: {fault} (`rk check` shows everything)"),
+        None => Ok(()),
+    }
+}

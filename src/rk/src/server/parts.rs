@@ -1,0 +1,268 @@
+//! The parts of a server and their wiring.
+use std::net::{IpAddr, TcpListener as StdListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context, anyhow};
+use apiserver::auth::{Authentication, Authorization, Tokens, service_account};
+use apiserver::{ApiServer, Cache, Parts, UserInfo};
+use client::{Client, Clock, SharedInformers};
+use kubelet::{Kubelet, KubeletConfig};
+use pki::{Identity, LeafRequest};
+use runtime::Runtime;
+use store::Store;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info, info_span};
+
+use super::serving::{self, Certificate};
+use super::{DRAIN, Settings, require_machine};
+use crate::node_dialer::LocalNode;
+use crate::options::RUN_DIR;
+use crate::{applier, image, kubeconfig, shim_image, system, workload};
+
+/// Runs the server until a signal or the end of a part.
+pub async fn run(settings: Settings, listener: StdListener, started: Instant) -> anyhow::Result<()> {
+    let data = settings.options.data_dir.clone();
+    let server_dir = data.join("server");
+    make_folders(&server_dir)?;
+    let identity = ClusterIdentity::load(&settings, &server_dir)?;
+
+    let store = store::sqlite::open(&server_dir.join("state.db"), store::sqlite::Options::default()).context("open the cluster's state")?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let cache = Cache::start(&store).await.context("load the cluster's state")?;
+    let nodes = Arc::new(LocalNode::default());
+    let api = api_server(&settings, &identity, store, cache, nodes.clone())?;
+    api.start().await.context("prepare the API")?;
+
+    let shutdown = CancellationToken::new();
+    let mut parts: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
+    let address = listener.local_addr().context("read the listener's address")?;
+    let listener = tokio::net::TcpListener::from_std(listener).context("take over the listener")?;
+    let tls = apiserver::Tls::with_resolver(identity.serving.clone(), vec![identity.cluster.client_ca.certificate().clone()])?;
+    parts.spawn({
+        let api = api.clone();
+        async move { Ok({ api.serve(listener, tls).await; "API listener" }) }
+    });
+    parts.spawn(serving::renew(identity.serving.clone(), identity.certificate(&settings, &server_dir), shutdown.clone()));
+    write_kubeconfig(&settings, &identity, address.port())?;
+    info!(%address, node = settings.node_name, version = crate::cli::KUBERNETES_VERSION, ready_ms = started.elapsed().as_millis() as u64, "rk serves the Kubernetes API");
+
+    // The control plane needs no kernel feature; whoever lacks one can still ask the API why its pods wait.
+    let admin = Client::from_service(api.local(UserInfo::new("system:admin", &["system:masters"])));
+    start_control_plane(&mut parts, &settings, &api, &identity);
+    tokio::task::spawn_blocking(require_machine).await.context("check the machine")??;
+    start_node(&mut parts, &settings, &api, &nodes, shutdown.clone()).await?;
+    apply_system(&settings, &admin).await?;
+
+    let result = tokio::select! {
+        () = workload::terminated() => { info!("stopping; containers run on"); Ok(()) }
+        ended = parts.join_next() => Err(match ended {
+            Some(Ok(Ok(part))) => anyhow!("the {part} ended"),
+            Some(Ok(Err(error))) => error,
+            Some(Err(error)) => anyhow!("a part died: {error}"),
+            None => anyhow!("nothing is left to run"),
+        }),
+    };
+    shutdown.cancel();
+    if tokio::time::timeout(DRAIN, api.shut_down()).await.is_err() {
+        tracing::warn!("requests were still under way at the deadline");
+    }
+    parts.shutdown().await;
+    result
+}
+
+fn make_folders(server_dir: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let folder = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(server_dir);
+    folder.with_context(|| format!("create {}", server_dir.display()))
+}
+
+/// Keys and certificates of this cluster.
+struct ClusterIdentity {
+    cluster: Arc<pki::Cluster>,
+    tokens: Arc<pki::ServiceAccountSigner>,
+    serving: Arc<Identity>,
+    request: LeafRequest,
+}
+
+impl ClusterIdentity {
+    fn load(settings: &Settings, server_dir: &Path) -> anyhow::Result<Self> {
+        let now = SystemTime::now();
+        let domain = &settings.options.cluster_domain;
+        let issuer = format!("https://kubernetes.default.svc.{domain}");
+        let folder = server_dir.join("tls");
+        let cluster = pki::Cluster::load_or_create(&folder, &issuer, now).context("load the cluster's certificates")?;
+        let first = u32::from(settings.options.service_cidr.network()) + 1;
+        let mut addresses: Vec<IpAddr> = vec![settings.node_ip.into(), settings.advertise.into(), IpAddr::V4(first.into())];
+        if !settings.options.bind_address.is_unspecified() {
+            addresses.push(settings.options.bind_address);
+        }
+        let mut names = settings.options.tls_san.clone();
+        names.push(settings.node_name.clone());
+        let request = LeafRequest::api_server(domain, &addresses, &names);
+        let leaf = cluster.server("serving-kube-apiserver", &request, now).context("make the API's certificate")?;
+        let serving = Identity::new(&leaf).context("load the API's certificate")?;
+        let tokens = Arc::new(pki::ServiceAccountSigner::load_or_create(&folder.join("service.key"), &issuer)?);
+        Ok(Self { cluster: Arc::new(cluster), tokens, serving, request })
+    }
+
+    fn certificate(&self, _: &Settings, _: &Path) -> Certificate {
+        Certificate { cluster: self.cluster.clone(), stem: "serving-kube-apiserver", request: self.request.clone() }
+    }
+}
+
+fn api_server(settings: &Settings, identity: &ClusterIdentity, store: Arc<dyn Store>, cache: Cache, nodes: Arc<LocalNode>) -> anyhow::Result<ApiServer> {
+    let config = apiserver::Config {
+        service_cidr: settings.options.service_cidr,
+        node_ports: settings.node_ports.clone(),
+        advertise_address: settings.advertise,
+        secure_port: settings.options.https_listen_port,
+        ..apiserver::Config::default()
+    };
+    let authorization = Arc::new(Authorization::new(&cache));
+    let jwks = format!("https://{}:{}/openid/v1/jwks", settings.advertise, settings.options.https_listen_port);
+    let parts = Parts {
+        store,
+        authenticator: Arc::new(Authentication::new(cache.clone(), identity.tokens.verifier())),
+        admission: Arc::new(apiserver::admission::Plugins::new(&cache, authorization.clone())),
+        authorizer: authorization,
+        tokens: Arc::new(Tokens::new(identity.tokens.clone(), jwks)),
+        nodes,
+        cache,
+    };
+    Ok(ApiServer::new(config, parts))
+}
+
+fn write_kubeconfig(settings: &Settings, identity: &ClusterIdentity, port: u16) -> anyhow::Result<()> {
+    let admin = identity.cluster.client("client-admin", &LeafRequest::admin(), SystemTime::now()).context("make the administrator's certificate")?;
+    let host = match settings.options.bind_address {
+        bound if bound.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        bound => bound,
+    };
+    kubeconfig::write(
+        &settings.options.write_kubeconfig,
+        settings.kubeconfig_mode,
+        &format!("https://{}", std::net::SocketAddr::new(host, port)),
+        identity.cluster.server_ca.certificate_pem(),
+        &admin.certificate_pem,
+        &admin.key_pem,
+    )
+}
+
+fn start_control_plane(parts: &mut JoinSet<anyhow::Result<&'static str>>, settings: &Settings, api: &ApiServer, identity: &ClusterIdentity) {
+    let manager = Client::from_service(api.local(UserInfo::new("system:kube-controller-manager", &["system:authenticated"])));
+    let for_controllers = api.clone();
+    let context = controllers::ControllerContext {
+        client_for: Arc::new(move |name| {
+            let mut user = service_account("kube-system", name);
+            user.groups.push("system:authenticated".to_owned());
+            Client::from_service(for_controllers.local(user))
+        }),
+        informers: SharedInformers::new(&manager),
+        clock: Clock::system(),
+        config: Arc::new(controllers::Config {
+            cluster_cidrs: vec![settings.options.cluster_cidr.into()],
+            node_cidr_mask: 24,
+            root_ca: identity.cluster.server_ca.certificate_pem().to_owned(),
+            terminated_pods_max: 12_500,
+        }),
+    };
+    parts.spawn(async move {
+        let mut all = controllers::start(context);
+        all.join_next().await;
+        Ok("controllers")
+    });
+    let scheduler = Client::from_service(api.local(UserInfo::new("system:kube-scheduler", &["system:authenticated"])));
+    parts.spawn(
+        async move {
+            scheduler::Scheduler::new(scheduler, Clock::system()).run().await;
+            Ok("scheduler")
+        }
+        .instrument(info_span!("scheduler")),
+    );
+}
+
+async fn start_node(
+    parts: &mut JoinSet<anyhow::Result<&'static str>>,
+    settings: &Settings,
+    api: &ApiServer,
+    nodes: &LocalNode,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let options = &settings.options;
+    let data = &options.data_dir;
+    let images = image::open(data, &options.private_registry)?;
+    let name = system::image().parse().expect("a literal image name");
+    let own = std::env::current_exe().context("find this program's file")?;
+    images.import_builtin(&name, &own).context("make the system's image")?;
+    let runtime = Runtime::open(runtime::Config {
+        state_dir: data.join("runtime"),
+        run_dir: Path::new(RUN_DIR).join("runtime"),
+        shim: shim_image::program(),
+        cgroup_root: "rk".to_owned(),
+    })
+    .await
+    .context("open the container runtime")?;
+    let user = UserInfo::new(format!("system:node:{}", settings.node_name), &["system:nodes", "system:authenticated"]);
+    let client = Client::from_service(api.local(user));
+    let config = KubeletConfig {
+        root_dir: data.join("kubelet"),
+        run_dir: Path::new(RUN_DIR).join("kubelet"),
+        network_state_dir: data.join("network"),
+        cluster_cidr: options.cluster_cidr,
+        service_cidr: options.service_cidr,
+        cluster_dns: vec![settings.cluster_dns.into()],
+        cluster_domain: options.cluster_domain.clone(),
+        host_resolv_conf: options.resolv_conf.clone(),
+        node_labels: labels(&options.node_label)?,
+        node_taints: options.node_taint.iter().map(|t| taint(t)).collect::<Result<_, _>>()?,
+        kubelet_version: crate::cli::KUBERNETES_VERSION.to_owned(),
+        runtime_version: format!("rk://{}", crate::cli::VERSION.trim_start_matches('v')),
+        ..KubeletConfig::new(settings.node_name.as_str(), settings.node_ip)
+    };
+    let kubelet = Kubelet::new(config, client.clone(), runtime, images);
+    nodes.set(settings.node_name.clone(), kubelet.clone());
+    let mut network = kubelet.network();
+    let stop = shutdown.clone();
+    parts.spawn(async move { kubelet.run(stop).await.map(|()| "kubelet").context("the kubelet failed") }.instrument(info_span!("kubelet")));
+    let proxy_client = Client::from_service(api.local(UserInfo::new("system:kube-proxy", &["system:authenticated"])));
+    let node_name = settings.node_name.clone();
+    parts.spawn(
+        async move {
+            let ready = network.wait_for(Option::is_some).await.context("the kubelet ended before its network was ready")?.clone();
+            let network = ready.expect("waited for it");
+            proxy::Proxy::new(proxy_client, network.services(), node_name).run().await;
+            Ok("service proxy")
+        }
+        .instrument(info_span!("proxy")),
+    );
+    Ok(())
+}
+
+async fn apply_system(settings: &Settings, admin: &Client) -> anyhow::Result<()> {
+    let values = system::Values { cluster_dns: settings.cluster_dns, cluster_domain: &settings.options.cluster_domain };
+    let (wanted, unwanted) = system::documents(&values, &settings.options.disable);
+    applier::apply(admin, &wanted).await?;
+    applier::remove(admin, &unwanted).await
+}
+
+fn labels(texts: &[String]) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
+    let pair = |text: &String| {
+        let (key, value) = text.split_once('=').ok_or_else(|| crate::cli::UsageError(format!("--node-label {text:?} is not KEY=VALUE")))?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(pair).collect()
+}
+
+fn taint(text: &str) -> anyhow::Result<k8s_openapi::api::core::v1::Taint> {
+    let wrong = || crate::cli::UsageError(format!("--node-taint {text:?} is not KEY=VALUE:EFFECT with NoSchedule, PreferNoSchedule or NoExecute"));
+    let (pair, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
+    if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+        return Err(wrong().into());
+    }
+    let (key, value) = pair.split_once('=').map_or((pair, None), |(k, v)| (k, Some(v.to_owned())));
+    Ok(k8s_openapi::api::core::v1::Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
+}
+

@@ -1,0 +1,116 @@
+//! `rk uninstall`: everything that rk made on this machine goes, nobody else's is touched.
+//!
+//! Every step is tried; what failed is told at the end.
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::options::{KUBECONFIG, RUN_DIR, UninstallOptions};
+use crate::{lock, logging};
+
+const BINARY: &str = "/usr/local/bin/rk";
+const UNIT: &str = "/etc/systemd/system/rk.service";
+pub const BRIDGE: &str = "rk0";
+
+pub fn main(options: &UninstallOptions) -> anyhow::Result<()> {
+    logging::start(false);
+    let mut failures = Vec::new();
+    let mut step = |what: &str, result: anyhow::Result<()>| {
+        if let Err(error) = result {
+            failures.push(format!("{what}: {error:#}"));
+        }
+    };
+    let data_dir = &options.data_dir;
+    check_folder(data_dir)?;
+    if Path::new(UNIT).exists() {
+        step("stop the service", systemctl(&["disable", "--now", "rk.service"]));
+    }
+    step("stop the server", lock::stop_server(Path::new(RUN_DIR)).map(drop));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start threads")?;
+    step("remove containers", runtime.block_on(remove_containers(data_dir)));
+    let bridge = network::IfName::new(BRIDGE).expect("a literal interface name");
+    let network = runtime.block_on(network::teardown(&bridge, &data_dir.join("network")));
+    step("remove the pod network", network.map_err(Into::into));
+    step("remove logs", remove_logs());
+    for folder in [data_dir.as_path(), Path::new(RUN_DIR)] {
+        step("remove files", remove(folder));
+    }
+    for file in [KUBECONFIG, UNIT, BINARY, "/var/log/rk.log"] {
+        step("remove files", remove(Path::new(file)));
+    }
+    // The administrator's own configuration keeps the folder.
+    let _ = fs::remove_dir("/etc/rk");
+    if failures.is_empty() {
+        println!("rk is removed");
+        return Ok(());
+    }
+    bail!("some of it is left:\n  {}", failures.join("\n  "))
+}
+
+/// A folder that cannot be rk's is not removed, whatever the flag says.
+fn check_folder(folder: &Path) -> anyhow::Result<()> {
+    if !folder.is_absolute() || folder.components().count() < 3 {
+        bail!(crate::cli::UsageError(format!("--data-dir {} is no folder of rk's own", folder.display())));
+    }
+    if folder.exists() && !folder.join("server").is_dir() && !folder.join("images").is_dir() {
+        bail!(crate::cli::UsageError(format!("{} does not hold a cluster's state; name the right folder with --data-dir", folder.display())));
+    }
+    Ok(())
+}
+
+async fn remove_containers(data_dir: &Path) -> anyhow::Result<()> {
+    let config = runtime::Config {
+        state_dir: data_dir.join("runtime"),
+        run_dir: Path::new(RUN_DIR).join("runtime"),
+        shim: crate::shim_image::program(),
+        cgroup_root: "rk".to_owned(),
+    };
+    let runtime = runtime::Runtime::open(config).await.context("open the container runtime")?;
+    let torn = runtime.teardown_all().await;
+    torn.map_err(|errors| anyhow::anyhow!(errors.iter().map(|e| format!("{:#}", anyhow::anyhow!(e.to_string()))).collect::<Vec<_>>().join("; ")))
+}
+
+/// Our pods' logs below /var/log/pods, and the links to them; folders of other kubelets stay.
+fn remove_logs() -> anyhow::Result<()> {
+    for (folder, ours) in [("/var/log/containers", true), ("/var/log/pods", false)] {
+        let folder = Path::new(folder);
+        if ours {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                if fs::read_link(entry.path()).is_ok_and(|target| target.starts_with("/var/log/pods")) {
+                    fs::remove_file(entry.path()).with_context(|| format!("remove {}", entry.path().display()))?;
+                }
+            }
+        } else {
+            remove_pod_logs(folder)?;
+        }
+        let _ = fs::remove_dir(folder); // only where empty
+    }
+    Ok(())
+}
+
+fn remove_pod_logs(folder: &Path) -> anyhow::Result<()> {
+    let other_kubelet = Path::new("/var/lib/kubelet").exists();
+    if other_kubelet {
+        tracing::warn!("another kubelet has been on this machine; logs of pods are left in /var/log/pods");
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        remove(&entry.path())?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
+    removed.with_context(|| format!("remove {}", path.display()))
+}
+
+fn systemctl(arguments: &[&str]) -> anyhow::Result<()> {
+    let status = std::process::Command::new("systemctl").args(arguments).status().context("start systemctl")?;
+    if status.success() { Ok(()) } else { bail!("systemctl {}: {status}", arguments.join(" ")) }
+}
