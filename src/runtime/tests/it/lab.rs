@@ -58,13 +58,24 @@ pub fn run<F: AsyncFnOnce(&mut Lab)>(test: F) {
     let directory = std::env::temp_dir().join(&name);
     make_rootfs(&directory.join("lower"), busybox);
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    tokio.block_on(async {
-        let runtime = Runtime::open(config(&name, &directory)).await.expect("open the runtime");
-        let events = runtime.events();
-        let mut lab = Lab { name: name.clone(), directory: directory.clone(), runtime, events };
-        test(&mut lab).await;
-        lab.runtime.teardown_all().await.expect("tear down");
-    });
+    let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        tokio.block_on(async {
+            let runtime = Runtime::open(config(&name, &directory)).await.expect("open the runtime");
+            let events = runtime.events();
+            let mut lab = Lab { name: name.clone(), directory: directory.clone(), runtime, events };
+            test(&mut lab).await;
+            lab.runtime.teardown_all().await.expect("tear down");
+        });
+    }));
+    if let Err(panic) = passed {
+        // A failed test takes its things away too.
+        tokio.block_on(async {
+            if let Ok(runtime) = Runtime::open(config(&name, &directory)).await {
+                let _reported_by_the_panic = runtime.teardown_all().await;
+            }
+        });
+        std::panic::resume_unwind(panic);
+    }
     drop(tokio);
     assert_nothing_left(&name);
     std::fs::remove_dir_all(&directory).expect("the lab's directory holds no mount and nothing busy");
