@@ -116,11 +116,10 @@ fn resource_list(object: &mut Object, key: &str) {
 
 /// Writes one quantity in its canonical form.
 fn quantity(object: &mut Object, key: &str) {
-    if let Some(value) = object.get_mut(key) {
-        if let Some(amount) = Quantity::from_tree(value) {
+    if let Some(value) = object.get_mut(key)
+        && let Some(amount) = Quantity::from_tree(value) {
             *value = amount.into();
         }
-    }
 }
 
 /// `limits` and `requests` of a `ResourceRequirements`.

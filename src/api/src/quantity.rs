@@ -110,7 +110,7 @@ impl Quantity {
     }
 
     pub fn is_multiple_of(&self, unit: i64) -> bool {
-        self.nanos % (i128::from(unit) * NANO) == 0
+        unit != 0 && self.nanos % (i128::from(unit) * NANO) == 0
     }
 }
 
@@ -121,8 +121,8 @@ fn clamp(value: i128) -> i64 {
 fn round_up(nanos: i128, unit: i128) -> i128 {
     match nanos % unit {
         0 => nanos,
-        rest if nanos > 0 => nanos - rest + unit,
-        rest => nanos - rest - unit,
+        rest if nanos > 0 => nanos.saturating_add(unit - rest),
+        rest => nanos.saturating_sub(unit + rest),
     }
 }
 
@@ -429,6 +429,7 @@ mod tests {
         assert_eq!(q("-1001m").value(), -2);
         assert_eq!(q("1n").milli_value(), 1);
         assert_eq!(q("2Gi").value(), 2 << 30);
+        assert_eq!(q("-1.5m").rounded_up_to_milli().to_string(), "-2m");
         assert_eq!(q("1.5m").rounded_up_to_milli().to_string(), "2m");
         assert_eq!((q("100m") + q("1")).to_string(), "1100m");
         assert_eq!((q("0") + q("1Gi")).to_string(), "1Gi");

@@ -44,11 +44,10 @@ fn stateful_set(spec: &mut Object) {
         strategy.insert("type", "RollingUpdate");
         child_or_new(strategy, "rollingUpdate");
     }
-    if text(strategy, "type") == "RollingUpdate" {
-        if let Some(rolling) = child(strategy, "rollingUpdate") {
+    if text(strategy, "type") == "RollingUpdate"
+        && let Some(rolling) = child(strategy, "rollingUpdate") {
             absent(rolling, "partition", 0);
         }
-    }
     let retention = child_or_new(spec, "persistentVolumeClaimRetentionPolicy");
     zero(retention, "whenDeleted", "Retain");
     zero(retention, "whenScaled", "Retain");

@@ -147,3 +147,63 @@ fn the_pull_policy_follows_the_tag() {
         assert_eq!(pod::pull_policy(image), expected, "{image}");
     }
 }
+
+/// One plain object of each kind, as people write them.
+const OBJECTS: &[&str] = &[
+    "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: ns}, spec: {containers: [{name: a, image: a, ports: [{containerPort: 80}], env: [{name: E, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}], livenessProbe: {grpc: {port: 1}}, lifecycle: {preStop: {httpGet: {port: 80}}}, resources: {limits: {cpu: 0.1}}}], volumes: [{name: v}, {name: d, downwardAPI: {items: [{path: p, fieldRef: {fieldPath: metadata.name}}]}}, {name: e, ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}}}]}}",
+    "{apiVersion: v1, kind: Service, metadata: {name: a, namespace: ns}, spec: {type: NodePort, ports: [{port: 80}]}}",
+    "{apiVersion: v1, kind: Namespace, metadata: {name: a}}",
+    "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: ns}, data: {a: b}}",
+    "{apiVersion: v1, kind: Secret, metadata: {name: a, namespace: ns}, data: {a: eA==}}",
+    "{apiVersion: v1, kind: ServiceAccount, metadata: {name: a, namespace: ns}}",
+    "{apiVersion: v1, kind: Node, metadata: {name: a}, status: {capacity: {cpu: 2}}}",
+    "{apiVersion: v1, kind: Endpoints, metadata: {name: a, namespace: ns}, subsets: [{addresses: [{ip: 1.2.3.4}], ports: [{port: 1}]}]}",
+    "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: a, namespace: ns}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}",
+    "{apiVersion: v1, kind: PersistentVolume, metadata: {name: a}, spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], hostPath: {path: /x}}}",
+    "{apiVersion: v1, kind: ReplicationController, metadata: {name: a, namespace: ns}, spec: {template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a}]}}}}",
+    "{apiVersion: v1, kind: LimitRange, metadata: {name: a, namespace: ns}, spec: {limits: [{type: Container, max: {cpu: 1}}]}}",
+    "{apiVersion: v1, kind: ResourceQuota, metadata: {name: a, namespace: ns}, spec: {hard: {pods: 10}}}",
+    "{apiVersion: v1, kind: Event, metadata: {name: a, namespace: ns}, involvedObject: {namespace: ns}}",
+    "{apiVersion: apps/v1, kind: Deployment, metadata: {name: a, namespace: ns}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a}]}}}}",
+    "{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: a, namespace: ns}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a}]}}}}",
+    "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: a, namespace: ns}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a}]}}}}",
+    "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: a, namespace: ns}, spec: {selector: {matchLabels: {a: b}}, volumeClaimTemplates: [{metadata: {name: d}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}], template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a}]}}}}",
+    "{apiVersion: batch/v1, kind: CronJob, metadata: {name: a, namespace: ns}, spec: {schedule: '@daily', jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: a, image: a}]}}}}}}",
+    "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: a, namespace: ns}, spec: {rules: [{http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: s, port: {number: 80}}}}]}}]}}",
+    "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a, namespace: ns}, spec: {ingress: [{ports: [{port: 1}]}]}}",
+    "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: a, namespace: ns}, addressType: IPv4, endpoints: [{addresses: [1.2.3.4]}], ports: [{port: 1}]}",
+    "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: 'a:b'}, roleRef: {kind: ClusterRole, name: r}, subjects: [{kind: User, name: u}]}",
+    "{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: a, namespace: ns}, spec: {maxReplicas: 3, scaleTargetRef: {kind: Deployment, name: a}, behavior: {}}}",
+    "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: a}, provisioner: a/b}",
+    "{apiVersion: storage.k8s.io/v1, kind: CSIDriver, metadata: {name: a}, spec: {}}",
+    "{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: a}, value: 1}",
+    "{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {name: a, namespace: ns}, spec: {minAvailable: 1}}",
+    "{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: a, namespace: ns}, spec: {holderIdentity: x}}",
+    "{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {name: a}, webhooks: [{name: a.b.c, sideEffects: None, admissionReviewVersions: [v1], clientConfig: {service: {namespace: ns, name: s}}, rules: [{operations: ['*'], apiGroups: ['*'], apiVersions: ['*'], resources: ['*']}]}]}",
+    "{apiVersion: flowcontrol.apiserver.k8s.io/v1, kind: PriorityLevelConfiguration, metadata: {name: a}, spec: {type: Limited, limited: {limitResponse: {type: Queue, queuing: {}}}}}",
+];
+
+#[test]
+fn defaults_leave_what_decoding_would_leave_and_what_is_valid() {
+    for yaml in OBJECTS {
+        let object: Tree = serde_saphyr::from_str(yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
+        let (group, version) = crate::registry::split_api_version(object.str_at(&["apiVersion"]));
+        let kind = object.str_at(&["kind"]).to_owned();
+        let resource = crate::registry::Registry::get().by_kind(group, version, &kind).unwrap_or_else(|| panic!("{kind}"));
+        let decode = |tree: Tree| crate::schema::decode(resource.schema(), tree).unwrap_or_else(|e| panic!("{kind}: {e}"));
+        let decoded = decode(object.clone());
+        assert_eq!(decoded.unknown, Vec::<String>::new(), "{kind}");
+        let mut defaulted = decoded.tree;
+        apply(resource, &mut defaulted);
+        let again = decode(defaulted.clone());
+        assert_eq!(again.unknown, Vec::<String>::new(), "{kind}");
+        let show = |t: &Tree| serde_json::to_string_pretty(t).unwrap();
+        assert_eq!(show(&defaulted), show(&again.tree), "{kind}");
+        let errors = crate::validation::validate(resource, &defaulted, None);
+        assert!(errors.is_empty(), "{kind}: {errors:?}");
+        let mut stored = defaulted.clone();
+        stored.set(&["metadata", "resourceVersion"], "1");
+        let errors = crate::validation::validate(resource, &stored, Some(&stored));
+        assert!(errors.is_empty(), "{kind}: {errors:?}");
+    }
+}

@@ -37,12 +37,11 @@ pub(super) fn pod_volume(volume: &mut Object) {
     if let Some(template) = child(volume, "ephemeral").and_then(|e| child(e, "volumeClaimTemplate")) {
         claim_spec(child_or_new(template, "spec"));
     }
-    if let Some(image) = child(volume, "image") {
-        if image.get("pullPolicy").is_none_or(is_zero) {
+    if let Some(image) = child(volume, "image")
+        && image.get("pullPolicy").is_none_or(is_zero) {
             let policy = pull_policy(super::text(image, "reference"));
             image.insert("pullPolicy", policy);
         }
-    }
 }
 
 fn downward_item(item: &mut Object) {

@@ -284,11 +284,10 @@ fn apply_list_directives(mut original: Vec<Tree>, patch: Vec<Tree>, key: &str) -
 /// Puts `merged` in order: `$setElementOrder` or the patch's order first, then the server's, keeping the server's relative order.
 fn ordered(merged: Vec<Tree>, order: &[Tree], server_order: &[Tree], key: &str) -> Result<Vec<Tree>, PatchError> {
     let index = |list: &[Tree], item: &Tree| list.iter().position(|o| same(o, item, key));
-    if !key.is_empty() {
-        if let Some(item) = merged.iter().find(|i| i.get(key).is_none()) {
+    if !key.is_empty()
+        && let Some(item) = merged.iter().find(|i| i.get(key).is_none()) {
             return Err(no_merge_key(item, key));
         }
-    }
     let (mut patched, mut server): (Vec<Tree>, Vec<Tree>) = merged.into_iter().partition(|i| index(order, i).is_some());
     patched.sort_by_key(|i| index(order, i));
     server.sort_by_key(|i| index(server_order, i).map_or(-1, |i| i as i64));

@@ -203,13 +203,12 @@ fn daemon_set(errors: &mut Errors, spec: &Tree, old_spec: Option<&Tree>) {
     let selector = at(spec, "selector");
     label_selector(errors, selector, &path);
     let labels = at(spec, "template").at(&["metadata", "labels"]);
-    if let Ok(parsed) = LabelSelector::from_tree(spec.get("selector")) {
-        if !parsed.is_empty() && !parsed.matches_tree(labels) {
+    if let Ok(parsed) = LabelSelector::from_tree(spec.get("selector"))
+        && !parsed.is_empty() && !parsed.matches_tree(labels) {
             let template_path = SPEC.child("template");
             let detail = "`selector` does not match template `labels`";
             errors.push(FieldError::invalid(template_path.child("metadata").child("labels"), labels, detail));
         }
-    }
     if selects_all(selector) {
         errors.push(FieldError::invalid(path, selector, "empty selector is invalid for daemonset"));
     }

@@ -105,11 +105,10 @@ fn generated_selector(errors: &mut Errors, job: &Tree) {
             Some(_) => {}
         }
     }
-    if let Ok(selector) = LabelSelector::from_tree(spec.get("selector")) {
-        if !selector.matches(&|key| wanted.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)) {
+    if let Ok(selector) = LabelSelector::from_tree(spec.get("selector"))
+        && !selector.matches(&|key| wanted.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)) {
             errors.push(FieldError::invalid(SPEC.child("selector"), at(spec, "selector"), "`selector` not auto-generated"));
         }
-    }
 }
 
 fn job_spec(errors: &mut Errors, spec: &Tree, path: &Path) {

@@ -23,11 +23,10 @@ pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tr
         "Service" => service::service(errors, new, old),
         "Endpoints" => endpoints::endpoints(errors, new),
         "Node" => node(errors, new, old),
-        "Namespace" => {
-            if old.is_none() {
+        "Namespace"
+            if old.is_none() => {
                 namespace_finalizers(errors, new, false);
             }
-        }
         "ConfigMap" => config_map(errors, new, old),
         "Secret" => secret(errors, new, old),
         "LimitRange" => limit_range(errors, new),
@@ -133,7 +132,7 @@ pub(super) fn namespace_finalize(errors: &mut Errors, new: &Tree, old: &Tree) {
 
 /// The bytes behind a base64 text, without decoding it.
 fn decoded_len(text: &str) -> usize {
-    text.len() / 4 * 3 - text.bytes().rev().take_while(|b| *b == b'=').count().min(2)
+    (text.len() / 4 * 3).saturating_sub(text.bytes().rev().take_while(|b| *b == b'=').count().min(2))
 }
 
 fn frozen(errors: &mut Errors, new: &Tree, old: &Tree, keys: &[&str]) {
@@ -207,17 +206,15 @@ fn secret(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
                 }
             }
         }
-        "kubernetes.io/basic-auth" => {
-            if value("username").is_none() && value("password").is_none() {
+        "kubernetes.io/basic-auth"
+            if value("username").is_none() && value("password").is_none() => {
                 needs(errors, "username");
                 needs(errors, "password");
             }
-        }
-        "kubernetes.io/ssh-auth" => {
-            if value("ssh-privatekey").unwrap_or("").is_empty() {
+        "kubernetes.io/ssh-auth"
+            if value("ssh-privatekey").unwrap_or("").is_empty() => {
                 needs(errors, "ssh-privatekey");
             }
-        }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {
                 if value(key).is_none() {
@@ -312,12 +309,11 @@ fn limit_range_item(errors: &mut Errors, limit: &Tree, kind: &str, path: &Path) 
             (default, "default", max, "max", "default", max),
         ];
         for (low, low_name, high, high_name, field, shown) in pairs {
-            if let (Some(low), Some(high), Some(shown)) = (low, high, shown) {
-                if low > high {
+            if let (Some(low), Some(high), Some(shown)) = (low, high, shown)
+                && low > high {
                     let detail = format!("{low_name} value {low} is greater than {high_name} value {high}");
                     errors.push(FieldError::invalid(path.child(field).key(name), &shown, detail));
                 }
-            }
         }
         if let Some(ratio) = amount("maxLimitRequestRatio") {
             let field = path.child("maxLimitRequestRatio");
@@ -332,12 +328,11 @@ fn limit_range_item(errors: &mut Errors, limit: &Tree, kind: &str, path: &Path) 
                 }
             }
         }
-        if let (Some(default), Some(request)) = (default, request) {
-            if !resources::is_overcommit_allowed(name) && default != request {
+        if let (Some(default), Some(request)) = (default, request)
+            && !resources::is_overcommit_allowed(name) && default != request {
                 let detail = format!("default value {default} must equal to defaultRequest value {request} in {name}");
                 errors.push(FieldError::invalid(path.child("defaultRequest").key(name), &request, detail));
             }
-        }
     }
 }
 

@@ -18,13 +18,12 @@ pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tr
             ingress(errors, at(new, "spec"));
             let annotation = new.at(&["metadata", "annotations", CLASS_ANNOTATION]).and_then(Tree::as_str);
             let class = new.at(&["spec", "ingressClassName"]).and_then(Tree::as_str);
-            if let (None, Some(annotation), Some(class)) = (old, annotation, class) {
-                if annotation != class {
+            if let (None, Some(annotation), Some(class)) = (old, annotation, class)
+                && annotation != class {
                     let path = Path::new("annotations");
                     let detail = "must match `ingressClassName` when both are specified";
                     errors.push(FieldError::invalid(path.child(CLASS_ANNOTATION), annotation, detail));
                 }
-            }
         }
         "IngressClass" => ingress_class(errors, at(new, "spec"), old.map(|o| at(o, "spec"))),
         "NetworkPolicy" => network_policy(errors, at(new, "spec")),

@@ -68,12 +68,11 @@ pub(super) fn metadata_and_spec(errors: &mut Errors, pod: &Tree) {
 
 pub(super) fn annotations(errors: &mut Errors, metadata: &Tree, spec: &Tree, path: &Path) {
     let annotations = at(metadata, "annotations");
-    if let Some(value) = set(annotations, MIRROR) {
-        if text(spec, "nodeName").is_empty() {
+    if let Some(value) = set(annotations, MIRROR)
+        && text(spec, "nodeName").is_empty() {
             let detail = "must set spec.nodeName if mirror pod annotation is set";
             errors.push(FieldError::invalid(path.key(MIRROR), value, detail));
         }
-    }
     const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
     if let Some(cost) = set(annotations, COST) {
         let cost = cost.as_str().unwrap_or("");

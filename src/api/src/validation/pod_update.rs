@@ -224,11 +224,10 @@ fn transitions(errors: &mut Errors, new: &[Tree], old: &[Tree], policy: &str, re
 
 fn addresses(errors: &mut Errors, status: &Tree, key: &str, single: Option<&str>, path: &Path) {
     let addresses: Vec<&str> = list(status, key).iter().map(|a| text(a, "ip")).collect();
-    if let (Some(single), Some(first)) = (single, addresses.first()) {
-        if text(status, single) != *first {
+    if let (Some(single), Some(first)) = (single, addresses.first())
+        && text(status, single) != *first {
             errors.push(FieldError::invalid(path.index(0).child("ip"), *first, "must be equal to `hostIP`"));
         }
-    }
     for (i, address) in addresses.iter().enumerate() {
         ip(errors, address, &path.index(i));
         if addresses[..i].contains(address) {

@@ -218,11 +218,10 @@ fn port_numbers(errors: &mut Errors, kind: &str, ports: &[Tree], path: &Path) {
     }
     let same_protocol = |a: &Tree, b: &Tree| text(a, "protocol") == text(b, "protocol");
     for (i, port) in ports.iter().enumerate() {
-        if let Some(number) = node_port(port) {
-            if ports[..i].iter().any(|p| node_port(p) == Some(number) && same_protocol(p, port)) {
+        if let Some(number) = node_port(port)
+            && ports[..i].iter().any(|p| node_port(p) == Some(number) && same_protocol(p, port)) {
                 errors.push(FieldError::duplicate(path.index(i).child("nodePort"), number));
             }
-        }
     }
     for (i, port) in ports.iter().enumerate() {
         if ports[..i].iter().any(|p| same_at(p, port, "port") && same_protocol(p, port)) {
