@@ -146,6 +146,8 @@ struct World {
 struct Inner {
     world: RwLock<World>,
     ids: HashMap<Box<str>, KindId>,
+    /// By kind.
+    resources: Vec<&'static Resource>,
     /// Called after each change, on the writer's thread (allocators and the like).
     listeners: Mutex<Vec<(KindId, Box<dyn Fn(&Change) + Send>)>>,
 }
@@ -211,8 +213,9 @@ impl Cache {
                 KindId(kinds.len() - 1)
             });
         }
+        let resources = kinds.iter().map(|kind| kind.resource).collect();
         let world = RwLock::new(World { revision: 0, kinds, early: Some(Vec::new()) });
-        let cache = Self(Arc::new(Inner { world, ids, listeners: Mutex::default() }));
+        let cache = Self(Arc::new(Inner { world, ids, resources, listeners: Mutex::default() }));
         let hook = cache.clone();
         store.subscribe(Box::new(move |events: &[Event]| hook.feed(events)));
         cache.load(store).await.map_err(StartError)?;
@@ -260,13 +263,16 @@ impl Cache {
         let early = world.early.take().unwrap_or_default();
         for (event, at) in early {
             if at > revision {
-                self.apply(world, &event);
+                let object = self.parse(&event);
+                self.apply(world, &event, object);
             }
         }
     }
 
     /// The store's hook.
     fn feed(&self, events: &[Event]) {
+        // Before the lock: readers must not wait for parsing.
+        let objects: Vec<_> = events.iter().map(|event| self.parse(event)).collect();
         let mut world = self.0.world.write().expect("no panic under the lock");
         if let Some(early) = &mut world.early {
             early.extend(events.iter().map(|e| (e.clone(), e.revision.0)));
@@ -274,8 +280,8 @@ impl Cache {
         }
         let mut touched: Vec<KindId> = Vec::new();
         let mut changes = Vec::new();
-        for event in events {
-            if let Some((id, change)) = self.apply(&mut world, event) {
+        for (event, object) in events.iter().zip(objects) {
+            if let Some((id, change)) = self.apply(&mut world, event, object) {
                 if !touched.contains(&id) {
                     touched.push(id);
                 }
@@ -296,23 +302,26 @@ impl Cache {
         }
     }
 
-    fn apply(&self, world: &mut World, event: &Event) -> Option<(KindId, Arc<Change>)> {
+    fn parse(&self, event: &Event) -> Option<(KindId, Arc<Cached>)> {
+        let id = self.kind_of_key(&event.key)?;
+        let parsed = Cached::new(self.0.resources[id.0], event.key.clone(), &event.value, event.revision.0);
+        if parsed.is_none() {
+            tracing::error!(key = %event.key, "written object is unreadable and is not served");
+        }
+        Some((id, Arc::new(parsed?)))
+    }
+
+    fn apply(&self, world: &mut World, event: &Event, object: Option<(KindId, Arc<Cached>)>) -> Option<(KindId, Arc<Change>)> {
         let revision = event.revision.0;
         world.revision = world.revision.max(revision);
-        let id = self.kind_of_key(&event.key)?;
+        let (id, object) = object?;
         let kind = &mut world.kinds[id.0];
         let previous = kind.objects.get(event.key.as_ref()).cloned();
         let deleted = matches!(event.kind, EventKind::Delete);
-        let key = previous.as_ref().map_or_else(|| event.key.clone(), |p| p.key.clone());
-        let Some(object) = Cached::new(kind.resource, key.clone(), &event.value, revision) else {
-            tracing::error!(key = %event.key, "written object is unreadable and is not served");
-            return None;
-        };
-        let object = Arc::new(object);
         if deleted {
             kind.objects.remove(event.key.as_ref());
         } else {
-            kind.objects.insert(key, object.clone());
+            kind.objects.insert(event.key.clone(), object.clone());
         }
         let change = Arc::new(Change { revision, object, previous, deleted, at: Instant::now() });
         kind.push(change.clone());

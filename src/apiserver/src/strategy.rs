@@ -192,7 +192,7 @@ pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
             *new = kept;
         }
         Part::Resize => *new = pod::resized(new, old),
-        Part::Binding | Part::Scale | Part::Deletion => {}
+        Part::Binding | Part::Scale | Part::Deletion | Part::Other(_) => {}
     }
 }
 
@@ -233,7 +233,7 @@ pub fn validate_update(resource: &'static Resource, part: Part, new: &Tree, old:
         Part::EphemeralContainers => api::validation::validate_ephemeral_containers(new, old),
         Part::Resize => api::validation::validate_resize(new, old),
         Part::Finalize => api::validation::validate_finalize(new, old),
-        Part::Approval | Part::Binding | Part::Deletion => Vec::new(),
+        Part::Approval | Part::Binding | Part::Deletion | Part::Other(_) => Vec::new(),
     }
 }
 

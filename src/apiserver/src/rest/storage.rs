@@ -34,6 +34,8 @@ pub enum Part {
     Scale,
     /// Deletion marks, set by the server.
     Deletion,
+    /// A subresource that is no part of the object (exec, eviction, ...): for admission only.
+    Other(&'static str),
 }
 
 impl Part {
@@ -47,6 +49,7 @@ impl Part {
             Part::Approval => "approval",
             Part::Binding => "binding",
             Part::Scale => "scale",
+            Part::Other(name) => name,
         }
     }
 }
@@ -334,10 +337,12 @@ impl Target {
             let error = api::field_error::FieldError::invalid("metadata.resourceVersion", 0i64, "must be specified for an update");
             return Err(Status::invalid(resource.group, resource.kind, &self.name, &[error]).into());
         }
-        keep_system_fields(&mut new, &old);
+        let by_client = part != Part::Deletion;
+        if by_client {
+            keep_system_fields(&mut new, &old);
+        }
         strategy::restrict(resource, part, &mut new, &old);
         api::defaults::apply(resource, &mut new);
-        let by_client = part != Part::Deletion;
         let mut new = if by_client {
             self.admit(admission::Operation::Update, part, new, Some(old.clone()), dry_run, warnings).await?
         } else {

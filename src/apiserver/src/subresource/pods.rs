@@ -117,7 +117,7 @@ fn check_log_options(call: &Call) -> Result<(), Status> {
 pub async fn stream(call: &Call, kind: &'static str, request: Request<Body>) -> Result<Response<Body>, Status> {
     let pod = call.current()?.tree();
     let target = call.target();
-    target.admission_validate(Operation::Connect, Part::Main, Tree::Null, None, false).await?;
+    target.admission_validate(Operation::Connect, Part::Other(kind), Tree::Null, None, false).await?;
     let node = pod.str_at(&["spec", "nodeName"]);
     let name = &call.info.name;
     if kind != "portforward" {

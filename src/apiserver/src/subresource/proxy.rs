@@ -39,7 +39,7 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
     let (scheme, name, port) = split_name(&full).ok_or_else(invalid)?;
     call.info.name = name.to_owned();
     let object = call.current()?.tree();
-    call.target().admission_validate(Operation::Connect, Part::Main, Tree::Null, None, false).await?;
+    call.target().admission_validate(Operation::Connect, Part::Other("proxy"), Tree::Null, None, false).await?;
     // Relative links of the page need the slash; only the bare path lacks one.
     if call.info.rest.is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
         let query = request.uri().query().map_or(String::new(), |q| format!("?{q}"));
