@@ -4,6 +4,7 @@
 //! that reports back by an event, so that a stop is never behind a pull.
 
 mod adopt;
+mod probing;
 mod publish;
 mod teardown;
 
@@ -26,11 +27,8 @@ use super::record::{self, Finished, Kind, Record, Running, Waiting};
 use super::spec::PodPaths;
 use super::start::{self, Start, StartFailure, StartOutcome};
 use super::status::Verdict;
-use super::stop::{self, Stop};
 use super::termination;
 use crate::kubelet::Context;
-use crate::probe::attempt::Target;
-use crate::probe::{self, ProbeKind, state};
 use crate::time;
 use crate::volumes::Mounted;
 use crate::volumes::sources::PodSources;
@@ -97,6 +95,8 @@ pub struct Worker {
     started_at: Timestamp,
     /// All main containers are done; the sandbox is no longer needed.
     finished: bool,
+    /// Exits of instances whose start has not been told yet: a short program can end before its start task reports.
+    early_exits: HashMap<String, Option<Exit>>,
     /// Ends starts, pulls and waits when the pod is to stop.
     cancelled: CancellationToken,
     /// A teardown failed and is tried again.
@@ -138,6 +138,7 @@ impl Worker {
             stopping_since: None,
             started_at,
             finished: false,
+            early_exits: HashMap::new(),
             cancelled: CancellationToken::new(),
             stopping_retry: false,
             publisher: publish::Publisher::default(),
@@ -241,6 +242,10 @@ impl Worker {
 
     /// A pod that waits for a changed ConfigMap or Secret need not wait for its back-off.
     fn sources_changed(&mut self) {
+        if !self.sources.known() {
+            // The first list comes in; whoever waits for it waits for its end.
+            return;
+        }
         self.refresh_wanted = true;
         if let Volumes::Missing { retry_at } = &mut self.volumes {
             *retry_at = None;
@@ -414,6 +419,10 @@ impl Worker {
         if let Some((id, attempt)) = old.filter(|(id, _)| !id.is_empty()) {
             self.remove_dead(name, &id, attempt);
         }
+        if let Some(exit) = self.early_exits.remove(&outcome.id) {
+            self.exited(&outcome.id, exit);
+            return;
+        }
         self.start_probes(name, &outcome.id, outcome.started_at);
     }
 
@@ -424,31 +433,6 @@ impl Worker {
             start::release(&cx, &id);
             start::remove_files(&cx, &pod, &name, attempt, &id);
         });
-    }
-
-    /// Startup first; the other two once it has passed.
-    fn start_probes(&mut self, name: &str, id: &str, started_at: Timestamp) {
-        let Some(spec) = self.pod.spec.as_ref().and_then(|s| record::container(s, name)).cloned() else { return };
-        let Some(handle) = self.handles.get(id) else { return };
-        let startup_passed = self.records.iter().find(|r| r.name == name).and_then(Record::running).is_some_and(|r| r.started);
-        let Sandbox::Ready { pod_ips, .. } = &self.sandbox else { return };
-        let target = Arc::new(Target {
-            runtime: self.cx.runtime.clone(),
-            container: name.to_owned(),
-            container_id: id.to_owned(),
-            pod_ip: pod_ips.first().cloned().unwrap_or_default(),
-            spec: spec.clone(),
-        });
-        let wanted = if spec.startup_probe.is_some() && !startup_passed {
-            vec![(ProbeKind::Startup, spec.startup_probe)]
-        } else {
-            vec![(ProbeKind::Liveness, spec.liveness_probe), (ProbeKind::Readiness, spec.readiness_probe)]
-        };
-        for (kind, probe) in wanted {
-            if let Some(probe) = probe {
-                self.tasks.spawn(probe::run(kind, probe, target.clone(), started_at, self.events.0.clone(), handle.probes.clone()));
-            }
-        }
     }
 
     fn start_failed(&mut self, name: &str, attempt: u32, failure: StartFailure) {
@@ -505,83 +489,6 @@ impl Worker {
         }
     }
 
-    fn probed(&mut self, name: &str, id: &str, kind: ProbeKind, verdict: Option<state::Verdict>, message: Option<(bool, String)>) {
-        let current = self.records.iter().find(|r| r.name == name).and_then(Record::running).filter(|r| r.id == id).cloned();
-        let Some(running) = current else { return };
-        if let Some((failure, text)) = message {
-            let reason = if failure { "Unhealthy" } else { "ProbeWarning" };
-            self.cx.recorder.container(&self.pod, name, true, reason, text);
-        }
-        match (kind, verdict) {
-            (_, None) => {}
-            (ProbeKind::Startup, Some(state::Verdict::Passing)) => {
-                if let Some(r) = self.record_mut(name).and_then(Record::running_mut) {
-                    r.started = true;
-                }
-                self.start_probes(name, id, running.started_at);
-            }
-            (ProbeKind::Readiness, Some(verdict)) => {
-                if let Some(r) = self.record_mut(name).and_then(Record::running_mut) {
-                    r.ready = verdict == state::Verdict::Passing;
-                }
-            }
-            (ProbeKind::Liveness, Some(state::Verdict::Passing)) => {}
-            (ProbeKind::Startup | ProbeKind::Liveness, Some(state::Verdict::Failing)) => {
-                let spec = self.pod.spec.as_ref().and_then(|s| record::container(s, name));
-                let probe = spec.and_then(|c| if kind == ProbeKind::Startup { c.startup_probe.as_ref() } else { c.liveness_probe.as_ref() });
-                let grace = probe.and_then(|p| p.termination_grace_period_seconds);
-                let word = kind.title().to_lowercase();
-                self.stop_container(name, format!("Container {name} failed {word} probe, will be restarted"), grace);
-            }
-        }
-    }
-
-    fn grace(&self, own: Option<i64>) -> Duration {
-        let spec = self.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
-        let seconds = match self.pod.metadata.deletion_grace_period_seconds {
-            Some(seconds) => seconds.max(1),
-            None => own.or(spec).unwrap_or(30),
-        };
-        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
-    }
-
-    /// Begins to stop a running container; once.
-    fn stop_container(&mut self, name: &str, message: String, grace: Option<i64>) {
-        let deadline = Instant::now() + self.grace(grace);
-        self.stop_container_by(name, message, deadline);
-    }
-
-    fn stop_container_by(&mut self, name: &str, message: String, deadline: Instant) {
-        let Some(spec) = self.pod.spec.as_ref().and_then(|s| record::container(s, name)).cloned() else { return };
-        let Some(running) = self.records.iter_mut().find(|r| r.name == name).and_then(Record::running_mut) else { return };
-        if running.stopping {
-            return;
-        }
-        running.stopping = true;
-        let id = running.id.clone();
-        let Some(handle) = self.handles.get_mut(&id) else { return };
-        let (sender, receiver) = watch::channel(deadline);
-        handle.stop = Some(sender);
-        // A probe must not fail because the container is being stopped.
-        handle.probes.cancel();
-        let pod_ip = match &self.sandbox {
-            Sandbox::Ready { pod_ips, .. } => pod_ips.first().cloned().unwrap_or_default(),
-            _ => String::new(),
-        };
-        self.cx.recorder.container(&self.pod, name, false, "Killing", message);
-        let stop = Stop {
-            pod: self.pod.clone(),
-            spec,
-            id,
-            pod_ip,
-            stop_signal: handle.stop_signal,
-            deadline: receiver,
-            exited: handle.exited.clone(),
-            events: self.events.0.clone(),
-        };
-        self.tasks.spawn(stop::run(self.cx.clone(), stop));
-    }
-
     fn exited(&mut self, id: &str, exit: Option<Exit>) {
         if let Some(handle) = self.handles.remove(id) {
             handle.exited.cancel();
@@ -589,7 +496,14 @@ impl Worker {
         }
         let containers = self.records.len();
         let paths = PodPaths::new(&self.cx.config, &self.pod);
-        let Some(record) = self.records.iter_mut().find(|r| r.running().is_some_and(|run| run.id == id)) else { return };
+        let Some(record) = self.records.iter_mut().find(|r| r.running().is_some_and(|run| run.id == id)) else {
+            if self.records.iter().any(|r| r.starting) {
+                self.early_exits.insert(id.to_owned(), exit);
+            } else {
+                self.early_exits.clear();
+            }
+            return;
+        };
         let spec = self.pod.spec.as_ref().and_then(|s| record::container(s, &record.name));
         let finished = finished(record, spec, exit, &paths, containers);
         record.ended(finished);

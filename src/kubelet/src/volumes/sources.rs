@@ -3,6 +3,7 @@
 //! Models pkg/kubelet/util/manager/watch_based_manager.go, v1.37. A watch ends with its last user.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ impl Objects {
         let (maps, secrets) = references(pod);
         let config_maps = maps.into_iter().map(|name| (name.clone(), Use::new(&self.config_maps, &namespace, name, changed))).collect();
         let secrets = secrets.into_iter().map(|name| (name.clone(), Use::new(&self.secrets, &namespace, name, changed))).collect();
-        PodSources { config_maps, secrets }
+        PodSources { config_maps, secrets, known: AtomicBool::new(false) }
     }
 }
 
@@ -83,9 +84,15 @@ impl<K: Kind> Use<K> {
 pub struct PodSources {
     config_maps: BTreeMap<String, Use<ConfigMap>>,
     secrets: BTreeMap<String, Use<Secret>>,
+    known: AtomicBool,
 }
 
 impl PodSources {
+    /// Whether [`PodSources::synced`] has been reached once: from then on a notification means a change.
+    pub fn known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+
     /// Waits until each object is known to be there or not; names the first that is not known in time.
     pub async fn synced(&self) -> Result<(), String> {
         let deadline = tokio::time::Instant::now() + SYNC_TIMEOUT;
@@ -97,6 +104,7 @@ impl PodSources {
             let wait = tokio::time::timeout_at(deadline, used.entry.informer.synced()).await;
             wait.map_err(|_| format!("failed to sync secret cache for {name:?}: timed out waiting for the condition"))?;
         }
+        self.known.store(true, Ordering::Release);
         Ok(())
     }
 

@@ -25,6 +25,8 @@ pub struct Publisher {
     in_flight: bool,
     deleting: bool,
     failures: u32,
+    /// What was written last. The server may keep it in another form; that alone is no reason to write it again.
+    written: Option<PodStatus>,
     pub retry_at: Option<Timestamp>,
     /// When a failed refresh of volumes is tried again.
     pub refresh_at: Option<Timestamp>,
@@ -40,10 +42,12 @@ impl Worker {
         }
         let new = status(&self.pod, &self.records, &self.facts(), now);
         let old = self.pod.status.clone().unwrap_or_default();
-        let Some(patch) = patch(&old, &new, &self.uid) else {
+        let patch = if self.publisher.written.as_ref() == Some(&new) { None } else { patch(&old, &new, &self.uid) };
+        let Some(patch) = patch else {
             self.delete_when_final();
             return;
         };
+        self.publisher.written = Some(new);
         self.publisher.in_flight = true;
         self.publisher.retry_at = None;
         let (client, key, events) = (self.cx.client.clone(), ObjectKey::of(&*self.pod), self.events.0.clone());
@@ -79,6 +83,7 @@ impl Worker {
             Err(error) if error.gone => self.publisher.gone = true,
             Err(error) => {
                 warn!(pod = self.pod.metadata.name, error = error.message, "write the pod's status");
+                self.publisher.written = None;
                 self.postpone();
             }
         }
