@@ -3,7 +3,7 @@ use api::codec::{self, Parsed};
 use api::registry::{Registry, Resource, split_api_version};
 use api::selector::{FieldSelector, LabelSelector};
 use api::tree::Tree;
-use api::{meta, schema};
+use api::{meta, protobuf, schema};
 
 use super::options::FieldValidation;
 use crate::cache::Cached;
@@ -11,14 +11,21 @@ use crate::negotiate::{JSON, YAML};
 use crate::request::Query;
 use crate::status::Status;
 
-/// Parses a body by its media type.
+/// Parses a body by its media type; protobuf bodies that do not name their kind are DeleteOptions, the only ones read this way.
 pub fn parse(media: &str, bytes: &[u8]) -> Result<Parsed, Status> {
-    match media {
-        JSON => codec::parse_json(bytes),
-        YAML | "application/x-yaml" | "text/yaml" => codec::parse_yaml(bytes),
-        _ => return Err(Status::unsupported_media_type(&[JSON, YAML])),
-    }
-    .map_err(|error| Status::bad_request(error.to_string()))
+    document(media, bytes, ("", "v1", "DeleteOptions"))?.map_err(Status::bad_request)
+}
+
+/// The tree of a body; the inner error is the decoder's text. `default` is what an envelope without a kind holds.
+fn document(media: &str, bytes: &[u8], default: (&str, &str, &str)) -> Result<Result<Parsed, String>, Status> {
+    Ok(match media {
+        JSON => codec::parse_json(bytes).map_err(|e| e.to_string()),
+        YAML | "application/x-yaml" | "text/yaml" => codec::parse_yaml(bytes).map_err(|e| e.to_string()),
+        protobuf::MEDIA_TYPE => {
+            protobuf::decode(bytes, default).map(|tree| Parsed { tree, duplicates: Vec::new() }).map_err(|e| e.to_string())
+        }
+        _ => return Err(Status::unsupported_media_type(&[JSON, YAML, protobuf::MEDIA_TYPE])),
+    })
 }
 
 /// What a decoded object must be.
@@ -49,12 +56,8 @@ pub fn decode(
             expected.kind, expected.version, expected.kind
         ))
     };
-    let parsed = match media {
-        JSON => codec::parse_json(bytes),
-        YAML | "application/x-yaml" | "text/yaml" => codec::parse_yaml(bytes),
-        _ => return Err(Status::unsupported_media_type(&[JSON, YAML])),
-    }
-    .map_err(|error| Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {error}", expected.kind)))?;
+    let parsed = document(media, bytes, (expected.group, expected.version, expected.kind))?
+        .map_err(|error| Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {error}", expected.kind)))?;
     let Parsed { mut tree, duplicates } = parsed;
     if tree.as_object().is_none() {
         let text = format!("json: cannot unmarshal {} into Go value of type struct", tree.type_name());

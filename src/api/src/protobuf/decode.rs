@@ -1,0 +1,296 @@
+//! From the wire to a [`Tree`], which then goes the way of every decoded JSON document.
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+
+use super::wire::{Reader, Value, WireError};
+use super::{DEPTH_MAX, MAGIC, Path, numbered};
+use crate::registry::{Registry, api_version, split_api_version};
+use crate::schema::{Field, Node, Schema, Struct};
+use crate::tree::{Object, Tree};
+
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
+    NoMagic,
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("no kind {kind:?} is registered for version {api_version:?}")]
+    UnknownKind { api_version: String, kind: String },
+    #[error("the content encoding {0:?} is not supported")]
+    ContentEncoding(String),
+    #[error("messages are nested too deeply")]
+    TooDeep,
+    #[error("field {field}: {detail}")]
+    Value { field: String, detail: &'static str },
+    #[error("field {field}: {source}")]
+    Json { field: String, source: serde_json::Error },
+}
+
+/// Decodes a document; `default` is the (group, version, kind) that an empty TypeMeta stands for.
+pub fn decode(document: &[u8], default: (&str, &str, &str)) -> Result<Tree, DecodeError> {
+    let message = document.strip_prefix(MAGIC).ok_or(DecodeError::NoMagic)?;
+    let (mut version, mut kind, mut raw) = (String::new(), String::new(), &message[..0]);
+    let mut reader = Reader(message);
+    while let Some((number, value)) = reader.next()? {
+        match (number, value) {
+            (1, Value::Bytes(meta)) => {
+                let mut reader = Reader(meta);
+                while let Some((number, value)) = reader.next()? {
+                    match (number, value) {
+                        (1, Value::Bytes(text)) => version = utf8(text, "apiVersion")?,
+                        (2, Value::Bytes(text)) => kind = utf8(text, "kind")?,
+                        _ => {}
+                    }
+                }
+            }
+            (2, Value::Bytes(bytes)) => raw = bytes,
+            (3, Value::Bytes(encoding)) if !encoding.is_empty() => return Err(DecodeError::ContentEncoding(utf8(encoding, "contentEncoding")?)),
+            _ => {}
+        }
+    }
+    if kind.is_empty() {
+        kind = default.2.to_owned();
+    }
+    if version.is_empty() {
+        version = api_version(default.0, default.1);
+    }
+    let (group, short) = split_api_version(&version);
+    let registry = Registry::get();
+    // The options of every group are one type.
+    let schema = registry.kind_schema(group, short, &kind).or_else(|| registry.kind_schema("", "v1", &kind).filter(|_| kind.ends_with("Options")));
+    let Some(schema) = schema else { return Err(DecodeError::UnknownKind { api_version: version, kind }) };
+    let Node::Object(structure) = &schema.node else { return Err(DecodeError::UnknownKind { api_version: version, kind }) };
+    let mut object = message_of(structure, raw, 0)?;
+    object.insert("apiVersion", version);
+    object.insert("kind", kind);
+    Ok(Tree::Object(object))
+}
+
+fn utf8(bytes: &[u8], field: &str) -> Result<String, DecodeError> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Value { field: field.to_owned(), detail: "invalid UTF-8" })
+}
+
+fn message_of(structure: &Struct, bytes: &[u8], depth: usize) -> Result<Object, DecodeError> {
+    if depth > DEPTH_MAX {
+        return Err(DecodeError::TooDeep);
+    }
+    let fields = numbered(structure);
+    let mut object = Object::new();
+    embedded(&fields, 0, bytes, depth, &mut object)?;
+    // A value with omitempty that is zero on the wire is absent in JSON.
+    for (_, field) in &fields {
+        if !field.pointer && field.omit_empty && object.get(&field.name).is_some_and(is_zero) {
+            object.remove(&field.name);
+        }
+    }
+    Ok(object)
+}
+
+/// Zero as Go's omitempty sees it: an empty struct is not.
+fn is_zero(tree: &Tree) -> bool {
+    match tree {
+        Tree::Null | Tree::Bool(false) | Tree::Integer(0) => true,
+        Tree::Float(f) => *f == 0.0,
+        Tree::String(s) => s.is_empty(),
+        Tree::Array(a) => a.is_empty(),
+        Tree::Bool(true) | Tree::Integer(_) | Tree::Object(_) => false,
+    }
+}
+
+/// Reads one message, or one embedded in it: `step` numbers of each field's path are behind us.
+fn embedded(fields: &[(Path, &Field)], step: usize, bytes: &[u8], depth: usize, object: &mut Object) -> Result<(), DecodeError> {
+    let mut reader = Reader(bytes);
+    while let Some((number, value)) = reader.next()? {
+        let here: Vec<(Path, &Field)> = fields.iter().filter(|(path, _)| path.length > step && path.at(step) == number).copied().collect();
+        match (here.as_slice(), value) {
+            ([(path, field)], value) if path.is_last(step) => set(field, value, depth, object)?,
+            ([], _) => {} // a newer client's field
+            (inner, Value::Bytes(bytes)) => embedded(inner, step + 1, bytes, depth, object)?,
+            ([(_, field), ..], _) => return Err(wrong(field, "wrong wireType for an embedded message")),
+        }
+    }
+    Ok(())
+}
+
+fn wrong(field: &Field, detail: &'static str) -> DecodeError {
+    DecodeError::Value { field: field.name.to_string(), detail }
+}
+
+fn set(field: &Field, value: Value, depth: usize, object: &mut Object) -> Result<(), DecodeError> {
+    match &field.schema.node {
+        Node::List(items) => {
+            let list = object.entry(&field.name, || Tree::Array(Vec::new()));
+            let list = list.as_array_mut().expect("made as a list");
+            match value {
+                // Packed numbers; upstream writes none, but the format allows it.
+                Value::Bytes(packed) if matches!(items.node, Node::Integer { .. } | Node::Boolean) => {
+                    let mut reader = Reader(packed);
+                    while !reader.0.is_empty() {
+                        list.push(scalar(field, items, Value::Varint(reader.varint()?), depth)?);
+                    }
+                }
+                value => list.push(scalar(field, items, value, depth)?),
+            }
+        }
+        Node::Map(values) => {
+            let Value::Bytes(entry) = value else { return Err(wrong(field, "wrong wireType for a map")) };
+            let (mut key, mut found) = (String::new(), None);
+            let mut reader = Reader(entry);
+            while let Some((number, value)) = reader.next()? {
+                match (number, value) {
+                    (1, Value::Bytes(text)) => key = utf8(text, &field.name)?,
+                    (2, value) => found = Some(map_value(field, values, value, depth)?),
+                    _ => {}
+                }
+            }
+            object.entry(&field.name, Tree::object).make_object().insert(key, found.unwrap_or_else(|| zero(values)));
+        }
+        _ => {
+            let decoded = scalar(field, &field.schema, value, depth)?;
+            object.insert(&*field.name, decoded);
+        }
+    }
+    Ok(())
+}
+
+/// A list as a map's value is a message of its own with the items as field 1 (`ExtraValue`).
+fn map_value(field: &Field, schema: &Schema, value: Value, depth: usize) -> Result<Tree, DecodeError> {
+    let (Node::List(items), Value::Bytes(bytes)) = (&schema.node, value) else { return scalar(field, schema, value, depth) };
+    let mut list = Vec::new();
+    let mut reader = Reader(bytes);
+    while let Some((number, value)) = reader.next()? {
+        if number == 1 {
+            list.push(scalar(field, items, value, depth)?);
+        }
+    }
+    Ok(Tree::Array(list))
+}
+
+fn zero(schema: &Schema) -> Tree {
+    match &schema.node {
+        Node::String | Node::Bytes => "".into(),
+        Node::Integer { .. } => 0i64.into(),
+        Node::Boolean => false.into(),
+        Node::List(_) => Tree::Array(Vec::new()),
+        Node::Quantity => "0".into(),
+        Node::Object(_) | Node::Map(_) => Tree::object(),
+        _ => Tree::Null,
+    }
+}
+
+fn scalar(field: &Field, schema: &Schema, value: Value, depth: usize) -> Result<Tree, DecodeError> {
+    Ok(match (&schema.node, value) {
+        (Node::String, Value::Bytes(bytes)) => utf8(bytes, &field.name)?.into(),
+        (Node::Bytes, Value::Bytes(bytes)) => STANDARD.encode(bytes).into(),
+        (Node::Boolean, Value::Varint(v)) => (v != 0).into(),
+        (Node::Integer { signed: true, bits: 32 }, Value::Varint(v)) => i64::from(v as i32).into(),
+        (Node::Integer { .. }, Value::Varint(v)) => (v as i64).into(),
+        (Node::Number, Value::Fixed64(v)) => Tree::Float(f64::from_bits(v)),
+        (Node::Object(structure), Value::Bytes(bytes)) => Tree::Object(message_of(structure, bytes, depth + 1)?),
+        (Node::IntOrString, Value::Bytes(bytes)) => int_or_string(bytes, field)?,
+        (Node::Quantity, Value::Bytes(bytes)) => first_string(bytes, field)?.map_or_else(|| "0".into(), Tree::from),
+        (Node::Time, Value::Bytes(bytes)) => time(bytes, field, false)?,
+        (Node::MicroTime, Value::Bytes(bytes)) => time(bytes, field, true)?,
+        (Node::Duration, Value::Bytes(bytes)) => {
+            let mut nanoseconds = 0;
+            let mut reader = Reader(bytes);
+            while let Some((number, value)) = reader.next()? {
+                if let (1, Value::Varint(v)) = (number, value) {
+                    nanoseconds = v as i64;
+                }
+            }
+            duration_text(nanoseconds).into()
+        }
+        (Node::Any, Value::Bytes(bytes)) => any(bytes, field)?,
+        _ => return Err(wrong(field, "wrong wireType")),
+    })
+}
+
+/// `{1: type, 2: intVal, 3: strVal}`, type 1 being the string.
+fn int_or_string(bytes: &[u8], field: &Field) -> Result<Tree, DecodeError> {
+    let (mut is_string, mut number, mut text) = (false, 0, String::new());
+    let mut reader = Reader(bytes);
+    while let Some((tag, value)) = reader.next()? {
+        match (tag, value) {
+            (1, Value::Varint(v)) => is_string = v == 1,
+            (2, Value::Varint(v)) => number = i64::from(v as i32),
+            (3, Value::Bytes(b)) => text = utf8(b, &field.name)?,
+            _ => {}
+        }
+    }
+    Ok(if is_string { text.into() } else { number.into() })
+}
+
+fn first_string(bytes: &[u8], field: &Field) -> Result<Option<String>, DecodeError> {
+    let mut reader = Reader(bytes);
+    let mut text = None;
+    while let Some((number, value)) = reader.next()? {
+        if let (1, Value::Bytes(b)) = (number, value) {
+            text = Some(utf8(b, &field.name)?);
+        }
+    }
+    Ok(text)
+}
+
+/// `{1: seconds, 2: nanos}`; the empty message is no time. Nanoseconds count for MicroTime alone.
+fn time(bytes: &[u8], field: &Field, micro: bool) -> Result<Tree, DecodeError> {
+    if bytes.is_empty() {
+        return Ok(Tree::Null);
+    }
+    let (mut seconds, mut nanos) = (0i64, 0i32);
+    let mut reader = Reader(bytes);
+    while let Some((number, value)) = reader.next()? {
+        match (number, value) {
+            (1, Value::Varint(v)) => seconds = v as i64,
+            (2, Value::Varint(v)) => nanos = v as i32,
+            _ => {}
+        }
+    }
+    let at = Timestamp::new(seconds, if micro { nanos } else { 0 }).map_err(|_| wrong(field, "time is out of range"))?;
+    Ok(if micro { format!("{at:.6}").into() } else { format!("{at:.0}").into() })
+}
+
+/// Field 1 holds JSON, or a document of its own.
+fn any(bytes: &[u8], field: &Field) -> Result<Tree, DecodeError> {
+    let mut reader = Reader(bytes);
+    let mut raw: &[u8] = &[];
+    while let Some((number, value)) = reader.next()? {
+        if let (1, Value::Bytes(b)) = (number, value) {
+            raw = b;
+        }
+    }
+    if raw.is_empty() {
+        return Ok(Tree::Null);
+    }
+    if raw.starts_with(MAGIC) {
+        return decode(raw, ("", "", ""));
+    }
+    Tree::from_json(raw).map_err(|source| DecodeError::Json { field: field.name.to_string(), source })
+}
+
+/// As Go's time.Duration prints: `1h2m3.5s`, `250ms`, `0s`.
+fn duration_text(nanoseconds: i64) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let total = nanoseconds.unsigned_abs();
+    let fraction = |value: u64, unit: u64| {
+        let digits = unit.ilog10() as usize;
+        let text = format!("{}.{:0digits$}", value / unit, value % unit);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    match total {
+        0 => "0s".to_owned(),
+        t if t < 1_000 => format!("{sign}{t}ns"),
+        t if t < 1_000_000 => format!("{sign}{}µs", fraction(t, 1_000)),
+        t if t < 1_000_000_000 => format!("{sign}{}ms", fraction(t, 1_000_000)),
+        t => {
+            let seconds = fraction(t % 60_000_000_000, 1_000_000_000);
+            let minutes = t / 60_000_000_000;
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => format!("{sign}{seconds}s"),
+                (0, m) => format!("{sign}{m}m{seconds}s"),
+                (h, m) => format!("{sign}{h}h{m}m{seconds}s"),
+            }
+        }
+    }
+}
