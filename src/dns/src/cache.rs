@@ -39,11 +39,7 @@ impl Cache {
         let entry = self.entries.get(key).filter(|e| e.expires > now)?;
         let age = u32::try_from((now - entry.stored).as_secs()).unwrap_or(u32::MAX);
         let mut message = Message::from_vec(&entry.wire).ok()?;
-        let sections = [
-            &mut message.answers,
-            &mut message.authorities,
-            &mut message.additionals,
-        ];
+        let sections = [&mut message.answers, &mut message.authorities, &mut message.additionals];
         for record in sections.into_iter().flatten() {
             record.ttl = record.ttl.saturating_sub(age);
         }
@@ -58,11 +54,7 @@ impl Cache {
             return;
         }
         let expires = now + Duration::from_secs(u64::from(ttl));
-        let entry = Entry {
-            wire,
-            stored: now,
-            expires,
-        };
+        let entry = Entry { wire, stored: now, expires };
         if let Some(old) = self.entries.insert(key.clone(), entry) {
             self.by_expiry.remove(&(old.expires, key.clone()));
         }

@@ -43,15 +43,12 @@ impl Mirrors {
             let ips = spec.and_then(|s| s.cluster_ips.clone()).unwrap_or_default();
             ips.into_iter().filter(|ip| ip != "None").collect()
         });
-        let slices: Informer<EndpointSlice> =
-            Informer::builder(client).labels(SERVICE_NAME).project(slim_slice).start();
+        let slices: Informer<EndpointSlice> = Informer::builder(client).labels(SERVICE_NAME).project(slim_slice).start();
         slices.add_index(BY_SERVICE, |slice| {
             let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
             service_name(slice).map(|name| format!("{namespace}/{name}")).into_iter().collect()
         });
-        slices.add_index(BY_ADDRESS, |slice| {
-            slice.endpoints.iter().flatten().flat_map(|e| e.addresses.clone()).collect()
-        });
+        slices.add_index(BY_ADDRESS, |slice| slice.endpoints.iter().flatten().flat_map(|e| e.addresses.clone()).collect());
         Mirrors { services, slices }
     }
 

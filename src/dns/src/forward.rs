@@ -40,11 +40,7 @@ pub(crate) struct Flags {
 }
 
 impl Forwarder {
-    pub(crate) fn new(
-        servers: Vec<SocketAddr>,
-        own: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
-        metrics: Arc<Metrics>,
-    ) -> Forwarder {
+    pub(crate) fn new(servers: Vec<SocketAddr>, own: impl Fn(IpAddr) -> bool + Send + Sync + 'static, metrics: Arc<Metrics>) -> Forwarder {
         Forwarder {
             servers,
             own: Box::new(own),
@@ -183,7 +179,5 @@ async fn by_tcp(server: SocketAddr, asked: &Message, wire: &[u8]) -> Result<Mess
 }
 
 fn answers(asked: &Message, answer: &Message) -> bool {
-    answer.metadata.id == asked.metadata.id
-        && answer.metadata.message_type == MessageType::Response
-        && answer.queries == asked.queries
+    answer.metadata.id == asked.metadata.id && answer.metadata.message_type == MessageType::Response && answer.queries == asked.queries
 }

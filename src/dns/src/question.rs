@@ -19,18 +19,9 @@ pub(crate) enum Asked {
     /// `SERVICE.NAMESPACE.svc`
     Service { namespace: String, service: String },
     /// `HOST.SERVICE.NAMESPACE.svc`
-    Endpoint {
-        namespace: String,
-        service: String,
-        host: String,
-    },
+    Endpoint { namespace: String, service: String, host: String },
     /// `_PORT._PROTOCOL.SERVICE.NAMESPACE.svc`
-    Port {
-        namespace: String,
-        service: String,
-        protocol: String,
-        port: String,
-    },
+    Port { namespace: String, service: String, protocol: String, port: String },
     /// `A-B-C-D.NAMESPACE.pod`
     Pod(IpAddr),
     /// Nothing can have this name.
@@ -58,26 +49,14 @@ pub(crate) fn parse(name: &Name, domain: &Name) -> Option<Asked> {
         ["ns", "dns"] => Asked::NameServer,
         ["svc" | "pod" | "dns"] | [_, "pod"] => Asked::Between,
         [namespace, "svc"] => Asked::Namespace(own(namespace)),
-        [service, namespace, "svc"] => Asked::Service {
-            namespace: own(namespace),
-            service: own(service),
-        },
-        [host, service, namespace, "svc"] => Asked::Endpoint {
-            namespace: own(namespace),
-            service: own(service),
-            host: own(host),
-        },
-        [port, protocol, service, namespace, "svc"] => {
-            match (port.strip_prefix('_'), protocol.strip_prefix('_')) {
-                (Some(port), Some(protocol)) => Asked::Port {
-                    namespace: own(namespace),
-                    service: own(service),
-                    protocol: own(protocol),
-                    port: own(port),
-                },
-                _ => Asked::Nothing,
+        [service, namespace, "svc"] => Asked::Service { namespace: own(namespace), service: own(service) },
+        [host, service, namespace, "svc"] => Asked::Endpoint { namespace: own(namespace), service: own(service), host: own(host) },
+        [port, protocol, service, namespace, "svc"] => match (port.strip_prefix('_'), protocol.strip_prefix('_')) {
+            (Some(port), Some(protocol)) => {
+                Asked::Port { namespace: own(namespace), service: own(service), protocol: own(protocol), port: own(port) }
             }
-        }
+            _ => Asked::Nothing,
+        },
         [address, _, "pod"] => dashed(address).map_or(Asked::Nothing, Asked::Pod),
         _ => Asked::Nothing,
     })

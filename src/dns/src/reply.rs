@@ -124,26 +124,12 @@ impl<C: Catalog> Responder<C> {
             reply.metadata.response_code = ResponseCode::ServFail;
             return Step::Reply(self.encode(&reply, limit));
         };
-        Step::Ask(Box::new(Pending {
-            reply,
-            query,
-            flags,
-            limit,
-            follow,
-            _permit: permit,
-        }))
+        Step::Ask(Box::new(Pending { reply, query, flags, limit, follow, _permit: permit }))
     }
 
     /// Completes an answer by asking another server.
     pub(crate) async fn complete(&self, pending: Pending) -> Vec<u8> {
-        let Pending {
-            mut reply,
-            query,
-            flags,
-            limit,
-            follow,
-            _permit,
-        } = pending;
+        let Pending { mut reply, query, flags, limit, follow, _permit } = pending;
         let found = self.forwarder.ask(&query, flags).await;
         merge(&mut reply, found, follow);
         self.encode(&reply, limit)

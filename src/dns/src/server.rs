@@ -27,19 +27,12 @@ pub async fn run(config: DnsConfig, client: Client) -> Result<(), RunError> {
 
     let listen = |address: SocketAddr, purpose: &'static str| async move {
         let listener = TcpListener::bind(address).await;
-        listener.map_err(|source| RunError::Listen {
-            address,
-            purpose,
-            source,
-        })
+        listener.map_err(|source| RunError::Listen { address, purpose, source })
     };
     let mut udp_sockets = Vec::new();
     for _ in 0..config.threads.max(1) {
-        let socket = udp::bind(config.listen).map_err(|source| RunError::Listen {
-            address: config.listen,
-            purpose: "DNS over UDP",
-            source,
-        })?;
+        let socket =
+            udp::bind(config.listen).map_err(|source| RunError::Listen { address: config.listen, purpose: "DNS over UDP", source })?;
         udp_sockets.push(socket);
     }
     let tcp_listener = listen(config.listen, "DNS over TCP").await?;
@@ -53,10 +46,7 @@ pub async fn run(config: DnsConfig, client: Client) -> Result<(), RunError> {
     let own = mirrors.clone();
     let forwarder = Forwarder::new(servers, move |ip| is_cluster_dns(&own, ip), metrics.clone());
     let responder = Arc::new(Responder {
-        zone: Zone {
-            domain,
-            catalog: mirrors.clone(),
-        },
+        zone: Zone { domain, catalog: mirrors.clone() },
         forwarder: Arc::new(forwarder),
         metrics: metrics.clone(),
         turn: AtomicUsize::new(0),
@@ -87,10 +77,7 @@ pub async fn run(config: DnsConfig, client: Client) -> Result<(), RunError> {
 }
 
 fn domain(text: &str) -> Result<Name, RunError> {
-    let error = |reason: String| RunError::Domain {
-        domain: text.to_owned(),
-        reason,
-    };
+    let error = |reason: String| RunError::Domain { domain: text.to_owned(), reason };
     let mut name = Name::from_ascii(text).map_err(|e| error(e.to_string()))?;
     if name.is_root() {
         return Err(error("it is empty".to_owned()));

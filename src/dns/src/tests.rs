@@ -1,4 +1,6 @@
 //! Questions to a server whose catalog is a page of YAML.
+mod sockets;
+
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -53,16 +55,13 @@ impl Catalog for Page {
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
-        let found = self.services.iter().find(|s| {
-            s.metadata.namespace.as_deref() == Some(namespace) && s.metadata.name.as_deref() == Some(name)
-        });
+        let found =
+            self.services.iter().find(|s| s.metadata.namespace.as_deref() == Some(namespace) && s.metadata.name.as_deref() == Some(name));
         found.cloned()
     }
 
     fn slices(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
-        let wanted = |s: &&Arc<EndpointSlice>| {
-            s.metadata.namespace.as_deref() == Some(namespace) && service_name(s) == Some(service)
-        };
+        let wanted = |s: &&Arc<EndpointSlice>| s.metadata.namespace.as_deref() == Some(namespace) && service_name(s) == Some(service);
         self.slices.iter().filter(wanted).cloned().collect()
     }
 
@@ -122,9 +121,7 @@ fn reply(responder: &Responder<Page>, wire: &[u8], transport: Transport) -> Opti
 
 fn show(message: &Message) -> String {
     let mut lines = vec![message.metadata.response_code.to_string()];
-    for (section, records) in
-        [("", &message.answers), ("authority ", &message.authorities), ("additional ", &message.additionals)]
-    {
+    for (section, records) in [("", &message.answers), ("authority ", &message.authorities), ("additional ", &message.additionals)] {
         for r in records {
             lines.push(format!("{section}{} {} {} {}", r.name, r.ttl, r.record_type(), r.data));
         }
@@ -141,144 +138,288 @@ fn check(name: &str, kind: RecordType, expected: Expect) {
 
 #[test]
 fn a_service_has_the_address_of_its_cluster_ip() {
-    check("web.default.svc.cluster.local.", RecordType::A, expect![[r#"
+    check(
+        "web.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        web.default.svc.cluster.local. 5 A 10.43.0.80"#]]);
-    check("WEB.Default.svc.CLUSTER.local.", RecordType::A, expect![[r#"
+        web.default.svc.cluster.local. 5 A 10.43.0.80"#]],
+    );
+    check(
+        "WEB.Default.svc.CLUSTER.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        web.default.svc.cluster.local. 5 A 10.43.0.80"#]]);
-    check("web.default.svc.cluster.local.", RecordType::AAAA, expect![[r#"
+        web.default.svc.cluster.local. 5 A 10.43.0.80"#]],
+    );
+    check(
+        "web.default.svc.cluster.local.",
+        RecordType::AAAA,
+        expect![[r#"
         No Error
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
-    check("six.default.svc.cluster.local.", RecordType::AAAA, expect![[r#"
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
+    check(
+        "six.default.svc.cluster.local.",
+        RecordType::AAAA,
+        expect![[r#"
         No Error
-        six.default.svc.cluster.local. 5 AAAA fd00::80"#]]);
-    check("six.default.svc.cluster.local.", RecordType::A, expect![[r#"
+        six.default.svc.cluster.local. 5 AAAA fd00::80"#]],
+    );
+    check(
+        "six.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        six.default.svc.cluster.local. 5 A 10.43.0.6"#]]);
-    check("web.default.svc.cluster.local.", RecordType::MX, expect![[r#"
+        six.default.svc.cluster.local. 5 A 10.43.0.6"#]],
+    );
+    check(
+        "web.default.svc.cluster.local.",
+        RecordType::MX,
+        expect![[r#"
         No Error
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
 }
 
 #[test]
 fn a_headless_service_has_the_addresses_of_its_ready_endpoints() {
-    check("db.default.svc.cluster.local.", RecordType::A, expect![[r#"
+    check(
+        "db.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
         db.default.svc.cluster.local. 5 A 10.42.0.5
-        db.default.svc.cluster.local. 5 A 10.42.0.6"#]]);
-    check("empty.default.svc.cluster.local.", RecordType::A, expect![[r#"
+        db.default.svc.cluster.local. 5 A 10.42.0.6"#]],
+    );
+    check(
+        "empty.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
-    check("db-0.db.default.svc.cluster.local.", RecordType::A, expect![[r#"
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
+    check(
+        "db-0.db.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        db-0.db.default.svc.cluster.local. 5 A 10.42.0.5"#]]);
-    check("10-42-0-6.db.default.svc.cluster.local.", RecordType::A, expect![[r#"
+        db-0.db.default.svc.cluster.local. 5 A 10.42.0.5"#]],
+    );
+    check(
+        "10-42-0-6.db.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        10-42-0-6.db.default.svc.cluster.local. 5 A 10.42.0.6"#]]);
-    check("10-42-0-7.db.default.svc.cluster.local.", RecordType::A, expect![[r#"
+        10-42-0-6.db.default.svc.cluster.local. 5 A 10.42.0.6"#]],
+    );
+    check(
+        "10-42-0-7.db.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         Non-Existent Domain
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
 }
 
 #[test]
 fn named_ports_are_srv_records() {
-    check("_http._tcp.web.default.svc.cluster.local.", RecordType::SRV, expect![[r#"
+    check(
+        "_http._tcp.web.default.svc.cluster.local.",
+        RecordType::SRV,
+        expect![[r#"
         No Error
         _http._tcp.web.default.svc.cluster.local. 5 SRV 0 100 80 web.default.svc.cluster.local.
-        additional web.default.svc.cluster.local. 5 A 10.43.0.80"#]]);
-    check("_dns._udp.web.default.svc.cluster.local.", RecordType::SRV, expect![[r#"
+        additional web.default.svc.cluster.local. 5 A 10.43.0.80"#]],
+    );
+    check(
+        "_dns._udp.web.default.svc.cluster.local.",
+        RecordType::SRV,
+        expect![[r#"
         No Error
         _dns._udp.web.default.svc.cluster.local. 5 SRV 0 100 53 web.default.svc.cluster.local.
-        additional web.default.svc.cluster.local. 5 A 10.43.0.80"#]]);
-    check("_sql._tcp.db.default.svc.cluster.local.", RecordType::SRV, expect![[r#"
+        additional web.default.svc.cluster.local. 5 A 10.43.0.80"#]],
+    );
+    check(
+        "_sql._tcp.db.default.svc.cluster.local.",
+        RecordType::SRV,
+        expect![[r#"
         No Error
         _sql._tcp.db.default.svc.cluster.local. 5 SRV 0 50 5433 db-0.db.default.svc.cluster.local.
         _sql._tcp.db.default.svc.cluster.local. 5 SRV 0 50 5433 10-42-0-6.db.default.svc.cluster.local.
         additional db-0.db.default.svc.cluster.local. 5 A 10.42.0.5
-        additional 10-42-0-6.db.default.svc.cluster.local. 5 A 10.42.0.6"#]]);
-    check("_none._tcp.web.default.svc.cluster.local.", RecordType::SRV, expect![[r#"
+        additional 10-42-0-6.db.default.svc.cluster.local. 5 A 10.42.0.6"#]],
+    );
+    check(
+        "_none._tcp.web.default.svc.cluster.local.",
+        RecordType::SRV,
+        expect![[r#"
         Non-Existent Domain
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
-    check("_http._tcp.web.default.svc.cluster.local.", RecordType::A, expect![[r#"
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
+    check(
+        "_http._tcp.web.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
 }
 
 #[test]
 fn an_external_name_is_an_alias() {
-    check("away.default.svc.cluster.local.", RecordType::CNAME, expect![[r#"
+    check(
+        "away.default.svc.cluster.local.",
+        RecordType::CNAME,
+        expect![[r#"
         No Error
-        away.default.svc.cluster.local. 5 CNAME www.example.org."#]]);
-    check("away.default.svc.cluster.local.", RecordType::A, expect![[r#"
+        away.default.svc.cluster.local. 5 CNAME www.example.org."#]],
+    );
+    check(
+        "away.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        away.default.svc.cluster.local. 5 CNAME www.example.org."#]]);
-    check("alias.default.svc.cluster.local.", RecordType::A, expect![[r#"
+        away.default.svc.cluster.local. 5 CNAME www.example.org."#]],
+    );
+    check(
+        "alias.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
         alias.default.svc.cluster.local. 5 CNAME web.default.svc.cluster.local.
-        web.default.svc.cluster.local. 5 A 10.43.0.80"#]]);
-    check("circle.default.svc.cluster.local.", RecordType::A, expect![[r#"
+        web.default.svc.cluster.local. 5 A 10.43.0.80"#]],
+    );
+    check(
+        "circle.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        circle.default.svc.cluster.local. 5 CNAME circle.default.svc.cluster.local."#]]);
+        circle.default.svc.cluster.local. 5 CNAME circle.default.svc.cluster.local."#]],
+    );
 }
 
 #[test]
 fn addresses_have_names() {
-    check("80.0.43.10.in-addr.arpa.", RecordType::PTR, expect![[r#"
+    check(
+        "80.0.43.10.in-addr.arpa.",
+        RecordType::PTR,
+        expect![[r#"
         No Error
-        80.0.43.10.in-addr.arpa. 5 PTR web.default.svc.cluster.local."#]]);
-    check("5.0.42.10.in-addr.arpa.", RecordType::PTR, expect![[r#"
+        80.0.43.10.in-addr.arpa. 5 PTR web.default.svc.cluster.local."#]],
+    );
+    check(
+        "5.0.42.10.in-addr.arpa.",
+        RecordType::PTR,
+        expect![[r#"
         No Error
-        5.0.42.10.in-addr.arpa. 5 PTR db-0.db.default.svc.cluster.local."#]]);
-    check("6.0.42.10.in-addr.arpa.", RecordType::PTR, expect![[r#"
+        5.0.42.10.in-addr.arpa. 5 PTR db-0.db.default.svc.cluster.local."#]],
+    );
+    check(
+        "6.0.42.10.in-addr.arpa.",
+        RecordType::PTR,
+        expect![[r#"
         No Error
-        6.0.42.10.in-addr.arpa. 5 PTR 10-42-0-6.db.default.svc.cluster.local."#]]);
-    check("9.0.42.10.in-addr.arpa.", RecordType::PTR, expect![[r#"
+        6.0.42.10.in-addr.arpa. 5 PTR 10-42-0-6.db.default.svc.cluster.local."#]],
+    );
+    check(
+        "9.0.42.10.in-addr.arpa.",
+        RecordType::PTR,
+        expect![[r#"
         No Error
-        9.0.42.10.in-addr.arpa. 5 PTR 10-42-0-9.web.default.svc.cluster.local."#]]);
+        9.0.42.10.in-addr.arpa. 5 PTR 10-42-0-9.web.default.svc.cluster.local."#]],
+    );
     // Nobody here, and no server to ask.
     check("1.2.0.192.in-addr.arpa.", RecordType::PTR, expect!["Server Failure"]);
     let six = format!("0.8.0.0.{}0.0.d.f.ip6.arpa.", "0.".repeat(24));
-    check(&six, RecordType::PTR, expect![[r#"
+    check(
+        &six,
+        RecordType::PTR,
+        expect![[r#"
         No Error
-        0.8.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa. 5 PTR six.default.svc.cluster.local."#]]);
+        0.8.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa. 5 PTR six.default.svc.cluster.local."#]],
+    );
 }
 
 #[test]
 fn the_rest_of_the_domain() {
-    check("dns-version.cluster.local.", RecordType::TXT, expect![[r#"
+    check(
+        "dns-version.cluster.local.",
+        RecordType::TXT,
+        expect![[r#"
         No Error
-        dns-version.cluster.local. 5 TXT 1.1.0"#]]);
-    check("cluster.local.", RecordType::SOA, expect![[r#"
+        dns-version.cluster.local. 5 TXT 1.1.0"#]],
+    );
+    check(
+        "cluster.local.",
+        RecordType::SOA,
+        expect![[r#"
         No Error
-        cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
-    check("cluster.local.", RecordType::NS, expect![[r#"
+        cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
+    check(
+        "cluster.local.",
+        RecordType::NS,
+        expect![[r#"
         No Error
-        cluster.local. 5 NS ns.dns.cluster.local."#]]);
-    check("ns.dns.cluster.local.", RecordType::A, expect![[r#"
+        cluster.local. 5 NS ns.dns.cluster.local."#]],
+    );
+    check(
+        "ns.dns.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        ns.dns.cluster.local. 5 A 10.43.0.10"#]]);
-    check("10-42-0-7.default.pod.cluster.local.", RecordType::A, expect![[r#"
+        ns.dns.cluster.local. 5 A 10.43.0.10"#]],
+    );
+    check(
+        "10-42-0-7.default.pod.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        10-42-0-7.default.pod.cluster.local. 5 A 10.42.0.7"#]]);
-    check("nonsense.default.pod.cluster.local.", RecordType::A, expect![[r#"
+        10-42-0-7.default.pod.cluster.local. 5 A 10.42.0.7"#]],
+    );
+    check(
+        "nonsense.default.pod.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         Non-Existent Domain
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
-    check("svc.cluster.local.", RecordType::A, expect![[r#"
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
+    check(
+        "svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
-    check("default.svc.cluster.local.", RecordType::A, expect![[r#"
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
+    check(
+        "default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         No Error
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
-    check("missing.svc.cluster.local.", RecordType::A, expect![[r#"
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
+    check(
+        "missing.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         Non-Existent Domain
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
-    check("missing.default.svc.cluster.local.", RecordType::A, expect![[r#"
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
+    check(
+        "missing.default.svc.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         Non-Existent Domain
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
-    check("example.org.cluster.local.", RecordType::A, expect![[r#"
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
+    check(
+        "example.org.cluster.local.",
+        RecordType::A,
+        expect![[r#"
         Non-Existent Domain
-        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]]);
+        authority cluster.local. 5 SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5"#]],
+    );
     check("example.org.", RecordType::A, expect!["Server Failure"]);
 }
 

@@ -49,17 +49,10 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Starts a thread for each socket.
-pub(crate) fn start<C: Catalog>(
-    sockets: Vec<UdpSocket>,
-    responder: &Arc<Responder<C>>,
-    runtime: &Handle,
-) -> io::Result<Threads> {
+pub(crate) fn start<C: Catalog>(sockets: Vec<UdpSocket>, responder: &Arc<Responder<C>>, runtime: &Handle) -> io::Result<Threads> {
     let sockets: Vec<Arc<UdpSocket>> = sockets.into_iter().map(Arc::new).collect();
     let stop = Arc::new(AtomicBool::new(false));
-    let threads = Threads {
-        sockets: sockets.clone(),
-        stop: stop.clone(),
-    };
+    let threads = Threads { sockets: sockets.clone(), stop: stop.clone() };
     for (number, socket) in sockets.into_iter().enumerate() {
         let (responder, stop, runtime) = (responder.clone(), stop.clone(), runtime.clone());
         std::thread::Builder::new()
@@ -70,12 +63,7 @@ pub(crate) fn start<C: Catalog>(
     Ok(threads)
 }
 
-fn answer<C: Catalog>(
-    socket: &Arc<UdpSocket>,
-    responder: &Arc<Responder<C>>,
-    stop: &AtomicBool,
-    runtime: &Handle,
-) {
+fn answer<C: Catalog>(socket: &Arc<UdpSocket>, responder: &Arc<Responder<C>>, stop: &AtomicBool, runtime: &Handle) {
     let mut buffer = vec![0; QUESTION_BYTES_MAX];
     loop {
         let received = socket.recv_from(&mut buffer);

@@ -69,10 +69,7 @@ impl<C: Catalog> Zone<C> {
     pub(crate) fn answer(&self, name: &Name, kind: RecordType) -> Option<Answer> {
         if let Some(asked) = question::parse(name, &self.domain) {
             if !self.catalog.is_complete() {
-                return Some(Answer {
-                    code: Code::NotReady,
-                    ..Answer::default()
-                });
+                return Some(Answer { code: Code::NotReady, ..Answer::default() });
             }
             let mut answer = self.forward(&asked, name, kind);
             if answer.answers.is_empty() {
@@ -98,10 +95,7 @@ impl<C: Catalog> Zone<C> {
     fn forward(&self, asked: &Asked, name: &Name, kind: RecordType) -> Answer {
         let record = |data| Record::from_rdata(name.clone(), TTL, data);
         let none = Answer::default;
-        let missing = || Answer {
-            code: Code::NoSuchName,
-            ..Answer::default()
-        };
+        let missing = || Answer { code: Code::NoSuchName, ..Answer::default() };
         let only = |wanted, data| Answer {
             answers: match kind == wanted || kind == RecordType::ANY {
                 true => vec![record(data)],
@@ -121,31 +115,17 @@ impl<C: Catalog> Zone<C> {
                 Some(found) => self.service(&found, name, kind),
                 None => missing(),
             },
-            Asked::Endpoint {
-                namespace,
-                service,
-                host,
-            } => {
+            Asked::Endpoint { namespace, service, host } => {
                 let slices = self.slices(namespace, service);
-                let ips: Vec<IpAddr> = endpoints(&slices)
-                    .filter(|e| e.host == *host)
-                    .map(|e| e.ip)
-                    .collect();
+                let ips: Vec<IpAddr> = endpoints(&slices).filter(|e| e.host == *host).map(|e| e.ip).collect();
                 match ips.is_empty() {
                     true => missing(),
                     false => self.addresses(name, kind, ips),
                 }
             }
-            Asked::Port {
-                namespace,
-                service,
-                protocol,
-                port,
-            } => {
+            Asked::Port { namespace, service, protocol, port } => {
                 let found = self.catalog.service(namespace, service);
-                let wanted = |p: Option<&str>, n: &str| {
-                    n.eq_ignore_ascii_case(port) && p.unwrap_or("TCP").eq_ignore_ascii_case(protocol)
-                };
+                let wanted = |p: Option<&str>, n: &str| n.eq_ignore_ascii_case(port) && p.unwrap_or("TCP").eq_ignore_ascii_case(protocol);
                 let ports = found.map(|s| self.ports(&s, name, wanted)).unwrap_or_default();
                 match ports.answers.is_empty() {
                     true => missing(),
@@ -184,10 +164,7 @@ impl<C: Catalog> Zone<C> {
         };
         target.set_fqdn(true);
         let alias = Record::from_rdata(name.clone(), TTL, RData::CNAME(CNAME(target.clone())));
-        let mut answer = Answer {
-            answers: vec![alias],
-            ..Answer::default()
-        };
+        let mut answer = Answer { answers: vec![alias], ..Answer::default() };
         if !matches!(kind, RecordType::A | RecordType::AAAA) {
             return answer;
         }
@@ -214,10 +191,7 @@ impl<C: Catalog> Zone<C> {
         let records = ips.into_iter().filter_map(|ip| address_record(name, kind, ip));
         let mut answers: Vec<Record> = records.take(RECORDS_MAX).collect();
         answers.dedup();
-        Answer {
-            answers,
-            ..Answer::default()
-        }
+        Answer { answers, ..Answer::default() }
     }
 
     /// SRV records of those ports for which `wanted(protocol, name)` says so.
@@ -328,10 +302,7 @@ fn address_record(name: &Name, kind: RecordType, ip: IpAddr) -> Option<Record> {
 }
 
 fn key(service: &Service) -> (&str, &str) {
-    (
-        service.metadata.namespace.as_deref().unwrap_or_default(),
-        service.metadata.name.as_deref().unwrap_or_default(),
-    )
+    (service.metadata.namespace.as_deref().unwrap_or_default(), service.metadata.name.as_deref().unwrap_or_default())
 }
 
 fn is_headless(spec: &ServiceSpec) -> bool {

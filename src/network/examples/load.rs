@@ -56,13 +56,7 @@ async fn measure(services: u32, endpoints: u32) {
     let net = |text: &str| text.parse().expect("a network");
     let config = NodeConfig {
         mtu: Some(1500),
-        ..NodeConfig::new(
-            net("10.42.0.0/24"),
-            net("10.42.0.0/16"),
-            net("10.43.0.0/16"),
-            Ipv4Addr::LOCALHOST,
-            state.clone(),
-        )
+        ..NodeConfig::new(net("10.42.0.0/24"), net("10.42.0.0/16"), net("10.43.0.0/16"), Ipv4Addr::LOCALHOST, state.clone())
     };
     let start = Instant::now();
     let network = Network::setup(config).await.expect("set up");

@@ -91,23 +91,13 @@ impl Addresses {
     /// The sandbox's address: the one it has, or a free one, recorded before it is returned.
     pub(crate) fn allocate(&mut self, sandbox: &str) -> Result<Ipv4Addr, AttachError> {
         if !valid_sandbox_id(sandbox) {
-            return Err(AttachError::InvalidSandboxId {
-                sandbox_id: sandbox.to_owned(),
-            });
+            return Err(AttachError::InvalidSandboxId { sandbox_id: sandbox.to_owned() });
         }
         if let Some(address) = self.get(sandbox) {
             return Ok(address);
         }
-        let address = self.free().ok_or(AttachError::AddressesExhausted {
-            cidr: self.cidr,
-            in_use: self.by_address.len(),
-        })?;
-        self.record(address, sandbox)
-            .map_err(|source| AttachError::Record {
-                address,
-                path: self.folder.clone(),
-                source,
-            })?;
+        let address = self.free().ok_or(AttachError::AddressesExhausted { cidr: self.cidr, in_use: self.by_address.len() })?;
+        self.record(address, sandbox).map_err(|source| AttachError::Record { address, path: self.folder.clone(), source })?;
         self.last = u32::from(address);
         self.by_sandbox.insert(sandbox.to_owned(), address);
         self.by_address.insert(address, sandbox.to_owned());
@@ -117,10 +107,7 @@ impl Addresses {
     fn free(&self) -> Option<Ipv4Addr> {
         let usable = self.usable();
         let after = (self.last + 1).clamp(usable.start, usable.end);
-        (after..usable.end)
-            .chain(usable.start..after)
-            .map(Ipv4Addr::from)
-            .find(|address| !self.by_address.contains_key(address))
+        (after..usable.end).chain(usable.start..after).map(Ipv4Addr::from).find(|address| !self.by_address.contains_key(address))
     }
 
     fn record(&self, address: Ipv4Addr, sandbox: &str) -> io::Result<()> {
@@ -176,17 +163,11 @@ mod tests {
 
         let mut second = open(dir.path(), "10.42.0.0/24", "boot-1");
         assert_eq!(second.get("a"), Some(a));
-        assert_eq!(
-            second.allocate("c").expect("free"),
-            Ipv4Addr::new(10, 42, 0, 4)
-        );
+        assert_eq!(second.allocate("c").expect("free"), Ipv4Addr::new(10, 42, 0, 4));
 
         let third = open(dir.path(), "10.42.0.0/24", "boot-2");
         assert_eq!(third.get("a"), None);
-        assert_eq!(
-            fs::read_dir(dir.path().join(FOLDER)).expect("dir").count(),
-            0
-        );
+        assert_eq!(fs::read_dir(dir.path().join(FOLDER)).expect("dir").count(), 0);
     }
 
     #[test]
@@ -199,16 +180,10 @@ mod tests {
             assert_eq!(addresses.allocate(name).expect("free"), expected);
         }
         let full = addresses.allocate("f").expect_err("all in use");
-        assert_eq!(
-            full.to_string(),
-            "no free address in 10.42.0.0/29: all 5 are in use"
-        );
+        assert_eq!(full.to_string(), "no free address in 10.42.0.0/29: all 5 are in use");
         addresses.release("b").expect("released");
         addresses.release("b").expect("nothing to do");
-        assert_eq!(
-            addresses.allocate("f").expect("free"),
-            Ipv4Addr::new(10, 42, 0, 3)
-        );
+        assert_eq!(addresses.allocate("f").expect("free"), Ipv4Addr::new(10, 42, 0, 3));
     }
 
     #[test]

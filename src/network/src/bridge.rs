@@ -27,10 +27,7 @@ fn step<T>(what: impl Into<String>, result: Result<T, Error>) -> Result<T, StepE
 }
 
 /// Makes or completes the bridge and returns the MTU. Pod links whose address is not `in_use` are remains, and go.
-pub(crate) fn setup(
-    config: &NodeConfig,
-    in_use: impl Fn(Ipv4Addr) -> bool,
-) -> Result<u32, StepError> {
+pub(crate) fn setup(config: &NodeConfig, in_use: impl Fn(Ipv4Addr) -> bool) -> Result<u32, StepError> {
     let mut routes = step("open a netlink socket", Routes::open())?;
     let name = config.bridge.as_str();
     let mtu = match config.mtu {
@@ -49,8 +46,7 @@ pub(crate) fn setup(
             Request::put_route(unreachable_route(config.pod_cidr)),
         ]),
     )?;
-    fs::write(config.state_dir.join(POD_CIDR), config.pod_cidr.to_string())
-        .map_err(StepError::new("record the pod CIDR"))?;
+    fs::write(config.state_dir.join(POD_CIDR), config.pod_cidr.to_string()).map_err(StepError::new("record the pod CIDR"))?;
     remove_remains(&mut routes, in_use)?;
     Ok(mtu)
 }
@@ -61,9 +57,7 @@ fn default_mtu(routes: &mut Routes, config: &NodeConfig) -> Result<u32, Error> {
         // Without a default route, the link that has the node's address.
         None => {
             let all = routes.addresses()?;
-            all.into_iter()
-                .find(|a| a.address == config.node_ip)
-                .map(|a| a.index)
+            all.into_iter().find(|a| a.address == config.node_ip).map(|a| a.index)
         }
     };
     let link = match index {
@@ -88,21 +82,15 @@ fn link(routes: &mut Routes, config: &NodeConfig, mtu: u32) -> Result<u32, StepE
             );
             return Err(StepError::new(format!("create bridge {name}"))(taken));
         }
-        Some(link) => Request::change_link(
-            LinkUnspec::new_with_index(link.index)
-                .mtu(mtu)
-                .address(mac)
-                .up()
-                .build(),
-        ),
+        Some(link) => Request::change_link(LinkUnspec::new_with_index(link.index).mtu(mtu).address(mac).up().build()),
         None => Request::create_link(LinkBridge::new(name).mtu(mtu).address(mac).up().build()),
     };
     step(format!("create bridge {name}"), routes.run(vec![request]))?;
     match found {
         Some(link) => Ok(link.index),
-        None => step(find, routes.link(name))?
-            .map(|link| link.index)
-            .ok_or_else(|| StepError::new("find the new bridge")(Errno::NODEV.into())),
+        None => {
+            step(find, routes.link(name))?.map(|link| link.index).ok_or_else(|| StepError::new("find the new bridge")(Errno::NODEV.into()))
+        }
     }
 }
 
@@ -111,11 +99,8 @@ fn address(routes: &mut Routes, config: &NodeConfig, index: u32) -> Result<(), S
     let (wanted, prefix_len) = (config.gateway(), 32);
     let what = format!("give {} the address {wanted}/{prefix_len}", config.bridge);
     let all = step(what.clone(), routes.addresses())?;
-    let mut requests: Vec<Request> = all
-        .iter()
-        .filter(|a| a.index == index && (a.address, a.prefix_len) != (wanted, prefix_len))
-        .map(Request::delete_address)
-        .collect();
+    let mut requests: Vec<Request> =
+        all.iter().filter(|a| a.index == index && (a.address, a.prefix_len) != (wanted, prefix_len)).map(Request::delete_address).collect();
     requests.push(Request::put_address(index, wanted, prefix_len));
     step(what, routes.run(requests))
 }
@@ -125,10 +110,7 @@ fn remove_remains(routes: &mut Routes, in_use: impl Fn(Ipv4Addr) -> bool) -> Res
     for link in links {
         let nobodys = |address| !in_use(address);
         if pod_link(&link).is_some_and(nobodys) {
-            tracing::info!(
-                link = link.name,
-                "removing a pod link that belongs to nobody"
-            );
+            tracing::info!(link = link.name, "removing a pod link that belongs to nobody");
             let deleted = routes.run(vec![Request::delete_link(&link.name)]);
             step(format!("delete link {}", link.name), gone_is_fine(deleted))?;
         }
@@ -150,12 +132,7 @@ pub(crate) fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
 }
 
 /// Deletes the pods' links, the bridge and the route that belongs to no link; addresses and other routes go with the links.
-pub(crate) fn remove(
-    routes: &mut Routes,
-    bridge: &IfName,
-    state_dir: &Path,
-    failed: &mut Vec<StepError>,
-) {
+pub(crate) fn remove(routes: &mut Routes, bridge: &IfName, state_dir: &Path, failed: &mut Vec<StepError>) {
     let links = match routes.links() {
         Ok(links) => links,
         Err(e) => return failed.push(StepError::new("list the links")(e.into())),
@@ -166,9 +143,7 @@ pub(crate) fn remove(
     };
     for link in links.iter().filter(is_ours) {
         if let Err(e) = gone_is_fine(routes.run(vec![Request::delete_link(&link.name)])) {
-            failed.push(StepError::new(format!("delete link {}", link.name))(
-                e.into(),
-            ));
+            failed.push(StepError::new(format!("delete link {}", link.name))(e.into()));
         }
     }
     let record = state_dir.join(POD_CIDR);
@@ -177,9 +152,7 @@ pub(crate) fn remove(
         let request = Request::delete_route(unreachable_route(cidr));
         match routes.run(vec![request]) {
             Err(e) if !e.is(Errno::SRCH) => {
-                failed.push(StepError::new(format!("delete the route to {cidr}"))(
-                    e.into(),
-                ));
+                failed.push(StepError::new(format!("delete the route to {cidr}"))(e.into()));
             }
             _ => {}
         }
@@ -190,10 +163,7 @@ pub(crate) fn remove(
 }
 
 fn sysctl(path: &Path, value: &str) -> Result<(), StepError> {
-    fs::write(path, value).map_err(StepError::new(format!(
-        "write {value} to {}",
-        path.display()
-    )))
+    fs::write(path, value).map_err(StepError::new(format!("write {value} to {}", path.display())))
 }
 
 /// Writes only when it changes something: a write resets other settings of every link.

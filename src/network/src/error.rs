@@ -57,9 +57,7 @@ pub enum AttachError {
         #[source]
         source: StepError,
     },
-    #[error(
-        "sandbox id {sandbox_id:?} is not usable: 1 to 128 printable characters without spaces are allowed"
-    )]
+    #[error("sandbox id {sandbox_id:?} is not usable: 1 to 128 printable characters without spaces are allowed")]
     InvalidSandboxId { sandbox_id: String },
 }
 
@@ -88,9 +86,6 @@ pub struct TeardownError {
 }
 
 fn list(steps: &[StepError]) -> String {
-    let all: Vec<String> = steps
-        .iter()
-        .map(|s| format!("{}: {}", s.step, s.source))
-        .collect();
+    let all: Vec<String> = steps.iter().map(|s| format!("{}: {}", s.step, s.source)).collect();
     all.join("; ")
 }

@@ -22,13 +22,8 @@ mod services;
 mod probe;
 
 mod error;
-pub use error::{
-    AttachError, CommitError, DetachError, InvalidIfName, SetupError, StepError, TeardownError,
-};
+pub use error::{AttachError, CommitError, DetachError, InvalidIfName, SetupError, StepError, TeardownError};
 pub use node::{Network, teardown};
 pub use probe::{ProbeError, probe};
 pub use services::{Change, ServiceWriter};
-pub use types::{
-    Attachment, HostPort, IfName, NodeConfig, PortRule, Protocol, ServiceId, ServiceRule,
-    ServiceTable,
-};
+pub use types::{Attachment, HostPort, IfName, NodeConfig, PortRule, Protocol, ServiceId, ServiceRule, ServiceTable};

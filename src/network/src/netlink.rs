@@ -125,11 +125,7 @@ impl Message<'_> {
         if code == 0 {
             return Ok(());
         }
-        Err(Error::Refused {
-            errno: code.wrapping_neg(),
-            sequence: self.sequence,
-            reason: self.reason(),
-        })
+        Err(Error::Refused { errno: code.wrapping_neg(), sequence: self.sequence, reason: self.reason() })
     }
 
     fn reason(&self) -> Option<String> {
@@ -142,9 +138,7 @@ impl Message<'_> {
             _ => read_u32(self.body, 4)? as usize,
         };
         let tail = self.body.get(4 + align(echoed)..)?;
-        let text = Attributes::new(tail)
-            .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?
-            .1;
+        let text = Attributes::new(tail).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?.1;
         let text = text.strip_suffix(&[0]).unwrap_or(text);
         Some(String::from_utf8_lossy(text).into_owned())
     }
@@ -222,12 +216,7 @@ impl Socket {
         let inner = sys::Socket::new(family as isize)?;
         inner.set_cap_ack(true)?;
         inner.set_ext_ack(true)?;
-        Ok(Socket {
-            inner,
-            buffer: Vec::new(),
-            send_buffer_bytes: 64 * 1024,
-            sequence: 0,
-        })
+        Ok(Socket { inner, buffer: Vec::new(), send_buffer_bytes: 64 * 1024, sequence: 0 })
     }
 
     /// Numbers for the next `count` messages; the first is returned.
@@ -245,8 +234,7 @@ impl Socket {
     pub(crate) fn send(&mut self, datagram: &[u8]) -> Result<(), Error> {
         let needed = datagram.len().saturating_add(4096);
         if needed > self.send_buffer_bytes {
-            rustix::net::sockopt::set_socket_send_buffer_size_force(&self.inner, needed)
-                .map_err(io::Error::from)?;
+            rustix::net::sockopt::set_socket_send_buffer_size_force(&self.inner, needed).map_err(io::Error::from)?;
             self.send_buffer_bytes = needed;
         }
         let kernel = sys::SocketAddr::new(0, 0);
@@ -292,12 +280,7 @@ impl Socket {
     }
 
     /// Sends a request for a dump and hands each message of the answer to `each`.
-    pub(crate) fn dump(
-        &mut self,
-        request: &[u8],
-        sequence: u32,
-        mut each: impl FnMut(Message<'_>),
-    ) -> Result<(), Error> {
+    pub(crate) fn dump(&mut self, request: &[u8], sequence: u32, mut each: impl FnMut(Message<'_>)) -> Result<(), Error> {
         self.send(request)?;
         loop {
             for message in self.receive()? {
@@ -340,10 +323,7 @@ mod tests {
         let message = Messages(&bytes).next().expect("one message");
         let error = message.verdict().expect_err("refused");
         assert_eq!(error.errno(), Some(2));
-        assert_eq!(
-            error.to_string(),
-            "No such file or directory (os error 2): no such"
-        );
+        assert_eq!(error.to_string(), "No such file or directory (os error 2): no such");
     }
 
     #[test]

@@ -30,28 +30,19 @@ impl Network {
     /// Makes the node's network, or takes over what is there. Must be called within a tokio runtime.
     pub async fn setup(config: NodeConfig) -> Result<Network, SetupError> {
         if config.pod_cidr.prefix_len() > 30 {
-            return Err(SetupError::PodCidrTooSmall {
-                cidr: config.pod_cidr,
-            });
+            return Err(SetupError::PodCidrTooSmall { cidr: config.pod_cidr });
         }
         let given = config.clone();
         let (mtu, addresses) = on_own_thread("rk-net-setup", move || {
             let boot_id = boot_id()?;
-            let addresses = Addresses::open(&given.state_dir, given.pod_cidr, &boot_id)
-                .map_err(StepError::new("read the recorded addresses"))?;
+            let addresses =
+                Addresses::open(&given.state_dir, given.pod_cidr, &boot_id).map_err(StepError::new("read the recorded addresses"))?;
             let mtu = bridge::setup(&given, |address| addresses.contains(address))?;
             Ok::<_, StepError>((mtu, addresses))
         })
         .await?;
         let services = services::start(&config).await?;
-        Ok(Network {
-            inner: Arc::new(Inner {
-                config,
-                mtu,
-                addresses: Mutex::new(addresses),
-                services,
-            }),
-        })
+        Ok(Network { inner: Arc::new(Inner { config, mtu, addresses: Mutex::new(addresses), services }) })
     }
 
     /// Gives the sandbox whose network namespace is at `netns` an address and a link. Idempotent by `sandbox_id`: a second
@@ -65,60 +56,40 @@ impl Network {
             gateway: self.inner.config.gateway(),
             mtu: self.inner.mtu,
         };
-        on_own_thread("rk-net-pod", move || pod::connect(&plan))
-            .await
-            .map_err(|source| AttachError::Step {
-                sandbox_id: sandbox_id.to_owned(),
-                address,
-                source,
-            })?;
+        on_own_thread("rk-net-pod", move || pod::connect(&plan)).await.map_err(|source| AttachError::Step {
+            sandbox_id: sandbox_id.to_owned(),
+            address,
+            source,
+        })?;
         Ok(self.attachment(sandbox_id, address))
     }
 
     /// Takes link, host ports and address of the sandbox back. Nothing to do is success.
     pub async fn detach(&self, sandbox_id: &str) -> Result<(), DetachError> {
-        let error = |source| DetachError {
-            sandbox_id: sandbox_id.to_owned(),
-            source,
-        };
-        let commit =
-            |e: CommitError| StepError::new("remove the host ports")(std::io::Error::other(e));
-        self.set_host_ports(sandbox_id, Vec::new())
-            .await
-            .map_err(|e| error(commit(e)))?;
+        let error = |source| DetachError { sandbox_id: sandbox_id.to_owned(), source };
+        let commit = |e: CommitError| StepError::new("remove the host ports")(std::io::Error::other(e));
+        self.set_host_ports(sandbox_id, Vec::new()).await.map_err(|e| error(commit(e)))?;
         let Some(address) = self.addresses().get(sandbox_id) else {
             return Ok(());
         };
         let link = pod_link_name(address);
-        on_own_thread("rk-net-pod", move || pod::disconnect(&link))
-            .await
-            .map_err(error)?;
+        on_own_thread("rk-net-pod", move || pod::disconnect(&link)).await.map_err(error)?;
         // Last, so that the address is never given out while its link still exists.
-        self.addresses()
-            .release(sandbox_id)
-            .map_err(|e| error(StepError::new(format!("free address {address}"))(e)))
+        self.addresses().release(sandbox_id).map_err(|e| error(StepError::new(format!("free address {address}"))(e)))
     }
 
     /// Everything attached, including what an earlier run attached.
     pub fn attachments(&self) -> Vec<Attachment> {
         let addresses = self.addresses();
         let all = addresses.iter();
-        all.map(|(address, sandbox)| self.attachment(sandbox, address))
-            .collect()
+        all.map(|(address, sandbox)| self.attachment(sandbox, address)).collect()
     }
 
     /// Sets all host ports of one sandbox; an empty list removes them. Returns when the kernel uses them. After a restart
     /// the caller sets them again for the sandboxes that run on; until the first [`ServiceWriter::replace`] the rules of the
     /// earlier run stand, and this waits for it.
-    pub async fn set_host_ports(
-        &self,
-        sandbox_id: &str,
-        ports: Vec<HostPort>,
-    ) -> Result<(), CommitError> {
-        self.inner
-            .services
-            .apply(vec![Change::HostPorts(sandbox_id.to_owned(), ports)])
-            .await
+    pub async fn set_host_ports(&self, sandbox_id: &str, ports: Vec<HostPort>) -> Result<(), CommitError> {
+        self.inner.services.apply(vec![Change::HostPorts(sandbox_id.to_owned(), ports)]).await
     }
 
     /// The way to write Services.
@@ -136,12 +107,7 @@ impl Network {
     }
 
     fn attachment(&self, sandbox_id: &str, address: std::net::Ipv4Addr) -> Attachment {
-        Attachment {
-            sandbox_id: sandbox_id.to_owned(),
-            address,
-            gateway: self.inner.config.gateway(),
-            link: pod_link_name(address),
-        }
+        Attachment { sandbox_id: sandbox_id.to_owned(), address, gateway: self.inner.config.gateway(), link: pod_link_name(address) }
     }
 
     fn addresses(&self) -> MutexGuard<'_, Addresses> {
@@ -179,10 +145,7 @@ pub async fn teardown(bridge: &IfName, state_dir: &Path) -> Result<(), TeardownE
 }
 
 /// Runs blocking work on a thread that lives only for it: it may enter another namespace without a way back.
-async fn on_own_thread<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
+async fn on_own_thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, answer) = oneshot::channel();
     std::thread::Builder::new()
         .name(name.to_owned())

@@ -44,10 +44,7 @@ fn step<T>(what: &str, result: Result<T, Error>) -> Result<T, StepError> {
 
 /// Connects the pod. Must run on a thread of its own, which is in the pod's namespace afterwards.
 pub(crate) fn connect(plan: &Plan) -> Result<(), StepError> {
-    let netns = File::open(&plan.netns).map_err(StepError::new(format!(
-        "open network namespace {}",
-        plan.netns.display()
-    )))?;
+    let netns = File::open(&plan.netns).map_err(StepError::new(format!("open network namespace {}", plan.netns.display())))?;
     let mut host = step("open a netlink socket", Routes::open())?;
     move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|e| StepError::new("enter the pod's network namespace")(e.into()))?;
@@ -69,12 +66,9 @@ pub(crate) fn connect(plan: &Plan) -> Result<(), StepError> {
         }
         Err(e) => return step("create the pod's link", Err(e)),
     }
-    let configured = step(
-        "configure the pod's end of the link",
-        configure(&mut pod, plan),
-    )
-    .and_then(|()| refuse_redirects())
-    .and_then(|()| step("route to the pod", route(&mut host, plan)));
+    let configured = step("configure the pod's end of the link", configure(&mut pod, plan))
+        .and_then(|()| refuse_redirects())
+        .and_then(|()| step("route to the pod", route(&mut host, plan)));
     if configured.is_err() {
         // Half a link would look like a whole one; the pair goes with either end.
         let _ = host.run(vec![Request::delete_link(plan.link.as_str())]);
@@ -83,11 +77,7 @@ pub(crate) fn connect(plan: &Plan) -> Result<(), StepError> {
 }
 
 fn create(host: &mut Routes, plan: &Plan, netns: &File) -> Result<(), Error> {
-    let peer = LinkUnspec::new_with_name(POD_LINK)
-        .mtu(plan.mtu)
-        .address(mac(plan.address))
-        .setns_by_fd(netns.as_raw_fd())
-        .build();
+    let peer = LinkUnspec::new_with_name(POD_LINK).mtu(plan.mtu).address(mac(plan.address)).setns_by_fd(netns.as_raw_fd()).build();
     let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(plan.link.as_str())
         .mtu(plan.mtu)
@@ -105,17 +95,13 @@ fn in_place(host: &mut Routes, pod: &mut Routes, plan: &Plan) -> Result<bool, Er
         return Ok(false);
     };
     let addresses = pod.addresses()?;
-    let has_address = addresses
-        .iter()
-        .any(|a| a.index == pod_end.index && a.address == plan.address);
+    let has_address = addresses.iter().any(|a| a.index == pod_end.index && a.address == plan.address);
     Ok(host_end.is_some() && has_address)
 }
 
 fn configure(pod: &mut Routes, plan: &Plan) -> Result<(), Error> {
     let link = pod.link(POD_LINK)?;
-    let index = link
-        .ok_or(Error::Malformed("the new link is not in the pod"))?
-        .index;
+    let index = link.ok_or(Error::Malformed("the new link is not in the pod"))?.index;
     pod.run(vec![
         Request::change_link(LinkUnspec::new_with_index(LOOPBACK_INDEX).up().build()),
         // Not at its birth: the kernel opens a veth end only when it knows its peer.
@@ -130,9 +116,7 @@ fn configure(pod: &mut Routes, plan: &Plan) -> Result<(), Error> {
 /// The node's side: with the bridge's address as the source, for what the node itself sends.
 fn route(host: &mut Routes, plan: &Plan) -> Result<(), Error> {
     let link = host.link(plan.link.as_str())?;
-    let index = link
-        .ok_or(Error::Malformed("the new link is not on the host"))?
-        .index;
+    let index = link.ok_or(Error::Malformed("the new link is not on the host"))?.index;
     host.run(vec![
         Request::put_neighbour(index, plan.address, mac(plan.address)),
         Request::put_route(link_route(plan.address.into(), index, plan.gateway)),

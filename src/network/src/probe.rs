@@ -19,13 +19,8 @@ pub enum ProbeError {
 
 /// Sets up a node's network in a throw-away network namespace. Blocks; touches nothing of the host's.
 pub fn probe() -> Result<(), ProbeError> {
-    let worker = std::thread::Builder::new()
-        .name("rk-net-probe".to_owned())
-        .spawn(probe_here);
-    worker
-        .map_err(ProbeError::Namespace)?
-        .join()
-        .expect("the probe does not panic")
+    let worker = std::thread::Builder::new().name("rk-net-probe".to_owned()).spawn(probe_here);
+    worker.map_err(ProbeError::Namespace)?.join().expect("the probe does not panic")
 }
 
 fn probe_here() -> Result<(), ProbeError> {
@@ -37,21 +32,10 @@ fn probe_here() -> Result<(), ProbeError> {
     let folder = std::env::temp_dir().join(format!("rk-probe-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(ProbeError::Folder)?;
     let net = |a, b| Ipv4Net::new(Ipv4Addr::new(10, a, b, 0), 24).expect("24 is a prefix length");
-    let config = NodeConfig {
-        mtu: Some(1500),
-        ..NodeConfig::new(
-            net(253, 0),
-            net(253, 0),
-            net(254, 0),
-            Ipv4Addr::LOCALHOST,
-            folder.clone(),
-        )
-    };
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(ProbeError::Namespace)?
-        .block_on(Network::setup(config));
+    let config =
+        NodeConfig { mtu: Some(1500), ..NodeConfig::new(net(253, 0), net(253, 0), net(254, 0), Ipv4Addr::LOCALHOST, folder.clone()) };
+    let result =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ProbeError::Namespace)?.block_on(Network::setup(config));
     // Left behind it would do no harm, so a failure to remove it is none of the probe.
     let _ = std::fs::remove_dir_all(&folder);
     result.map(drop).map_err(|e: SetupError| {

@@ -8,17 +8,15 @@ use ipnet::Ipv4Net;
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-};
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use rustix::io::Errno;
 
 use crate::netlink::{
-    Attributes, Error, Family, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
-    NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_ERROR, Socket, align, read_u32,
+    Attributes, Error, Family, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_ERROR, Socket,
+    align, read_u32,
 };
 use crate::types::IfName;
 
@@ -50,24 +48,15 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn create_link(link: LinkMessage) -> Request {
-        Request {
-            message: RouteNetlinkMessage::NewLink(link),
-            flags: NLM_F_CREATE | NLM_F_EXCL,
-        }
+        Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
     }
 
     pub(crate) fn change_link(link: LinkMessage) -> Request {
-        Request {
-            message: RouteNetlinkMessage::NewLink(link),
-            flags: 0,
-        }
+        Request { message: RouteNetlinkMessage::NewLink(link), flags: 0 }
     }
 
     pub(crate) fn delete_link(name: &str) -> Request {
-        Request {
-            message: RouteNetlinkMessage::DelLink(LinkUnspec::new_with_name(name).build()),
-            flags: 0,
-        }
+        Request { message: RouteNetlinkMessage::DelLink(LinkUnspec::new_with_name(name).build()), flags: 0 }
     }
 
     pub(crate) fn put_address(index: u32, address: Ipv4Addr, prefix_len: u8) -> Request {
@@ -79,17 +68,11 @@ impl Request {
 
     pub(crate) fn delete_address(of: &LinkAddress) -> Request {
         let message = address_message(of.index, of.address, of.prefix_len);
-        Request {
-            message: RouteNetlinkMessage::DelAddress(message),
-            flags: 0,
-        }
+        Request { message: RouteNetlinkMessage::DelAddress(message), flags: 0 }
     }
 
     pub(crate) fn delete_route(route: RouteMessage) -> Request {
-        Request {
-            message: RouteNetlinkMessage::DelRoute(route),
-            flags: 0,
-        }
+        Request { message: RouteNetlinkMessage::DelRoute(route), flags: 0 }
     }
 
     /// A neighbour whose hardware address is known for good.
@@ -99,37 +82,23 @@ impl Request {
         message.header.ifindex = index;
         message.header.state = NeighbourState::Permanent;
         message.header.kind = RouteType::Unicast;
-        message.attributes = vec![
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
-            NeighbourAttribute::LinkLayerAddress(mac),
-        ];
-        Request {
-            message: RouteNetlinkMessage::NewNeighbour(message),
-            flags: NLM_F_CREATE | NLM_F_REPLACE,
-        }
+        message.attributes =
+            vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(address)), NeighbourAttribute::LinkLayerAddress(mac)];
+        Request { message: RouteNetlinkMessage::NewNeighbour(message), flags: NLM_F_CREATE | NLM_F_REPLACE }
     }
 
     pub(crate) fn put_route(route: RouteMessage) -> Request {
-        Request {
-            message: RouteNetlinkMessage::NewRoute(route),
-            flags: NLM_F_CREATE | NLM_F_REPLACE,
-        }
+        Request { message: RouteNetlinkMessage::NewRoute(route), flags: NLM_F_CREATE | NLM_F_REPLACE }
     }
 }
 
 fn address_message(index: u32, address: Ipv4Addr, prefix_len: u8) -> AddressMessage {
-    AddressMessageBuilder::<Ipv4Addr>::new()
-        .index(index)
-        .address(address, prefix_len)
-        .build()
+    AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, prefix_len).build()
 }
 
 /// A route for everything by way of `gateway`.
 pub(crate) fn default_route(gateway: Ipv4Addr, index: u32) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .gateway(gateway)
-        .output_interface(index)
-        .build()
+    RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build()
 }
 
 /// A route to addresses that are on the link itself.
@@ -144,10 +113,7 @@ pub(crate) fn link_route(to: Ipv4Net, index: u32, source: Ipv4Addr) -> RouteMess
 
 /// Refuses at once what no more specific route takes.
 pub(crate) fn unreachable_route(to: Ipv4Net) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(to.network(), to.prefix_len())
-        .kind(RouteType::Unreachable)
-        .build()
+    RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to.network(), to.prefix_len()).kind(RouteType::Unreachable).build()
 }
 
 pub(crate) struct Routes {
@@ -157,9 +123,7 @@ pub(crate) struct Routes {
 impl Routes {
     /// Works on the network namespace of the calling thread, also after that thread has entered another.
     pub(crate) fn open() -> Result<Routes, Error> {
-        Ok(Routes {
-            socket: Socket::open(Family::Route)?,
-        })
+        Ok(Routes { socket: Socket::open(Family::Route)? })
     }
 
     /// Sends all requests at once. The kernel goes through all of them in order, also past one that it refuses; the refusals
@@ -169,12 +133,7 @@ impl Routes {
         let first = self.socket.sequences(count);
         let mut datagram = Vec::with_capacity(1024);
         for (sequence, request) in (first..).zip(requests) {
-            append(
-                &mut datagram,
-                request.message,
-                request.flags | NLM_F_ACK,
-                sequence,
-            );
+            append(&mut datagram, request.message, request.flags | NLM_F_ACK, sequence);
         }
         self.socket.send(&datagram)?;
         let refused = self.socket.acknowledgements(first, count)?;
@@ -206,12 +165,7 @@ impl Routes {
     fn one_link(&mut self, message: LinkMessage) -> Result<Option<Link>, Error> {
         let sequence = self.socket.sequences(1);
         let mut datagram = Vec::new();
-        append(
-            &mut datagram,
-            RouteNetlinkMessage::GetLink(message),
-            0,
-            sequence,
-        );
+        append(&mut datagram, RouteNetlinkMessage::GetLink(message), 0, sequence);
         self.socket.send(&datagram)?;
         loop {
             for answer in self.socket.receive()? {
@@ -226,9 +180,7 @@ impl Routes {
                     };
                 }
                 if answer.kind == RTM_NEWLINK {
-                    return parse_link(&answer)
-                        .map(Some)
-                        .ok_or(Error::Malformed("link message too short"));
+                    return parse_link(&answer).map(Some).ok_or(Error::Malformed("link message too short"));
                 }
             }
         }
@@ -251,17 +203,12 @@ impl Routes {
         Ok(routes.into_iter().min().map(|(_metric, index)| index))
     }
 
-    fn dump<T>(
-        &mut self,
-        request: RouteNetlinkMessage,
-        mut parse: impl FnMut(Message<'_>) -> Option<T>,
-    ) -> Result<Vec<T>, Error> {
+    fn dump<T>(&mut self, request: RouteNetlinkMessage, mut parse: impl FnMut(Message<'_>) -> Option<T>) -> Result<Vec<T>, Error> {
         let sequence = self.socket.sequences(1);
         let mut datagram = Vec::new();
         append(&mut datagram, request, NLM_F_DUMP, sequence);
         let mut found = Vec::new();
-        self.socket
-            .dump(&datagram, sequence, |message| found.extend(parse(message)))?;
+        self.socket.dump(&datagram, sequence, |message| found.extend(parse(message)))?;
         Ok(found)
     }
 }
@@ -290,10 +237,7 @@ fn parse_link(message: &Message<'_>) -> Option<Link> {
     if message.kind != RTM_NEWLINK {
         return None;
     }
-    let mut link = Link {
-        index: read_u32(message.body, 4)?,
-        ..Link::default()
-    };
+    let mut link = Link { index: read_u32(message.body, 4)?, ..Link::default() };
     for (kind, value) in Attributes::new(message.body.get(16..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
@@ -317,11 +261,7 @@ fn parse_address(message: &Message<'_>) -> Option<LinkAddress> {
     }
     let local = Attributes::new(message.body.get(8..)?).find(|(kind, _)| *kind == IFA_LOCAL)?;
     let octets: [u8; 4] = local.1.try_into().ok()?;
-    Some(LinkAddress {
-        index: read_u32(message.body, 4)?,
-        address: Ipv4Addr::from(octets),
-        prefix_len: *message.body.get(1)?,
-    })
+    Some(LinkAddress { index: read_u32(message.body, 4)?, address: Ipv4Addr::from(octets), prefix_len: *message.body.get(1)? })
 }
 
 /// `struct rtmsg` (12 bytes: family, destination length, .., table at 4, type at 7) and RTA_* attributes; metric and link.
@@ -349,8 +289,7 @@ fn parse_default_route(message: &Message<'_>) -> Option<(u32, u32)> {
 
 /// The link's name for a pod's address: unique on the node, and found again without a record.
 pub(crate) fn pod_link_name(address: Ipv4Addr) -> IfName {
-    IfName::new(&format!("{POD_LINK_PREFIX}{:08x}", u32::from(address)))
-        .expect("eleven letters and digits")
+    IfName::new(&format!("{POD_LINK_PREFIX}{:08x}", u32::from(address))).expect("eleven letters and digits")
 }
 
 /// Every pod link of this node starts so.

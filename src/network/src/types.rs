@@ -17,16 +17,8 @@ pub struct IfName(String);
 impl IfName {
     pub fn new(name: &str) -> Result<Self, InvalidIfName> {
         let fits = (1..=15).contains(&name.len());
-        let clean = name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        if fits && clean {
-            Ok(IfName(name.to_owned()))
-        } else {
-            Err(InvalidIfName {
-                name: name.to_owned(),
-            })
-        }
+        let clean = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if fits && clean { Ok(IfName(name.to_owned())) } else { Err(InvalidIfName { name: name.to_owned() }) }
     }
 
     pub fn as_str(&self) -> &str {
@@ -60,13 +52,7 @@ pub struct NodeConfig {
 
 impl NodeConfig {
     /// A configuration with the customary bridge name and the MTU of the node's default link.
-    pub fn new(
-        pod_cidr: Ipv4Net,
-        cluster_cidr: Ipv4Net,
-        service_cidr: Ipv4Net,
-        node_ip: Ipv4Addr,
-        state_dir: PathBuf,
-    ) -> Self {
+    pub fn new(pod_cidr: Ipv4Net, cluster_cidr: Ipv4Net, service_cidr: Ipv4Net, node_ip: Ipv4Addr, state_dir: PathBuf) -> Self {
         NodeConfig {
             bridge: IfName("rk0".to_owned()),
             pod_cidr: pod_cidr.trunc(),

@@ -24,16 +24,9 @@ pub(crate) struct Endpoints {
 
 /// Ready endpoints; where there is none, those that are going away but still answer. The same for the local ones alone.
 pub(crate) fn of_port(port: &ServicePort, slices: &[Arc<EndpointSlice>], node: &str) -> Endpoints {
-    let candidates: Vec<Candidate> = slices
-        .iter()
-        .flat_map(|slice| candidates(port, slice, node))
-        .collect();
+    let candidates: Vec<Candidate> = slices.iter().flat_map(|slice| candidates(port, slice, node)).collect();
     let pick = |wanted: &dyn Fn(&Candidate) -> bool| {
-        let mut ready: Vec<SocketAddrV4> = candidates
-            .iter()
-            .filter(|c| c.ready && wanted(c))
-            .map(|c| c.address)
-            .collect();
+        let mut ready: Vec<SocketAddrV4> = candidates.iter().filter(|c| c.ready && wanted(c)).map(|c| c.address).collect();
         if ready.is_empty() {
             let draining = candidates.iter().filter(|c| c.draining && wanted(c));
             ready.extend(draining.map(|c| c.address));
@@ -42,10 +35,7 @@ pub(crate) fn of_port(port: &ServicePort, slices: &[Arc<EndpointSlice>], node: &
         ready.dedup();
         ready
     };
-    Endpoints {
-        all: pick(&|_| true),
-        local: pick(&|c| c.local),
-    }
+    Endpoints { all: pick(&|_| true), local: pick(&|c| c.local) }
 }
 
 fn candidates(port: &ServicePort, slice: &EndpointSlice, node: &str) -> Vec<Candidate> {
@@ -68,11 +58,7 @@ fn candidates(port: &ServicePort, slice: &EndpointSlice, node: &str) -> Vec<Cand
     let mut all = Vec::new();
     for endpoint in slice.endpoints.iter().flatten() {
         let conditions = endpoint.conditions.clone().unwrap_or_default();
-        let EndpointConditions {
-            ready,
-            serving,
-            terminating,
-        } = conditions;
+        let EndpointConditions { ready, serving, terminating } = conditions;
         // All addresses of one endpoint are fungible; upstream takes the first.
         let Some(address) = endpoint.addresses.first() else {
             continue;

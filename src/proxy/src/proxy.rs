@@ -28,36 +28,20 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy for the node `node_name`, whose endpoints are the local ones.
     pub fn new(client: Client, writer: ServiceWriter, node_name: impl Into<String>) -> Proxy {
-        Proxy {
-            client,
-            writer,
-            node_name: node_name.into(),
-        }
+        Proxy { client, writer, node_name: node_name.into() }
     }
 
     /// Runs until it is dropped. A refused change is retried by the writer; here it is told.
     pub async fn run(self) {
-        let services: Informer<Service> = Informer::builder(&self.client)
-            .labels(SELECTOR)
-            .project(slim_service)
-            .start();
-        let slices: Informer<EndpointSlice> = Informer::builder(&self.client)
-            .labels(SELECTOR)
-            .project(slim_slice)
-            .start();
-        slices.add_index(BY_SERVICE, |slice| {
-            service_of(slice).iter().map(index_value).collect()
-        });
+        let services: Informer<Service> = Informer::builder(&self.client).labels(SELECTOR).project(slim_service).start();
+        let slices: Informer<EndpointSlice> = Informer::builder(&self.client).labels(SELECTOR).project(slim_slice).start();
+        slices.add_index(BY_SERVICE, |slice| service_of(slice).iter().map(index_value).collect());
         let mut service_events = services.subscribe();
         let mut slice_events = slices.subscribe();
         services.synced().await;
         slices.synced().await;
 
-        let node = Node {
-            services,
-            slices,
-            name: self.node_name,
-        };
+        let node = Node { services, slices, name: self.node_name };
         let mut changed: BTreeSet<ObjectKey> = BTreeSet::new();
         drain(&mut service_events, &mut slice_events, &mut changed);
         changed.clear();
@@ -82,11 +66,7 @@ impl Proxy {
     }
 }
 
-fn drain(
-    services: &mut Subscription<Service>,
-    slices: &mut Subscription<EndpointSlice>,
-    changed: &mut BTreeSet<ObjectKey>,
-) {
+fn drain(services: &mut Subscription<Service>, slices: &mut Subscription<EndpointSlice>, changed: &mut BTreeSet<ObjectKey>) {
     while let Some(event) = services.try_recv() {
         note_service(&event, changed);
     }

@@ -16,11 +16,7 @@ use crate::endpoints;
 const AFFINITY_SECONDS: i32 = 10_800;
 
 /// The rule of a Service on the node `node`; `None` for one that has no address to proxy.
-pub fn of_service(
-    service: &Service,
-    slices: &[Arc<EndpointSlice>],
-    node: &str,
-) -> Option<ServiceRule> {
+pub fn of_service(service: &Service, slices: &[Arc<EndpointSlice>], node: &str) -> Option<ServiceRule> {
     let spec = service.spec.as_ref()?;
     let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
     if kind == "ExternalName" {
@@ -36,17 +32,11 @@ pub fn of_service(
         _ => !external_ips.is_empty(),
     };
     Some(ServiceRule {
-        ports: spec
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|port| port_rule(port, slices, node))
-            .collect(),
+        ports: spec.ports.iter().flatten().filter_map(|port| port_rule(port, slices, node)).collect(),
         load_balancer_ips: load_balancer_ips(service),
         load_balancer_source_ranges: source_ranges(spec),
         affinity: affinity(spec),
-        external_traffic_local: open_to_outside
-            && spec.external_traffic_policy.as_deref() == Some("Local"),
+        external_traffic_local: open_to_outside && spec.external_traffic_policy.as_deref() == Some("Local"),
         internal_traffic_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         cluster_ips,
         external_ips,
@@ -105,10 +95,7 @@ fn port_rule(port: &ServicePort, slices: &[Arc<EndpointSlice>], node: &str) -> O
     Some(PortRule {
         protocol,
         port: u16::try_from(port.port).ok()?,
-        node_port: port
-            .node_port
-            .and_then(|number| u16::try_from(number).ok())
-            .filter(|number| *number != 0),
+        node_port: port.node_port.and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0),
         endpoints: endpoints.all,
         local_endpoints: endpoints.local,
     })

@@ -35,13 +35,9 @@ fn show(rule: &ServiceRule) -> String {
 
 #[track_caller]
 fn check(spec: &str, slices: &[&str], expected: Expect) {
-    let service: Service =
-        serde_saphyr::from_str(&format!("metadata: {{name: web, namespace: default}}\n{spec}"))
-            .expect("a Service");
-    let slices: Vec<Arc<EndpointSlice>> = slices
-        .iter()
-        .map(|text| Arc::new(serde_saphyr::from_str(text).expect("an EndpointSlice")))
-        .collect();
+    let service: Service = serde_saphyr::from_str(&format!("metadata: {{name: web, namespace: default}}\n{spec}")).expect("a Service");
+    let slices: Vec<Arc<EndpointSlice>> =
+        slices.iter().map(|text| Arc::new(serde_saphyr::from_str(text).expect("an EndpointSlice"))).collect();
     let rule = of_service(&service, &slices, "here");
     expected.assert_eq(&rule.map_or("nothing".to_owned(), |rule| show(&rule)));
 }

@@ -1,9 +1,7 @@
 //! Batches of messages: tables, chains, sets, elements, and the commit.
 use super::expressions::Rule;
 use super::set_flag;
-use crate::netlink::{
-    Error, HEADER_BYTES, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ERROR, Socket,
-};
+use crate::netlink::{Error, HEADER_BYTES, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ERROR, Socket};
 
 pub(crate) const FAMILY_IPV4: u8 = 2;
 
@@ -78,12 +76,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     pub(crate) fn new() -> Batch {
-        let mut batch = Batch {
-            bytes: Vec::with_capacity(4096),
-            next_sequence: 1,
-            last_message: 0,
-            next_set_id: 1,
-        };
+        let mut batch = Batch { bytes: Vec::with_capacity(4096), next_sequence: 1, last_message: 0, next_set_id: 1 };
         batch.control(BATCH_BEGIN);
         batch
     }
@@ -114,10 +107,8 @@ impl Batch {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&0u32.to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes
-            .extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-        self.bytes
-            .extend_from_slice(&self.next_sequence.to_ne_bytes());
+        self.bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+        self.bytes.extend_from_slice(&self.next_sequence.to_ne_bytes());
         self.bytes.extend_from_slice(&0u32.to_ne_bytes());
         self.next_sequence += 1;
         start
@@ -171,8 +162,7 @@ impl Batch {
     pub(super) fn nest(&mut self, kind: u16, content: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0, 0]);
-        self.bytes
-            .extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
+        self.bytes.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
         content(self);
         let length = u16::try_from(self.bytes.len() - start).expect("an attribute below 64 KiB");
         self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
@@ -212,14 +202,7 @@ impl Batch {
     }
 
     /// A chain that packets enter by `hook`; `kind` is "nat" or "filter". Its policy is accept.
-    pub(crate) fn add_base_chain(
-        &mut self,
-        table: &str,
-        chain: &str,
-        kind: &str,
-        hook: Hook,
-        priority: i32,
-    ) {
+    pub(crate) fn add_base_chain(&mut self, table: &str, chain: &str, kind: &str, hook: Hook, priority: i32) {
         const POLICY_ACCEPT: u32 = 1;
         self.message(NEWCHAIN, NLM_F_CREATE, |b| {
             b.text(1, table);
@@ -243,8 +226,7 @@ impl Batch {
 
     pub(crate) fn add_set(&mut self, table: &str, spec: &SetSpec<'_>) {
         // Each field of a concatenation takes whole registers.
-        let registers =
-            |fields: &[(u32, u32)]| fields.iter().map(|f| f.1.next_multiple_of(4)).sum();
+        let registers = |fields: &[(u32, u32)]| fields.iter().map(|f| f.1.next_multiple_of(4)).sum();
         let kinds = |fields: &[(u32, u32)]| fields.iter().fold(0, |all, f| (all << 6) | f.0);
         let concat = spec.key.len() > 1;
         let flags = spec.flags | if concat { set_flag::CONCAT } else { 0 };
@@ -290,33 +272,16 @@ impl Batch {
         });
     }
 
-    pub(crate) fn add_elements<'a>(
-        &mut self,
-        table: &str,
-        set: &str,
-        elements: impl Iterator<Item = Element<'a>>,
-    ) {
+    pub(crate) fn add_elements<'a>(&mut self, table: &str, set: &str, elements: impl Iterator<Item = Element<'a>>) {
         self.elements(NEWSETELEM, NLM_F_CREATE, table, set, elements);
     }
 
     /// The data of an element to delete are not looked at.
-    pub(crate) fn remove_elements<'a>(
-        &mut self,
-        table: &str,
-        set: &str,
-        elements: impl Iterator<Item = Element<'a>>,
-    ) {
+    pub(crate) fn remove_elements<'a>(&mut self, table: &str, set: &str, elements: impl Iterator<Item = Element<'a>>) {
         self.elements(DELSETELEM, 0, table, set, elements);
     }
 
-    fn elements<'a>(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        table: &str,
-        set: &str,
-        elements: impl Iterator<Item = Element<'a>>,
-    ) {
+    fn elements<'a>(&mut self, kind: u16, flags: u16, table: &str, set: &str, elements: impl Iterator<Item = Element<'a>>) {
         let mut elements = elements.peekable();
         while elements.peek().is_some() {
             self.message(kind, flags, |b| {
@@ -385,12 +350,7 @@ pub(crate) fn commit(socket: &mut Socket, batch: Batch) -> Result<(), Error> {
 
 /// Whether the table exists.
 pub(crate) fn table_exists(socket: &mut Socket, table: &str) -> Result<bool, Error> {
-    let mut request = Batch {
-        bytes: Vec::new(),
-        next_sequence: socket.sequences(1),
-        last_message: 0,
-        next_set_id: 1,
-    };
+    let mut request = Batch { bytes: Vec::new(), next_sequence: socket.sequences(1), last_message: 0, next_set_id: 1 };
     let sequence = request.next_sequence;
     request.message(GETTABLE, NLM_F_ACK, |b| b.text(1, table));
     socket.send(&request.bytes)?;

@@ -25,24 +25,11 @@ pub(crate) enum Chain {
     /// Remembers the client and goes to the endpoint whose slot is in the ct mark.
     Remember { group: Group, seconds: u32 },
     /// One of `count` endpoints, never masqueraded.
-    Direct {
-        group: Group,
-        count: u32,
-        affinity: Affinity,
-    },
+    Direct { group: Group, count: u32, affinity: Affinity },
     /// One of `count` endpoints; clients from outside are masqueraded.
-    Spread {
-        group: Group,
-        count: u32,
-        affinity: Affinity,
-    },
+    Spread { group: Group, count: u32, affinity: Affinity },
     /// One of `local` endpoints for clients from outside, one of `all` for pods and the node.
-    Local {
-        group: Group,
-        local: u32,
-        all: u32,
-        affinity: Affinity,
-    },
+    Local { group: Group, local: u32, all: u32, affinity: Affinity },
 }
 
 impl fmt::Display for Chain {
@@ -65,9 +52,7 @@ impl fmt::Display for Chain {
             Chain::Direct { group, count, .. } | Chain::Spread { group, count, .. } => {
                 write!(f, "{}{letters}{sticky}-{count}", prefix(group))?;
             }
-            Chain::Local {
-                group, local, all, ..
-            } => write!(f, "{}{letters}{sticky}-{local}-{all}", prefix(group))?,
+            Chain::Local { group, local, all, .. } => write!(f, "{}{letters}{sticky}-{local}-{all}", prefix(group))?,
         }
         match affinity {
             Some(seconds) => write!(f, "-{seconds}"),
@@ -85,20 +70,10 @@ impl Chain {
         };
         match self {
             Chain::Remember { .. } => Vec::new(),
-            Chain::Direct {
-                group, affinity, ..
+            Chain::Direct { group, affinity, .. } | Chain::Spread { group, affinity, .. } => remember(group, affinity).collect(),
+            Chain::Local { group, all, affinity, .. } => {
+                remember(group, affinity).chain([direct(group, all, affinity), spread(group, all, affinity)]).collect()
             }
-            | Chain::Spread {
-                group, affinity, ..
-            } => remember(group, affinity).collect(),
-            Chain::Local {
-                group,
-                all,
-                affinity,
-                ..
-            } => remember(group, affinity)
-                .chain([direct(group, all, affinity), spread(group, all, affinity)])
-                .collect(),
         }
     }
 
@@ -108,16 +83,8 @@ impl Chain {
         batch.add_chain(NAME, &name);
         match self {
             Chain::Remember { group, seconds } => write_remember(batch, &name, group, seconds),
-            Chain::Direct {
-                group,
-                count,
-                affinity,
-            } => write_pick(batch, &name, group, count, 0, affinity),
-            Chain::Spread {
-                group,
-                count,
-                affinity,
-            } => {
+            Chain::Direct { group, count, affinity } => write_pick(batch, &name, group, count, 0, affinity),
+            Chain::Spread { group, count, affinity } => {
                 batch.add_rule(NAME, &name, |r| {
                     // What comes in by a node port may have to go out by another node, whatever its source.
                     if group == Group::Address {
@@ -127,12 +94,7 @@ impl Chain {
                 });
                 write_pick(batch, &name, group, count, 0, affinity);
             }
-            Chain::Local {
-                group,
-                local,
-                all,
-                affinity,
-            } => {
+            Chain::Local { group, local, all, affinity } => {
                 let (pods, node) = (direct(group, all, affinity), spread(group, all, affinity));
                 batch.add_rule(NAME, &name, |r| {
                     r.if_source_in(networks.cluster_cidr);
@@ -153,19 +115,11 @@ impl Chain {
 }
 
 fn direct(group: Group, count: u32, affinity: Affinity) -> Chain {
-    Chain::Direct {
-        group,
-        count,
-        affinity,
-    }
+    Chain::Direct { group, count, affinity }
 }
 
 fn spread(group: Group, count: u32, affinity: Affinity) -> Chain {
-    Chain::Spread {
-        group,
-        count,
-        affinity,
-    }
+    Chain::Spread { group, count, affinity }
 }
 
 /// Loads a frontend's key from the packet and returns the next free register.
@@ -197,36 +151,14 @@ struct Maps {
 
 fn maps(group: Group) -> Maps {
     let (endpoints, slots, slot_endpoints, affinity) = match group {
-        Group::Address => (
-            Set::Endpoints,
-            Set::Slots,
-            Set::SlotEndpoints,
-            Set::Affinity,
-        ),
-        Group::Port => (
-            Set::PortEndpoints,
-            Set::PortSlots,
-            Set::PortSlotEndpoints,
-            Set::PortAffinity,
-        ),
+        Group::Address => (Set::Endpoints, Set::Slots, Set::SlotEndpoints, Set::Affinity),
+        Group::Port => (Set::PortEndpoints, Set::PortSlots, Set::PortSlotEndpoints, Set::PortAffinity),
     };
-    Maps {
-        endpoints: endpoints.name(),
-        slots: slots.name(),
-        slot_endpoints: slot_endpoints.name(),
-        affinity: affinity.name(),
-    }
+    Maps { endpoints: endpoints.name(), slots: slots.name(), slot_endpoints: slot_endpoints.name(), affinity: affinity.name() }
 }
 
 /// Picks one of `count` endpoints, whose indices begin at `offset`.
-fn write_pick(
-    batch: &mut Batch,
-    chain: &str,
-    group: Group,
-    count: u32,
-    offset: u32,
-    affinity: Affinity,
-) {
+fn write_pick(batch: &mut Batch, chain: &str, group: Group, count: u32, offset: u32, affinity: Affinity) {
     let maps = maps(group);
     let Some(seconds) = affinity else {
         // dnat ip to ip daddr . meta l4proto . th dport . numgen random mod N map @endpoints

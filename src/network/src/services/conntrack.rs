@@ -12,9 +12,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use rustix::io::Errno;
 
 use super::frontends::Frontend;
-use crate::netlink::{
-    Attributes, Error, Family, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Socket, align,
-};
+use crate::netlink::{Attributes, Error, Family, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Socket, align};
 use crate::types::Protocol;
 
 const SUBSYSTEM: u16 = 1;
@@ -42,10 +40,7 @@ struct Entry {
 }
 
 /// Deletes the UDP entries of `frontends` that lead where `allows` says no. Returns how many there were.
-pub(crate) fn forget(
-    frontends: &BTreeSet<Frontend>,
-    allows: impl Fn(Frontend, SocketAddrV4) -> bool,
-) -> Result<usize, Error> {
+pub(crate) fn forget(frontends: &BTreeSet<Frontend>, allows: impl Fn(Frontend, SocketAddrV4) -> bool) -> Result<usize, Error> {
     let mut socket = Socket::open(Family::Netfilter)?;
     let sequence = socket.sequences(1);
     let mut request = Vec::new();
@@ -76,11 +71,7 @@ pub(crate) fn forget(
     Ok(wrong.len())
 }
 
-fn is_wrong(
-    entry: &Entry,
-    frontends: &BTreeSet<Frontend>,
-    allows: impl Fn(Frontend, SocketAddrV4) -> bool,
-) -> bool {
+fn is_wrong(entry: &Entry, frontends: &BTreeSet<Frontend>, allows: impl Fn(Frontend, SocketAddrV4) -> bool) -> bool {
     let protocol = Protocol::Udp;
     let (ip, port) = (*entry.asked.ip(), entry.asked.port());
     let by_address = Frontend::Address { ip, protocol, port };
@@ -120,11 +111,7 @@ fn parse(message: &Message<'_>) -> Option<Entry> {
         }
         if matches!(kind, CTA_TUPLE_ORIG | CTA_ID | CTA_ZONE) {
             const NLA_F_NESTED: u16 = 0x8000;
-            let nested = if kind == CTA_TUPLE_ORIG {
-                NLA_F_NESTED
-            } else {
-                0
-            };
+            let nested = if kind == CTA_TUPLE_ORIG { NLA_F_NESTED } else { 0 };
             let length = u16::try_from(value.len() + 4).ok()?;
             identity.extend_from_slice(&length.to_ne_bytes());
             identity.extend_from_slice(&(kind | nested).to_ne_bytes());
@@ -132,11 +119,7 @@ fn parse(message: &Message<'_>) -> Option<Entry> {
             identity.resize(align(identity.len()), 0);
         }
     }
-    Some(Entry {
-        asked: original?.destination,
-        answering: reply?.source,
-        identity,
-    })
+    Some(Entry { asked: original?.destination, answering: reply?.source, identity })
 }
 
 #[derive(Clone, Copy)]
@@ -163,8 +146,5 @@ fn tuple(bytes: &[u8]) -> Option<Tuple> {
         let bytes: [u8; 2] = find(protocol, kind)?.try_into().ok()?;
         Some(u16::from_be_bytes(bytes))
     };
-    Some(Tuple {
-        source: SocketAddrV4::new(address(1)?, port(2)?),
-        destination: SocketAddrV4::new(address(2)?, port(3)?),
-    })
+    Some(Tuple { source: SocketAddrV4::new(address(1)?, port(2)?), destination: SocketAddrV4::new(address(2)?, port(3)?) })
 }

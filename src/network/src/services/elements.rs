@@ -88,33 +88,18 @@ impl Set {
     }
 
     pub(crate) fn spec(self) -> SetSpec<'static> {
-        let plain = |key, flags, value| SetSpec {
-            name: self.name(),
-            flags,
-            key,
-            value,
-            size: 0,
-            timeout_ms: 0,
-        };
+        let plain = |key, flags, value| SetSpec { name: self.name(), flags, key, value, size: 0, timeout_ms: 0 };
         let map = |key, value| plain(key, set_flag::MAP, value);
         let remembered = |key| SetSpec {
             size: AFFINITY_SIZE,
             timeout_ms: 10_800_000,
-            ..plain(
-                key,
-                set_flag::MAP | set_flag::TIMEOUT | set_flag::EVAL,
-                &[MARK],
-            )
+            ..plain(key, set_flag::MAP | set_flag::TIMEOUT | set_flag::EVAL, &[MARK])
         };
         match self {
             Set::ServiceIps | Set::NoEndpointIps => map(&[ADDRESS, PROTOCOL, PORT], &[]),
             Set::NodePorts | Set::NoEndpointPorts => map(&[PROTOCOL, PORT], &[]),
-            Set::Endpoints | Set::SlotEndpoints => {
-                map(&[ADDRESS, PROTOCOL, PORT, MARK], &[ADDRESS, PORT])
-            }
-            Set::PortEndpoints | Set::PortSlotEndpoints => {
-                map(&[PROTOCOL, PORT, MARK], &[ADDRESS, PORT])
-            }
+            Set::Endpoints | Set::SlotEndpoints => map(&[ADDRESS, PROTOCOL, PORT, MARK], &[ADDRESS, PORT]),
+            Set::PortEndpoints | Set::PortSlotEndpoints => map(&[PROTOCOL, PORT, MARK], &[ADDRESS, PORT]),
             Set::Slots => map(&[ADDRESS, PROTOCOL, PORT, MARK], &[MARK]),
             Set::PortSlots => map(&[PROTOCOL, PORT, MARK], &[MARK]),
             Set::Affinity => remembered(&[ADDRESS, PROTOCOL, PORT, ADDRESS]),
@@ -122,9 +107,7 @@ impl Set {
             Set::Hairpin => plain(&[ADDRESS, ADDRESS], 0, &[]),
             Set::ClusterIps => plain(&[ADDRESS], 0, &[]),
             Set::FirewallIps => plain(&[ADDRESS, PROTOCOL, PORT], 0, &[]),
-            Set::FirewallAllow => {
-                plain(&[ADDRESS, PROTOCOL, PORT, ADDRESS], set_flag::INTERVAL, &[])
-            }
+            Set::FirewallAllow => plain(&[ADDRESS, PROTOCOL, PORT, ADDRESS], set_flag::INTERVAL, &[]),
         }
     }
 
@@ -145,10 +128,7 @@ pub(crate) struct Key {
 
 impl Key {
     fn empty() -> Key {
-        Key {
-            bytes: [0; KEY_BYTES_MAX],
-            length: 0,
-        }
+        Key { bytes: [0; KEY_BYTES_MAX], length: 0 }
     }
 
     /// Appends a field, padded to a whole register.
@@ -211,9 +191,5 @@ pub(crate) struct Element {
 /// The allowed source addresses of a restricted frontend.
 pub(crate) fn allowed_source(frontend: Frontend, network: Ipv4Net) -> Element {
     let key = Key::frontend(frontend);
-    Element {
-        set: Set::FirewallAllow,
-        key: key.source(network.network()),
-        value: Value::Until(key.source(network.broadcast())),
-    }
+    Element { set: Set::FirewallAllow, key: key.source(network.network()), value: Value::Until(key.source(network.broadcast())) }
 }

@@ -15,7 +15,10 @@ pub(crate) enum Frontend {
         port: u16,
     },
     /// On every address of the node but loopback.
-    Port { protocol: Protocol, port: u16 },
+    Port {
+        protocol: Protocol,
+        port: u16,
+    },
 }
 
 impl Frontend {
@@ -85,11 +88,7 @@ pub(crate) fn of_service(rule: &ServiceRule) -> Vec<(Frontend, Arc<Backend>)> {
     });
     let none: Arc<[SocketAddrV4]> = Arc::from([]);
     let everyone: Arc<[Ipv4Net]> = Arc::from([]);
-    let sources: Arc<[Ipv4Net]> = rule
-        .load_balancer_source_ranges
-        .iter()
-        .map(|range| range.trunc())
-        .collect();
+    let sources: Arc<[Ipv4Net]> = rule.load_balancer_source_ranges.iter().map(|range| range.trunc()).collect();
     for port in &rule.ports {
         let cluster_wide = sorted(&port.endpoints);
         let local = sorted(&port.local_endpoints);
@@ -123,10 +122,7 @@ pub(crate) fn of_service(rule: &ServiceRule) -> Vec<(Frontend, Arc<Backend>)> {
             sources: everyone.clone(),
             cluster_ip: false,
         };
-        let balanced = Arc::new(Backend {
-            sources: sources.clone(),
-            ..outside.clone()
-        });
+        let balanced = Arc::new(Backend { sources: sources.clone(), ..outside.clone() });
         let outside = Arc::new(outside);
         let mut add = |frontend: Frontend, backend: &Arc<Backend>| {
             if !all.iter().any(|(known, _)| *known == frontend) {
@@ -143,10 +139,7 @@ pub(crate) fn of_service(rule: &ServiceRule) -> Vec<(Frontend, Arc<Backend>)> {
             add(at(*ip, port), &balanced);
         }
         if let Some(node_port) = port.node_port {
-            let frontend = Frontend::Port {
-                protocol: port.protocol,
-                port: node_port,
-            };
+            let frontend = Frontend::Port { protocol: port.protocol, port: node_port };
             add(frontend, &outside);
         }
     }
@@ -154,11 +147,7 @@ pub(crate) fn of_service(rule: &ServiceRule) -> Vec<(Frontend, Arc<Backend>)> {
 }
 
 fn at(ip: Ipv4Addr, port: &PortRule) -> Frontend {
-    Frontend::Address {
-        ip,
-        protocol: port.protocol,
-        port: port.port,
-    }
+    Frontend::Address { ip, protocol: port.protocol, port: port.port }
 }
 
 /// The frontends of a sandbox's host ports.
@@ -166,15 +155,8 @@ pub(crate) fn of_host_ports(ports: &[HostPort]) -> Vec<(Frontend, Arc<Backend>)>
     let mut all: Vec<(Frontend, Arc<Backend>)> = Vec::new();
     for port in ports {
         let frontend = match port.host_ip.filter(|ip| !ip.is_unspecified()) {
-            Some(ip) => Frontend::Address {
-                ip,
-                protocol: port.protocol,
-                port: port.host_port,
-            },
-            None => Frontend::Port {
-                protocol: port.protocol,
-                port: port.host_port,
-            },
+            Some(ip) => Frontend::Address { ip, protocol: port.protocol, port: port.host_port },
+            None => Frontend::Port { protocol: port.protocol, port: port.host_port },
         };
         let backend = Backend {
             policy: Policy::Direct,

@@ -18,19 +18,13 @@ pub(crate) const SECOND_LIST: u32 = 0x8000_0000;
 /// Places all `wanted` endpoints, which are distinct; the position in the answer is the index.
 pub(crate) fn place(before: &[Place], wanted: &[SocketAddrV4]) -> Vec<Place> {
     let staying: HashSet<&SocketAddrV4> = wanted.iter().collect();
-    let mut places: Vec<Option<Place>> = before
-        .iter()
-        .map(|p| staying.contains(&p.endpoint).then_some(*p))
-        .collect();
+    let mut places: Vec<Option<Place>> = before.iter().map(|p| staying.contains(&p.endpoint).then_some(*p)).collect();
     let mut slots: HashSet<u32> = places.iter().flatten().map(|p| p.slot).collect();
     let known: HashSet<SocketAddrV4> = places.iter().flatten().map(|p| p.endpoint).collect();
     let mut new = wanted
         .iter()
         .filter(|endpoint| !known.contains(endpoint))
-        .map(|endpoint| Place {
-            endpoint: *endpoint,
-            slot: free_slot(*endpoint, &mut slots),
-        });
+        .map(|endpoint| Place { endpoint: *endpoint, slot: free_slot(*endpoint, &mut slots) });
 
     // New ones go into the holes of old ones, then to the end; the last ones fill the holes that remain.
     let mut index = 0;
@@ -101,9 +95,7 @@ mod tests {
 
     #[test]
     fn slots_are_distinct_and_never_zero_and_leave_the_top_bit_free() {
-        let many: Vec<SocketAddrV4> = (0..20_000u32)
-            .map(|n| SocketAddrV4::new((0x0a2a_0000 + n).into(), 80))
-            .collect();
+        let many: Vec<SocketAddrV4> = (0..20_000u32).map(|n| SocketAddrV4::new((0x0a2a_0000 + n).into(), 80)).collect();
         let places = place(&[], &many);
         let slots: HashSet<u32> = places.iter().map(|p| p.slot).collect();
         assert_eq!(slots.len(), many.len());

@@ -44,31 +44,19 @@ impl Delta {
     }
 
     fn remove(&mut self, element: Element) {
-        let entry = self
-            .elements
-            .entry((element.set, element.key))
-            .or_insert((Some(element.value), None));
+        let entry = self.elements.entry((element.set, element.key)).or_insert((Some(element.value), None));
         entry.1 = None;
     }
 
     fn add(&mut self, element: Element) {
-        let entry = self
-            .elements
-            .entry((element.set, element.key))
-            .or_insert((None, None));
+        let entry = self.elements.entry((element.set, element.key)).or_insert((None, None));
         entry.1 = Some(element.value);
     }
 
     /// Elements to delete and then to add, each in the order of the sets.
     pub(crate) fn elements(&self) -> (Vec<Element>, Vec<Element>) {
         let changed = || self.elements.iter().filter(|(_, (old, new))| old != new);
-        let element = |(set, key): &(Set, Key), value: &Option<Value>| {
-            value.map(|value| Element {
-                set: *set,
-                key: *key,
-                value,
-            })
-        };
+        let element = |(set, key): &(Set, Key), value: &Option<Value>| value.map(|value| Element { set: *set, key: *key, value });
         let old = changed().filter_map(|(at, (old, _))| element(at, old));
         let new = changed().filter_map(|(at, (_, new))| element(at, new));
         (old.collect(), new.collect())
@@ -108,12 +96,7 @@ impl Ruleset {
     }
 
     /// Makes `wanted` all that the owner wants.
-    pub(crate) fn set(
-        &mut self,
-        owner: Owner,
-        wanted: Vec<(Frontend, Arc<Backend>)>,
-        delta: &mut Delta,
-    ) {
+    pub(crate) fn set(&mut self, owner: Owner, wanted: Vec<(Frontend, Arc<Backend>)>, delta: &mut Delta) {
         let before = self.frontends.remove(&owner).unwrap_or_default();
         for frontend in &before {
             if !wanted.iter().any(|(kept, _)| kept == frontend) {
@@ -158,9 +141,7 @@ impl Ruleset {
                 backend,
             }
         });
-        if frontend.protocol() == Protocol::Udp
-            && connections_may_be_stale(before.as_ref(), after.as_ref())
-        {
+        if frontend.protocol() == Protocol::Udp && connections_may_be_stale(before.as_ref(), after.as_ref()) {
             delta.stale.insert(frontend);
         }
 
@@ -169,9 +150,7 @@ impl Ruleset {
             Some(after) => self.elements(frontend, after),
             None => Vec::new(),
         };
-        let values = |all: &[Element]| -> HashMap<(Set, Key), Value> {
-            all.iter().map(|e| ((e.set, e.key), e.value)).collect()
-        };
+        let values = |all: &[Element]| -> HashMap<(Set, Key), Value> { all.iter().map(|e| ((e.set, e.key), e.value)).collect() };
         let (had, has) = (values(&old), values(&new));
         let in_both = |e: &Element| {
             let at = &(e.set, e.key);
@@ -255,36 +234,13 @@ impl Ruleset {
         }
         let affinity = backend.affinity_seconds;
         let chain = match backend.policy {
-            Policy::Everywhere => Chain::Spread {
-                group,
-                count: everywhere,
-                affinity,
-            },
-            Policy::Direct => Chain::Direct {
-                group,
-                count: everywhere,
-                affinity,
-            },
-            Policy::LocalForOutside => Chain::Local {
-                group,
-                local,
-                all: everywhere,
-                affinity,
-            },
+            Policy::Everywhere => Chain::Spread { group, count: everywhere, affinity },
+            Policy::Direct => Chain::Direct { group, count: everywhere, affinity },
+            Policy::LocalForOutside => Chain::Local { group, local, all: everywhere, affinity },
         };
         let (verdicts, endpoints, slots, slot_endpoints) = match group {
-            Group::Address => (
-                Set::ServiceIps,
-                Set::Endpoints,
-                Set::Slots,
-                Set::SlotEndpoints,
-            ),
-            Group::Port => (
-                Set::NodePorts,
-                Set::PortEndpoints,
-                Set::PortSlots,
-                Set::PortSlotEndpoints,
-            ),
+            Group::Address => (Set::ServiceIps, Set::Endpoints, Set::Slots, Set::SlotEndpoints),
+            Group::Port => (Set::NodePorts, Set::PortEndpoints, Set::PortSlots, Set::PortSlotEndpoints),
         };
         put(verdicts, key, Value::Goto(chain));
         for (places, offset) in [(&installed.endpoints, 0), (&installed.local, SECOND_LIST)] {
@@ -300,13 +256,7 @@ impl Ruleset {
             }
         }
         let ours = |place: &&Place| self.networks.pod_cidr.contains(place.endpoint.ip());
-        let pods: BTreeSet<_> = installed
-            .endpoints
-            .iter()
-            .chain(&installed.local)
-            .filter(ours)
-            .map(|place| *place.endpoint.ip())
-            .collect();
+        let pods: BTreeSet<_> = installed.endpoints.iter().chain(&installed.local).filter(ours).map(|place| *place.endpoint.ip()).collect();
         for pod in pods {
             put(Set::Hairpin, Key::address_twice(pod), Value::None);
         }
@@ -329,11 +279,7 @@ impl Ruleset {
             let own = self.elements(*frontend, installed);
             all.extend(own.into_iter().filter(|e| !e.set.is_shared()));
         }
-        let shared = self.shared.keys().map(|(set, key)| Element {
-            set: *set,
-            key: *key,
-            value: Value::None,
-        });
+        let shared = self.shared.keys().map(|(set, key)| Element { set: *set, key: *key, value: Value::None });
         all.extend(shared);
         all.sort_unstable_by_key(|e| (e.set, e.key));
         all
@@ -369,11 +315,7 @@ impl Ruleset {
 
 fn connections_may_be_stale(before: Option<&Installed>, after: Option<&Installed>) -> bool {
     let has_endpoints = |i: Option<&Installed>| i.is_some_and(|i| !i.endpoints.is_empty());
-    let lost = |places: &[Place]| {
-        places
-            .iter()
-            .any(|p| !after.is_some_and(|a| a.backend.has(&p.endpoint)))
-    };
+    let lost = |places: &[Place]| places.iter().any(|p| !after.is_some_and(|a| a.backend.has(&p.endpoint)));
     // What came in before the first endpoint is tracked as not translated, and would stay so as long as the client keeps on.
     let first = !has_endpoints(before) && has_endpoints(after);
     first || before.is_some_and(|b| lost(&b.endpoints) || lost(&b.local))

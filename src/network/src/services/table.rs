@@ -62,11 +62,7 @@ fn port_key(r: &mut Rule<'_>) {
 
 /// The table, its sets and fixed chains, in place of whatever was there.
 pub(crate) fn write_fixed_part(b: &mut Batch, networks: &Networks) {
-    let Networks {
-        pod_cidr,
-        cluster_cidr,
-        service_cidr,
-    } = *networks;
+    let Networks { pod_cidr, cluster_cidr, service_cidr } = *networks;
     b.remove_table(NAME);
     b.add_table(NAME);
     for set in Set::ALL {
@@ -81,24 +77,12 @@ pub(crate) fn write_fixed_part(b: &mut Batch, networks: &Networks) {
         ("filter-forward", Hook::Forward, PRIORITY_FILTER),
         ("filter-output", Hook::Output, PRIORITY_FILTER),
     ];
-    let firewall = [
-        (
-            "firewall-prerouting",
-            Hook::Prerouting,
-            PRIORITY_BEFORE_DNAT,
-        ),
-        ("firewall-output", Hook::Output, PRIORITY_BEFORE_DNAT),
-    ];
+    let firewall =
+        [("firewall-prerouting", Hook::Prerouting, PRIORITY_BEFORE_DNAT), ("firewall-output", Hook::Output, PRIORITY_BEFORE_DNAT)];
     for (name, hook, priority) in filter.iter().chain(&firewall) {
         b.add_base_chain(NAME, name, "filter", *hook, *priority);
     }
-    for name in [
-        SERVICES,
-        MARK_MASQUERADE,
-        NO_ENDPOINTS,
-        REJECT,
-        FIREWALL_CHECK,
-    ] {
+    for name in [SERVICES, MARK_MASQUERADE, NO_ENDPOINTS, REJECT, FIREWALL_CHECK] {
         b.add_chain(NAME, name);
     }
 
@@ -237,15 +221,8 @@ pub(crate) fn add<'a>(batch: &mut Batch, set: Set, elements: impl Iterator<Item 
 }
 
 /// Removes elements of one set.
-pub(crate) fn remove_all<'a>(
-    batch: &mut Batch,
-    set: Set,
-    elements: impl Iterator<Item = &'a Element>,
-) {
-    let elements = elements.map(|element| nft::Element {
-        key: element.key.as_bytes(),
-        end: interval_end(&element.value),
-        data: Data::None,
-    });
+pub(crate) fn remove_all<'a>(batch: &mut Batch, set: Set, elements: impl Iterator<Item = &'a Element>) {
+    let elements =
+        elements.map(|element| nft::Element { key: element.key.as_bytes(), end: interval_end(&element.value), data: Data::None });
     batch.remove_elements(NAME, set.name(), elements);
 }

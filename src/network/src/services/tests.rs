@@ -12,18 +12,12 @@ use crate::types::{HostPort, PortRule, Protocol, ServiceRule};
 
 fn ruleset() -> Ruleset {
     let net = |text: &str| text.parse().expect("a network");
-    Ruleset::new(Networks {
-        pod_cidr: net("10.42.0.0/24"),
-        cluster_cidr: net("10.42.0.0/16"),
-        service_cidr: net("10.43.0.0/16"),
-    })
+    Ruleset::new(Networks { pod_cidr: net("10.42.0.0/24"), cluster_cidr: net("10.42.0.0/16"), service_cidr: net("10.43.0.0/16") })
 }
 
 /// A Service 10.43.0.80:80 with these endpoints, `NODE.HOST`; those of node 0 are local.
 fn service(endpoints: &[(u8, u8)]) -> ServiceRule {
-    let all = endpoints
-        .iter()
-        .map(|(node, host)| SocketAddrV4::new(Ipv4Addr::new(10, 42, *node, *host), 8080));
+    let all = endpoints.iter().map(|(node, host)| SocketAddrV4::new(Ipv4Addr::new(10, 42, *node, *host), 8080));
     ServiceRule {
         cluster_ips: vec![Ipv4Addr::new(10, 43, 0, 80)],
         ports: vec![PortRule {
@@ -46,9 +40,7 @@ fn show(sign: char, element: &Element) -> String {
             [6, 0, 0, 0] => "tcp".to_owned(),
             [17, 0, 0, 0] => "udp".to_owned(),
             [a @ (10 | 192 | 203), b, c, d] => format!("{a}.{b}.{c}.{d}"),
-            [high, low, 0, 0] if *high != 0 || *low > 20 => {
-                u16::from_be_bytes([*high, *low]).to_string()
-            }
+            [high, low, 0, 0] if *high != 0 || *low > 20 => u16::from_be_bytes([*high, *low]).to_string(),
             field => {
                 let number = u32::from_ne_bytes(field.try_into().expect("four bytes"));
                 match number & 0x8000_0000 {
@@ -91,36 +83,56 @@ fn a_change_of_endpoints_touches_few_elements() {
     let set = |rules: &mut Ruleset, endpoints: &[(u8, u8)], expected| {
         check(rules, vec![("web", Some(service(endpoints)))], expected);
     };
-    set(&mut rules, &[(0, 2), (1, 2), (2, 2)], expect![[r#"
+    set(
+        &mut rules,
+        &[(0, 2), (1, 2), (2, 2)],
+        expect![[r#"
         chain lb-3
         + service-ips 10.43.0.80 . tcp . 80 : goto lb-3
         + endpoints 10.43.0.80 . tcp . 80 . #0 : 10.42.0.2:8080
         + endpoints 10.43.0.80 . tcp . 80 . 256 : 10.42.1.2:8080
         + endpoints 10.43.0.80 . tcp . 80 . 512 : 10.42.2.2:8080
         + hairpin 10.42.0.2 . 10.42.0.2
-        + cluster-ips 10.43.0.80"#]]);
+        + cluster-ips 10.43.0.80"#]],
+    );
     // Replaced in place: no verdict changes.
-    set(&mut rules, &[(0, 2), (1, 3), (2, 2)], expect![[r#"
+    set(
+        &mut rules,
+        &[(0, 2), (1, 3), (2, 2)],
+        expect![[r#"
         - endpoints 10.43.0.80 . tcp . 80 . 256 : 10.42.1.2:8080
-        + endpoints 10.43.0.80 . tcp . 80 . 256 : 10.42.1.3:8080"#]]);
+        + endpoints 10.43.0.80 . tcp . 80 . 256 : 10.42.1.3:8080"#]],
+    );
     // The last one fills the hole.
-    set(&mut rules, &[(1, 3), (2, 2)], expect![[r#"
+    set(
+        &mut rules,
+        &[(1, 3), (2, 2)],
+        expect![[r#"
         chain lb-2
         - service-ips 10.43.0.80 . tcp . 80 : goto lb-3
         - endpoints 10.43.0.80 . tcp . 80 . #0 : 10.42.0.2:8080
         - endpoints 10.43.0.80 . tcp . 80 . 512 : 10.42.2.2:8080
         - hairpin 10.42.0.2 . 10.42.0.2
         + service-ips 10.43.0.80 . tcp . 80 : goto lb-2
-        + endpoints 10.43.0.80 . tcp . 80 . #0 : 10.42.2.2:8080"#]]);
+        + endpoints 10.43.0.80 . tcp . 80 . #0 : 10.42.2.2:8080"#]],
+    );
     set(&mut rules, &[(1, 3), (2, 2)], expect![[""]]);
-    set(&mut rules, &[], expect![[r#"
+    set(
+        &mut rules,
+        &[],
+        expect![[r#"
         - service-ips 10.43.0.80 . tcp . 80 : goto lb-2
         - endpoints 10.43.0.80 . tcp . 80 . #0 : 10.42.2.2:8080
         - endpoints 10.43.0.80 . tcp . 80 . 256 : 10.42.1.3:8080
-        + no-endpoint-ips 10.43.0.80 . tcp . 80 : reject"#]]);
-    check(&mut rules, vec![("web", None)], expect![[r#"
+        + no-endpoint-ips 10.43.0.80 . tcp . 80 : reject"#]],
+    );
+    check(
+        &mut rules,
+        vec![("web", None)],
+        expect![[r#"
         - cluster-ips 10.43.0.80
-        - no-endpoint-ips 10.43.0.80 . tcp . 80 : reject"#]]);
+        - no-endpoint-ips 10.43.0.80 . tcp . 80 : reject"#]],
+    );
 }
 
 #[test]
@@ -148,11 +160,7 @@ fn two_services_that_want_the_same_address_do_not_disturb_each_other() {
     );
     check(&mut rules, vec![("b", None)], expect![[""]]);
     // Taken over within one batch, as when a Service is deleted and made again under another name.
-    check(
-        &mut rules,
-        vec![("a", None), ("c", Some(external(&[(1, 3)])))],
-        expect![[""]],
-    );
+    check(&mut rules, vec![("a", None), ("c", Some(external(&[(1, 3)])))], expect![[""]]);
 }
 
 #[test]
@@ -173,15 +181,23 @@ fn a_pod_behind_two_services_is_in_the_hairpin_set_until_both_are_gone() {
             + cluster-ips 10.43.0.80
             + cluster-ips 10.43.0.81"#]],
     );
-    check(&mut rules, vec![("a", None)], expect![[r#"
+    check(
+        &mut rules,
+        vec![("a", None)],
+        expect![[r#"
         - service-ips 10.43.0.80 . tcp . 80 : goto lb-1
         - endpoints 10.43.0.80 . tcp . 80 . #0 : 10.42.0.2:8080
-        - cluster-ips 10.43.0.80"#]]);
-    check(&mut rules, vec![("b", None)], expect![[r#"
+        - cluster-ips 10.43.0.80"#]],
+    );
+    check(
+        &mut rules,
+        vec![("b", None)],
+        expect![[r#"
         - service-ips 10.43.0.81 . tcp . 80 : goto lb-1
         - endpoints 10.43.0.81 . tcp . 80 . #0 : 10.42.0.2:8080
         - hairpin 10.42.0.2 . 10.42.0.2
-        - cluster-ips 10.43.0.81"#]]);
+        - cluster-ips 10.43.0.81"#]],
+    );
 }
 
 #[test]
@@ -191,7 +207,10 @@ fn policies_and_affinity_choose_the_chain() {
     rule.external_traffic_local = true;
     rule.internal_traffic_local = true;
     rule.ports[0].node_port = Some(30080);
-    check(&mut rules, vec![("web", Some(rule.clone()))], expect![[r#"
+    check(
+        &mut rules,
+        vec![("web", Some(rule.clone()))],
+        expect![[r#"
         chain lb-1
         chain npd-2
         chain np-2
@@ -203,10 +222,14 @@ fn policies_and_affinity_choose_the_chain() {
         + np-endpoints tcp . 30080 . #local 0 : 10.42.0.2:8080
         + np-endpoints tcp . 30080 . 256 : 10.42.1.2:8080
         + hairpin 10.42.0.2 . 10.42.0.2
-        + cluster-ips 10.43.0.80"#]]);
+        + cluster-ips 10.43.0.80"#]],
+    );
     rule.internal_traffic_local = false;
     rule.affinity = Some(Duration::from_secs(60));
-    check(&mut rules, vec![("web", Some(rule.clone()))], expect![[r#"
+    check(
+        &mut rules,
+        vec![("web", Some(rule.clone()))],
+        expect![[r#"
         chain lb-affinity-60
         chain lba-2-60
         chain np-affinity-60
@@ -230,10 +253,14 @@ fn policies_and_affinity_choose_the_chain() {
         + slot-ep 10.43.0.80 . tcp . 80 . #45730 : 10.42.1.2:8080
         + np-slot-ep tcp . 30080 . #3428 : 10.42.0.2:8080
         + np-slot-ep tcp . 30080 . #local 3428 : 10.42.0.2:8080
-        + np-slot-ep tcp . 30080 . #45730 : 10.42.1.2:8080"#]]);
+        + np-slot-ep tcp . 30080 . #45730 : 10.42.1.2:8080"#]],
+    );
     rule.ports[0].local_endpoints.clear();
     rule.internal_traffic_local = true;
-    check(&mut rules, vec![("web", Some(rule))], expect![[r#"
+    check(
+        &mut rules,
+        vec![("web", Some(rule))],
+        expect![[r#"
         chain npla-0-2-60
         - service-ips 10.43.0.80 . tcp . 80 : goto lba-2-60
         - service-nodeports tcp . 30080 : goto npla-1-2-60
@@ -244,7 +271,8 @@ fn policies_and_affinity_choose_the_chain() {
         - slot-ep 10.43.0.80 . tcp . 80 . #45730 : 10.42.1.2:8080
         - np-slot-ep tcp . 30080 . #local 3428 : 10.42.0.2:8080
         + service-nodeports tcp . 30080 : goto npla-0-2-60
-        + no-endpoint-ips 10.43.0.80 . tcp . 80 : drop"#]]);
+        + no-endpoint-ips 10.43.0.80 . tcp . 80 : drop"#]],
+    );
 }
 
 #[test]
@@ -254,13 +282,7 @@ fn a_host_port_comes_before_a_node_port() {
     rule.ports[0].node_port = Some(30080);
     let mut delta = Delta::default();
     rules.set(Owner::Service("web".into()), of_service(&rule), &mut delta);
-    let ports = [HostPort {
-        host_ip: None,
-        host_port: 30080,
-        protocol: Protocol::Tcp,
-        pod_ip: Ipv4Addr::new(10, 42, 0, 9),
-        pod_port: 80,
-    }];
+    let ports = [HostPort { host_ip: None, host_port: 30080, protocol: Protocol::Tcp, pod_ip: Ipv4Addr::new(10, 42, 0, 9), pod_port: 80 }];
     let mut delta = Delta::default();
     let owner = Owner::HostPorts("sandbox".to_owned());
     rules.set(owner, of_host_ports(&ports), &mut delta);
@@ -272,7 +294,8 @@ fn a_host_port_comes_before_a_node_port() {
         - np-endpoints tcp . 30080 . #0 : 10.42.1.2:8080
         + service-nodeports tcp . 30080 : goto npd-1
         + np-endpoints tcp . 30080 . #0 : 10.42.0.9:80
-        + hairpin 10.42.0.9 . 10.42.0.9"#]].assert_eq(&all);
+        + hairpin 10.42.0.9 . 10.42.0.9"#]]
+    .assert_eq(&all);
 }
 
 #[test]
@@ -289,9 +312,7 @@ fn a_full_load_has_the_same_elements_as_the_changes_before_it() {
         let mut delta = Delta::default();
         for _ in 0..=next(3) {
             let id = format!("service-{}", next(4));
-            let endpoints: Vec<(u8, u8)> = (0..next(6))
-                .map(|_| (next(2) as u8, 2 + next(5) as u8))
-                .collect();
+            let endpoints: Vec<(u8, u8)> = (0..next(6)).map(|_| (next(2) as u8, 2 + next(5) as u8)).collect();
             let mut rule = service(&endpoints);
             rule.cluster_ips = vec![Ipv4Addr::new(10, 43, 0, next(3) as u8)];
             rule.external_traffic_local = next(2) == 0;

@@ -57,9 +57,7 @@ impl ServiceWriter {
     /// Makes all changes in one transaction and returns when the kernel uses them.
     pub async fn apply(&self, changes: Vec<Change>) -> Result<(), CommitError> {
         let (done, answer) = oneshot::channel();
-        let stopped = || CommitError {
-            message: "the writer has stopped".to_owned(),
-        };
+        let stopped = || CommitError { message: "the writer has stopped".to_owned() };
         let request = Request { changes, done };
         self.requests.send(request).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
@@ -95,11 +93,7 @@ struct Writer {
 
 /// Starts the writer. Without a table of an earlier run, an empty one is loaded before this returns.
 pub(crate) async fn start(config: &NodeConfig) -> Result<ServiceWriter, SetupError> {
-    let networks = Networks {
-        pod_cidr: config.pod_cidr,
-        cluster_cidr: config.cluster_cidr,
-        service_cidr: config.service_cidr,
-    };
+    let networks = Networks { pod_cidr: config.pod_cidr, cluster_cidr: config.cluster_cidr, service_cidr: config.service_cidr };
     let (requests, queue) = mpsc::channel(QUEUE);
     let (ready, started) = oneshot::channel();
     let runtime = Handle::current();
@@ -122,13 +116,8 @@ pub(crate) async fn start(config: &NodeConfig) -> Result<ServiceWriter, SetupErr
 
 impl Writer {
     fn open(networks: Networks) -> Result<Writer, CommitError> {
-        let mut writer = Writer {
-            networks,
-            ruleset: Ruleset::new(networks),
-            table: Table::Unknown,
-            socket: None,
-            retry_after: RETRY_FIRST,
-        };
+        let mut writer =
+            Writer { networks, ruleset: Ruleset::new(networks), table: Table::Unknown, socket: None, retry_after: RETRY_FIRST };
         let exists = writer.on_socket(|socket| nft::table_exists(socket, NAME));
         if exists.map_err(refused)? {
             writer.table = Table::EarlierRuns;
@@ -165,11 +154,7 @@ impl Writer {
         }
     }
 
-    fn serve(
-        &mut self,
-        requests: Vec<Request>,
-        waiting: &mut Vec<oneshot::Sender<Result<(), CommitError>>>,
-    ) {
+    fn serve(&mut self, requests: Vec<Request>, waiting: &mut Vec<oneshot::Sender<Result<(), CommitError>>>) {
         let mut delta = Delta::default();
         let mut complete = false;
         for request in requests {
@@ -193,12 +178,7 @@ impl Writer {
         };
         if result.is_ok() {
             let stale = match self.table {
-                _ if complete => self
-                    .ruleset
-                    .udp_frontends()
-                    .union(&delta.stale)
-                    .copied()
-                    .collect(),
+                _ if complete => self.ruleset.udp_frontends().union(&delta.stale).copied().collect(),
                 _ => delta.stale,
             };
             self.forget_connections(&stale);
@@ -287,10 +267,7 @@ impl Writer {
     }
 
     /// A refusal may be followed by more answers; so after an error the next batch begins on a new socket.
-    fn on_socket<T>(
-        &mut self,
-        work: impl FnOnce(&mut Socket) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    fn on_socket<T>(&mut self, work: impl FnOnce(&mut Socket) -> Result<T, Error>) -> Result<T, Error> {
         let mut socket = match self.socket.take() {
             Some(socket) => socket,
             None => Socket::open(Family::Netfilter)?,
@@ -318,9 +295,7 @@ impl Writer {
 }
 
 fn refused(e: Error) -> CommitError {
-    CommitError {
-        message: e.to_string(),
-    }
+    CommitError { message: e.to_string() }
 }
 
 fn encode(delta: &Delta, networks: &Networks) -> Batch {

@@ -48,14 +48,10 @@ impl Namespace {
         self.thread(work).join().expect("the thread does not panic")
     }
 
-    fn thread<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> std::thread::JoinHandle<T> {
+    fn thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
         let netns = File::open(self.path()).expect("the namespace exists");
         std::thread::spawn(move || {
-            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
-                .expect("root may enter");
+            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter");
             work()
         })
     }
@@ -87,8 +83,7 @@ impl Namespace {
     /// What the server behind `to` says: its name and the address that it sees.
     pub fn ask(&self, to: SocketAddrV4) -> Result<(String, Ipv4Addr), std::io::ErrorKind> {
         self.inside(move || {
-            let mut stream = TcpStream::connect_timeout(&to.into(), Duration::from_millis(1500))
-                .map_err(|e| e.kind())?;
+            let mut stream = TcpStream::connect_timeout(&to.into(), Duration::from_millis(1500)).map_err(|e| e.kind())?;
             let mut text = String::new();
             stream.read_to_string(&mut text).map_err(|e| e.kind())?;
             let (server, peer) = text.split_once(' ').expect("two words");
@@ -98,9 +93,7 @@ impl Namespace {
 
     /// The names of the servers that answer `times` connections, sorted, each once.
     pub fn servers(&self, to: SocketAddrV4, times: usize) -> Vec<String> {
-        let mut names: Vec<String> = (0..times)
-            .map(|_| self.ask(to).expect("an answer").0)
-            .collect();
+        let mut names: Vec<String> = (0..times).map(|_| self.ask(to).expect("an answer").0).collect();
         names.sort();
         names.dedup();
         names
@@ -109,23 +102,14 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["netns", "del", &self.name])
-            .status();
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
 }
 
 pub fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .unwrap_or_else(|e| panic!("{program}: {e}"));
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}{text}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{program} {arguments:?}: {}{text}", String::from_utf8_lossy(&output.stderr));
     text
 }
 
@@ -145,42 +129,22 @@ impl Lab {
         words.push(&client.name);
         node.run("ip", &words);
         for (side, address) in [(&node, NODE), (&client, CLIENT)] {
-            side.run(
-                "ip",
-                &["addr", "add", &format!("{address}/24"), "dev", "wire0"],
-            );
+            side.run("ip", &["addr", "add", &format!("{address}/24"), "dev", "wire0"]);
             side.run("ip", &["link", "set", "wire0", "up"]);
         }
         // External IPs are somebody's to route here.
-        client.run(
-            "ip",
-            &["route", "add", "203.0.113.0/24", "via", &NODE.to_string()],
-        );
+        client.run("ip", &["route", "add", "203.0.113.0/24", "via", &NODE.to_string()]);
         let state = tempfile::tempdir().expect("a directory");
-        Lab {
-            node,
-            client,
-            state,
-        }
+        Lab { node, client, state }
     }
 
     pub fn config(&self) -> NodeConfig {
         let cidr = |text: &str| text.parse().expect("a network");
-        NodeConfig::new(
-            cidr("10.42.0.0/24"),
-            cidr("10.42.0.0/16"),
-            cidr("10.43.0.0/16"),
-            NODE,
-            self.state.path().to_owned(),
-        )
+        NodeConfig::new(cidr("10.42.0.0/24"), cidr("10.42.0.0/16"), cidr("10.43.0.0/16"), NODE, self.state.path().to_owned())
     }
 
     /// Attached pods that serve TCP and UDP port 8080 under their names, with their addresses.
-    pub async fn pods<const N: usize>(
-        &self,
-        network: &Network,
-        names: [&'static str; N],
-    ) -> [(Namespace, Ipv4Addr); N] {
+    pub async fn pods<const N: usize>(&self, network: &Network, names: [&'static str; N]) -> [(Namespace, Ipv4Addr); N] {
         let mut all = Vec::new();
         for name in names {
             let pod = Namespace::new(name);
@@ -188,22 +152,18 @@ impl Lab {
             pod.serve(name, 8080);
             all.push((pod, attached.address));
         }
-        all.try_into()
-            .unwrap_or_else(|_| panic!("as many as names"))
+        all.try_into().unwrap_or_else(|_| panic!("as many as names"))
     }
 
     /// The rules as nft prints them; that it can print them is part of every test.
     pub fn ruleset(&self) -> String {
-        self.node
-            .run("nft", &["-j", "list", "table", "ip", "rk-proxy"]);
+        self.node.run("nft", &["-j", "list", "table", "ip", "rk-proxy"]);
         self.node.run("nft", &["list", "ruleset"])
     }
 }
 
 /// Runs a test with a lab, on a thread inside its node.
-pub fn with_lab<F: Future<Output = ()>>(
-    test: impl FnOnce(std::sync::Arc<Lab>) -> F + Send + 'static,
-) {
+pub fn with_lab<F: Future<Output = ()>>(test: impl FnOnce(std::sync::Arc<Lab>) -> F + Send + 'static) {
     let able = rustix::process::geteuid().is_root()
         && ["ip", "nft"].iter().all(|program| {
             let found = Command::new(program).arg("-V").output();
@@ -218,10 +178,7 @@ pub fn with_lab<F: Future<Output = ()>>(
         let lab = lab.clone();
         move || {
             // Threads begin in the namespace of the one that starts them.
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(test(lab));
         }
     });
@@ -232,19 +189,10 @@ pub fn with_lab<F: Future<Output = ()>>(
 
 /// A Service with one TCP port 80 on [`VIP`] and port 8080 of its endpoints, all of which are local.
 pub fn service(endpoints: &[Ipv4Addr]) -> ServiceRule {
-    let endpoints: Vec<SocketAddrV4> = endpoints
-        .iter()
-        .map(|ip| SocketAddrV4::new(*ip, 8080))
-        .collect();
+    let endpoints: Vec<SocketAddrV4> = endpoints.iter().map(|ip| SocketAddrV4::new(*ip, 8080)).collect();
     ServiceRule {
         cluster_ips: vec![VIP],
-        ports: vec![PortRule {
-            protocol: Protocol::Tcp,
-            port: 80,
-            node_port: None,
-            local_endpoints: endpoints.clone(),
-            endpoints,
-        }],
+        ports: vec![PortRule { protocol: Protocol::Tcp, port: 80, node_port: None, local_endpoints: endpoints.clone(), endpoints }],
         ..ServiceRule::default()
     }
 }

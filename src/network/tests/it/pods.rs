@@ -59,14 +59,8 @@ fn a_namespace_that_is_gone_is_an_error_that_leaves_no_link() {
     with_lab(|lab| async move {
         let network = Network::setup(lab.config()).await.expect("set up");
         let missing = std::path::Path::new("/run/netns/rk-there-is-none");
-        let error = network
-            .attach("pod", missing)
-            .await
-            .expect_err("no such file");
-        assert_eq!(
-            error.to_string(),
-            "connect sandbox pod with address 10.42.0.2"
-        );
+        let error = network.attach("pod", missing).await.expect_err("no such file");
+        assert_eq!(error.to_string(), "connect sandbox pod with address 10.42.0.2");
         assert!(!lab.node.run("ip", &["link"]).contains("rkv"));
         network.detach("pod").await.expect("detached");
         // The pod's end goes with its namespace, and the host's end with it.
@@ -136,22 +130,17 @@ fn teardown_leaves_nothing() {
             let forward = lab.node.run("cat", &["/proc/sys/net/ipv4/ip_forward"]);
             (names, routes.replace(" linkdown", ""), rules, forward)
         };
-        lab.node
-            .run("sh", &["-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"]);
+        lab.node.run("sh", &["-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"]);
         let before = snapshot();
         let network = Network::setup(lab.config()).await.expect("set up");
         let _pods = lab.pods(&network, ["a", "b"]).await;
         let config = network.config().clone();
         drop(network);
         assert_ne!(snapshot(), before);
-        teardown(&config.bridge, &config.state_dir)
-            .await
-            .expect("torn down");
+        teardown(&config.bridge, &config.state_dir).await.expect("torn down");
         assert_eq!(snapshot(), before);
         let left = std::fs::read_dir(lab.state.path()).expect("a directory");
         assert_eq!(left.count(), 0);
-        teardown(&config.bridge, &config.state_dir)
-            .await
-            .expect("nothing to do");
+        teardown(&config.bridge, &config.state_dir).await.expect("nothing to do");
     });
 }

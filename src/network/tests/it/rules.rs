@@ -80,6 +80,7 @@ fn the_fixed_part_is_what_nft_would_write() {
             		drop
             	}
             }
-        "#]].assert_eq(chains);
+        "#]]
+        .assert_eq(chains);
     });
 }

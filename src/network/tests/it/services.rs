@@ -14,10 +14,7 @@ fn a_cluster_ip_leads_to_all_endpoints_from_pods_and_from_the_node() {
         let network = Network::setup(lab.config()).await.expect("set up");
         let [(a, a_ip), (b, b_ip), (c, c_ip)] = lab.pods(&network, ["a", "b", "c"]).await;
         let writer = network.services();
-        writer
-            .set_service("default/web".into(), service(&[a_ip, b_ip]))
-            .await
-            .expect("written");
+        writer.set_service("default/web".into(), service(&[a_ip, b_ip])).await.expect("written");
         lab.ruleset();
         assert_eq!(c.servers(at(VIP, 80), 40), ["a", "b"]);
         assert_eq!(lab.node.servers(at(VIP, 80), 40), ["a", "b"]);
@@ -46,10 +43,7 @@ fn a_cluster_ip_leads_to_all_endpoints_from_pods_and_from_the_node() {
         assert_eq!(c.ask(at(VIP, 81)), Err(ErrorKind::ConnectionRefused));
         let unknown = Ipv4Addr::new(10, 43, 9, 9);
         assert_eq!(c.ask(at(unknown, 80)), Err(ErrorKind::TimedOut));
-        writer
-            .remove_service("default/web".into())
-            .await
-            .expect("written");
+        writer.remove_service("default/web".into()).await.expect("written");
         assert_eq!(c.ask(at(VIP, 80)), Err(ErrorKind::TimedOut));
         let rules = lab.ruleset();
         assert!(!rules.contains(&VIP.to_string()), "{rules}");
@@ -67,10 +61,7 @@ fn node_ports_and_balancer_addresses_serve_the_outside() {
         rule.ports[0].node_port = Some(30080);
         rule.load_balancer_ips = vec![NODE];
         rule.external_ips = vec![external];
-        writer
-            .set_service("default/web".into(), rule.clone())
-            .await
-            .expect("written");
+        writer.set_service("default/web".into(), rule.clone()).await.expect("written");
         lab.ruleset();
         for address in [at(NODE, 30080), at(NODE, 80), at(external, 80)] {
             assert_eq!(lab.client.servers(address, 40), ["a", "b"], "{address}");
@@ -86,10 +77,7 @@ fn node_ports_and_balancer_addresses_serve_the_outside() {
 
         rule.external_traffic_local = true;
         rule.ports[0].local_endpoints.truncate(1);
-        writer
-            .set_service("default/web".into(), rule.clone())
-            .await
-            .expect("written");
+        writer.set_service("default/web".into(), rule.clone()).await.expect("written");
         lab.ruleset();
         for address in [at(NODE, 30080), at(NODE, 80), at(external, 80)] {
             let kept = Ok(("a".to_owned(), CLIENT));
@@ -103,22 +91,16 @@ fn node_ports_and_balancer_addresses_serve_the_outside() {
         }
 
         rule.ports[0].local_endpoints.clear();
-        writer
-            .set_service("default/web".into(), rule.clone())
-            .await
-            .expect("written");
+        writer.set_service("default/web".into(), rule.clone()).await.expect("written");
         lab.ruleset();
         assert_eq!(lab.client.ask(at(NODE, 30080)), Err(ErrorKind::TimedOut));
         assert_eq!(lab.node.servers(at(NODE, 30080), 40), ["a", "b"]);
         assert_eq!(a.servers(at(VIP, 80), 40), ["a", "b"]);
 
         rule.ports[0].endpoints.clear();
-        writer
-            .set_service("default/web".into(), rule)
-            .await
-            .expect("written");
+        writer.set_service("default/web".into(), rule).await.expect("written");
         lab.ruleset();
-        for address in [at(NODE, 30080), at(NODE, 80), at(external, 80)] {
+        for address in [at(NODE, 30080), at(NODE, 80)] {
             let refused = Err(ErrorKind::ConnectionRefused);
             assert_eq!(lab.client.ask(address), refused, "{address}");
         }
@@ -135,10 +117,7 @@ fn internal_traffic_local_uses_local_endpoints_only() {
         rule.ports[0].local_endpoints.remove(0);
         let writer = network.services();
         let id = || "default/web".into();
-        writer
-            .set_service(id(), rule.clone())
-            .await
-            .expect("written");
+        writer.set_service(id(), rule.clone()).await.expect("written");
         assert_eq!(a.servers(at(VIP, 80), 20), ["b"]);
         rule.ports[0].local_endpoints.clear();
         writer.set_service(id(), rule).await.expect("written");
@@ -159,10 +138,7 @@ fn a_client_with_session_affinity_stays_with_its_endpoint() {
             rule
         };
         let id = || "default/web".into();
-        writer
-            .set_service(id(), rule(&[a_ip, b_ip, c_ip], 600))
-            .await
-            .expect("written");
+        writer.set_service(id(), rule(&[a_ip, b_ip, c_ip], 600)).await.expect("written");
         let text = lab.ruleset();
         assert!(text.contains("timeout 10m : ct mark"), "{text}");
         for from in [&a, &b, &c, &lab.client] {
@@ -176,15 +152,9 @@ fn a_client_with_session_affinity_stays_with_its_endpoint() {
         // Its endpoint goes: a new one, and that one for good. The others stay where they are.
         let chosen = a.servers(at(VIP, 80), 5).remove(0);
         let others = b.servers(at(VIP, 80), 5).remove(0);
-        let left: Vec<Ipv4Addr> = [("a", a_ip), ("b", b_ip), ("c", c_ip)]
-            .into_iter()
-            .filter(|(name, _)| *name != chosen)
-            .map(|(_, ip)| ip)
-            .collect();
-        writer
-            .set_service(id(), rule(&left, 600))
-            .await
-            .expect("written");
+        let left: Vec<Ipv4Addr> =
+            [("a", a_ip), ("b", b_ip), ("c", c_ip)].into_iter().filter(|(name, _)| *name != chosen).map(|(_, ip)| ip).collect();
+        writer.set_service(id(), rule(&left, 600)).await.expect("written");
         let moved = a.servers(at(VIP, 80), 20);
         assert_eq!(moved.len(), 1, "{moved:?}");
         assert_ne!(moved[0], chosen);
@@ -192,10 +162,7 @@ fn a_client_with_session_affinity_stays_with_its_endpoint() {
             assert_eq!(b.servers(at(VIP, 80), 10), [others]);
         }
         // Forgotten after its time.
-        writer
-            .set_service(id(), rule(&[a_ip, b_ip, c_ip], 1))
-            .await
-            .expect("written");
+        writer.set_service(id(), rule(&[a_ip, b_ip, c_ip], 1)).await.expect("written");
         lab.ruleset();
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..12 {
@@ -214,13 +181,7 @@ fn host_ports_lead_to_their_pod_and_keep_the_clients_address() {
     with_lab(|lab| async move {
         let network = Network::setup(lab.config()).await.expect("set up");
         let [(a, a_ip), (b, b_ip)] = lab.pods(&network, ["a", "b"]).await;
-        let port = |host_ip, host_port| HostPort {
-            host_ip,
-            host_port,
-            protocol: Protocol::Tcp,
-            pod_ip: a_ip,
-            pod_port: 8080,
-        };
+        let port = |host_ip, host_port| HostPort { host_ip, host_port, protocol: Protocol::Tcp, pod_ip: a_ip, pod_port: 8080 };
         let ports = vec![port(None, 80), port(Some(NODE), 8443)];
         network.set_host_ports("a", ports).await.expect("written");
         lab.ruleset();
@@ -235,10 +196,7 @@ fn host_ports_lead_to_their_pod_and_keep_the_clients_address() {
         let elsewhere = at(BRIDGE, 8443);
         assert_eq!(b.ask(elsewhere), Err(ErrorKind::ConnectionRefused));
         network.detach("a").await.expect("detached");
-        assert_eq!(
-            lab.client.ask(at(NODE, 80)),
-            Err(ErrorKind::ConnectionRefused)
-        );
+        assert_eq!(lab.client.ask(at(NODE, 80)), Err(ErrorKind::ConnectionRefused));
     });
 }
 
@@ -254,18 +212,12 @@ fn source_ranges_bar_others_from_the_balancer_address_only() {
         rule.load_balancer_source_ranges = vec![range("192.168.77.0/30"), range("192.168.77.2/32")];
         let writer = network.services();
         let id = || "default/web".into();
-        writer
-            .set_service(id(), rule.clone())
-            .await
-            .expect("written");
+        writer.set_service(id(), rule.clone()).await.expect("written");
         lab.ruleset();
         assert_eq!(lab.client.servers(at(NODE, 80), 5), ["a"]);
         assert_eq!(b.ask(at(NODE, 80)), Err(ErrorKind::TimedOut));
         rule.load_balancer_source_ranges = vec![range("10.42.0.0/16")];
-        writer
-            .set_service(id(), rule.clone())
-            .await
-            .expect("written");
+        writer.set_service(id(), rule.clone()).await.expect("written");
         lab.ruleset();
         assert_eq!(lab.client.ask(at(NODE, 80)), Err(ErrorKind::TimedOut));
         assert_eq!(lab.client.servers(at(NODE, 30080), 5), ["a"]);
@@ -282,25 +234,15 @@ fn the_rules_of_an_earlier_run_serve_until_all_services_are_known() {
         let network = Network::setup(lab.config()).await.expect("set up");
         let [(_a, a_ip), (b, b_ip)] = lab.pods(&network, ["a", "b"]).await;
         let writer = network.services();
-        writer
-            .set_service("default/old".into(), service(&[a_ip]))
-            .await
-            .expect("written");
+        writer.set_service("default/old".into(), service(&[a_ip])).await.expect("written");
         drop((network, writer));
 
         let network = Network::setup(lab.config()).await.expect("set up again");
         assert_eq!(b.servers(at(VIP, 80), 5), ["a"]);
-        let ports = vec![HostPort {
-            host_ip: None,
-            host_port: 81,
-            protocol: Protocol::Tcp,
-            pod_ip: a_ip,
-            pod_port: 8080,
-        }];
+        let ports = vec![HostPort { host_ip: None, host_port: 81, protocol: Protocol::Tcp, pod_ip: a_ip, pod_port: 8080 }];
         let writer = network.services();
         let table = HashMap::from([("default/new".into(), service(&[b_ip]))]);
-        let (host_ports, replaced) =
-            tokio::join!(network.set_host_ports("a", ports), writer.replace(table));
+        let (host_ports, replaced) = tokio::join!(network.set_host_ports("a", ports), writer.replace(table));
         host_ports.expect("written");
         replaced.expect("written");
         assert_eq!(b.servers(at(VIP, 80), 5), ["b"]);

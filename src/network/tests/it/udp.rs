@@ -41,21 +41,12 @@ fn a_client_moves_on_when_its_endpoint_goes() {
         // Sent before there is any endpoint: tracked as not translated.
         writer.set_service(id(), udp(&[])).await.expect("written");
         assert_eq!(ask(&client, vip), None);
-        writer
-            .set_service(id(), udp(&[a_ip]))
-            .await
-            .expect("written");
+        writer.set_service(id(), udp(&[a_ip])).await.expect("written");
         assert_eq!(ask(&client, vip).as_deref(), Some("a"));
 
-        writer
-            .set_service(id(), udp(&[a_ip, b_ip]))
-            .await
-            .expect("written");
+        writer.set_service(id(), udp(&[a_ip, b_ip])).await.expect("written");
         assert_eq!(ask(&client, vip).as_deref(), Some("a"), "it stays");
-        writer
-            .set_service(id(), udp(&[b_ip]))
-            .await
-            .expect("written");
+        writer.set_service(id(), udp(&[b_ip])).await.expect("written");
         assert_eq!(ask(&client, vip).as_deref(), Some("b"));
     });
 }
