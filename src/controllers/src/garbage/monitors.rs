@@ -12,6 +12,9 @@ use tracing::warn;
 use super::{Context, POISON};
 use crate::discovery::{Served, discover};
 
+/// As upstream's initialSyncTimeout.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
+
 pub(super) struct Monitors {
     client: Client,
     running: Mutex<HashMap<ApiResource, Monitor>>,
@@ -42,10 +45,19 @@ impl Monitors {
         self.kinds.lock().expect(POISON).get(&(group.to_owned(), kind.to_owned())).cloned()
     }
 
-    /// Waits until every kind of the first discovery has been listed.
+    /// Waits until every kind of the first discovery has been listed, or could not be for too long.
     pub async fn synced(&self) {
         // The sender is ours.
         let _ = self.synced.subscribe().wait_for(|done| *done).await;
+    }
+
+    /// One kind that cannot be listed must not keep all others from being collected: whether an owner exists is asked of the server.
+    async fn wait_for_all(&self) {
+        let informers: Vec<_> = self.running.lock().expect(POISON).values().map(|m| m.informer.clone()).collect();
+        let all = futures::future::join_all(informers.iter().map(Informer::synced));
+        if tokio::time::timeout(SYNC_TIMEOUT, all).await.is_err() {
+            warn!("not all kinds could be listed; collecting garbage without them");
+        }
     }
 }
 
@@ -54,32 +66,29 @@ pub(super) async fn keep(cx: Arc<Context>, queue: WorkQueue<ObjectKey>) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let monitors = &cx.monitors;
     loop {
-        let complete = match discover(&monitors.client).await {
+        let (reached, complete) = match discover(&monitors.client).await {
             Ok(discovery) => {
                 let complete = discovery.failures.is_empty();
                 adjust(&cx, &queue, discovery.resources, complete);
                 for (group, error) in discovery.failures {
                     warn!(%group, error = &error as &dyn std::error::Error, "cannot discover");
                 }
-                complete
+                (true, complete)
             }
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "cannot discover the server's resources");
-                false
+                (false, false)
             }
         };
+        if reached && !*monitors.synced.borrow() {
+            monitors.wait_for_all().await;
+            monitors.synced.send_replace(true);
+        }
         if !complete {
             tokio::time::sleep(backoff.next_delay()).await;
             continue;
         }
         backoff.reset();
-        if !*monitors.synced.borrow() {
-            let informers: Vec<_> = monitors.running.lock().expect(POISON).values().map(|m| m.informer.clone()).collect();
-            for informer in informers {
-                informer.synced().await;
-            }
-            monitors.synced.send_replace(true);
-        }
         monitors.changed.notified().await;
         // A definition is served a moment after it is written; several often come together.
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -73,7 +73,7 @@ impl Probe {
 }
 
 pub(super) struct Verdict {
-    /// `True`, `False` or `Unknown`: what Ready is, or is from now on.
+    /// `True`, `False` or `Unknown`: what Ready is, or is from now on; empty where the kubelet has yet to say.
     pub ready: String,
     pub was_ready: bool,
     /// Conditions to write.
@@ -90,7 +90,7 @@ impl Verdict {
 pub(super) fn judge(node: &Node, overdue: bool, now: Timestamp) -> Verdict {
     let was_ready = is_ready(node);
     if !overdue {
-        let ready = ready(node).map_or("Unknown", |c| c.status.as_str()).to_owned();
+        let ready = ready(node).map(|c| c.status.clone()).unwrap_or_default();
         return Verdict { ready, was_ready, conditions: None };
     }
     let now = Timestamp::from_second(now.as_second()).ok().map(Time);

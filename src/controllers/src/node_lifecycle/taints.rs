@@ -44,11 +44,11 @@ pub(super) fn wanted(node: &Node, ready: &str, all_lost: bool, now: Timestamp) -
     let mut ours: Vec<(&str, &str)> = Vec::new();
     let by_ready = match ready {
         "True" => None,
-        "False" => Some(NOT_READY),
+        "False" | "" => Some(NOT_READY),
         _ => Some(UNREACHABLE),
     };
     ours.extend(by_ready.map(|key| (key, NO_SCHEDULE)));
-    ours.extend(by_ready.filter(|_| !all_lost).map(|key| (key, NO_EXECUTE)));
+    ours.extend(by_ready.filter(|_| !all_lost && !ready.is_empty()).map(|key| (key, NO_EXECUTE)));
     for (kind, value, key) in BY_CONDITION {
         if condition(node, kind).is_some_and(|c| c.status == value) {
             ours.push((key, NO_SCHEDULE));
