@@ -65,9 +65,9 @@ def server_pid():
 
 
 def start_server():
-    """Starts the server in the background, as the quickstart does where there is no systemd."""
+    """Starts the server in the background, as the quickstart does where there is no systemd; its process."""
     with open("/var/log/rk.log", "ab") as log:
-        subprocess.Popen(["rk", "server"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(["rk", "server"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
 def wait_ready(timeout=120):
