@@ -82,7 +82,7 @@ def host_state():
     mounts = {line.split()[4] for line in open("/proc/self/mountinfo")}
     links = {line.split()[0].split("@")[0] for line in lines("ip", "-br", "link")}
     cgroups = {p for p in lines("find", "/sys/fs/cgroup", "-type", "d") if re.search(r"/rk(/|$)", p)}
-    processes = {line for line in lines("ps", "-eo", "comm=,args=") if re.match(r"rk(-|\s|$)", line)}
+    processes = {line for line in lines("ps", "-eo", "comm=,args=") if re.match(r"rk(-|\s|$)", line) and "<defunct>" not in line}
     files = {p for p in ["/usr/local/bin/rk", "/etc/rk", "/var/lib/rk", "/run/rk", "/var/log/pods", "/var/log/containers", "/var/log/rk.log",
                          "/etc/systemd/system/rk.service"] if os.path.exists(p)}
     netns = set(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else set()

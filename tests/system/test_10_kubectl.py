@@ -70,16 +70,23 @@ def test_get_in_all_its_shapes():
             kubectl("get", kind, "-A")
 
 
+def read_until(stream, wanted, timeout=60):
+    """Reads the descriptor itself, so that nothing hides in a buffer."""
+    seen, end = b"", time.monotonic() + timeout
+    while wanted not in seen:
+        assert time.monotonic() < end, f"{wanted} did not come; seen: {seen}"
+        if select.select([stream], [], [], 1)[0]:
+            piece = os.read(stream.fileno(), 65536)
+            assert piece, f"ended before {wanted}; seen: {seen}"
+            seen += piece
+    return seen.decode()
+
+
 def test_watch_shows_changes_as_they_happen():
-    watcher = subprocess.Popen(["kubectl", "-n", NS, "get", "configmaps", "-w", "-o", "name"], stdout=subprocess.PIPE, text=True)
+    watcher = subprocess.Popen(["kubectl", "-n", NS, "get", "configmaps", "-w", "-o", "name"], stdout=subprocess.PIPE)
     try:
         kubectl("-n", NS, "create", "configmap", "watched", "--from-literal=a=1")
-        for _ in range(10):
-            readable, _, _ = select.select([watcher.stdout], [], [], 30)
-            assert readable, "the watch shows nothing"
-            if watcher.stdout.readline().strip() == "configmap/watched":
-                return
-        raise AssertionError("the watch did not show the new object")
+        read_until(watcher.stdout, b"configmap/watched\n")
     finally:
         watcher.kill()
         watcher.wait()
@@ -189,9 +196,9 @@ def test_attach_and_run():
     assert "typed" in out and 'pod "once" deleted' in out
     kubectl("-n", NS, "run", "talker", f"--image={DEMO_IMAGE}", "--restart=Never", "--", "sh", "-c", "while true; do echo said; sleep 1; done")
     kubectl("-n", NS, "wait", "--for=condition=Ready", "pod/talker", "--timeout=60s")
-    attached = subprocess.Popen(["kubectl", "-n", NS, "attach", "talker"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    attached = subprocess.Popen(["kubectl", "-n", NS, "attach", "talker"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        assert select.select([attached.stdout], [], [], 30)[0] and attached.stdout.readline().strip() == "said"
+        read_until(attached.stdout, b"said\n")
     finally:
         attached.kill()
         attached.wait()
@@ -209,10 +216,9 @@ def test_cp_both_ways(tmp_path):
 
 def test_port_forward():
     kubectl("-n", NS, "exec", pod(), "--", "sh", "-c", "mkdir -p /www; echo forwarded > /www/f.txt")
-    forward = subprocess.Popen(["kubectl", "-n", NS, "port-forward", f"pod/{pod()}", ":8080"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    forward = subprocess.Popen(["kubectl", "-n", NS, "port-forward", f"pod/{pod()}", ":8080"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        assert select.select([forward.stdout], [], [], 30)[0]
-        port = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline()).group(1)
+        port = re.search(r"127\.0\.0\.1:(\d+)", read_until(forward.stdout, b"->")).group(1)
         for _ in range(5):
             run("curl", "-sS", "-o", "/dev/null", f"http://127.0.0.1:{port}/")
         assert run("curl", "-fsS", f"http://127.0.0.1:{port}/f.txt").stdout.strip() == "forwarded"

@@ -177,8 +177,11 @@ pub fn answer_with_etag(headers: &HeaderMap, accept: &Accept, media: &'static st
 }
 
 async fn openapi_v2(State(call): State<Call>, headers: HeaderMap) -> Response<Body> {
-    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-    let wants_protobuf = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|accept| accept.contains(PROTOBUF));
+    // Clients ask with an `@`, which no media type may hold (RFC 6838), so the answer's name has none; Go's parser insists.
+    const ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let wants_protobuf = accept.contains(ASKED) || accept.contains(PROTOBUF);
     if wants_protobuf {
         return document(&headers, &call.accept, PROTOBUF, "v2p", || api::openapi::v2_protobuf().into());
     }

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::debug;
 
 use super::spdy::{Session, StreamWriter, headers};
@@ -140,7 +142,8 @@ pub async fn websocket_client<S: AsyncRead + AsyncWrite + Unpin + Send + 'static
                 let _ = socket.send(channels.encode(3, text.as_bytes())).await;
             }
         }
-        let _ = socket.close(None).await;
+        // Clients take a close without a code for a fault.
+        let _ = socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await;
     });
     Client { stdin, resize, output, status, driver, alive }
 }
