@@ -13,7 +13,7 @@ pub fn run() -> Result<()> {
     let target = Path::new(metadata["target_directory"].as_str().context("cargo metadata names the target directory")?).join(TARGET);
     // Alone, so that no other crate switches on features of its few dependencies.
     crate::run(cargo().args(["build", "--profile=shim", "--package=shim", "--target", TARGET]))?;
-    let shim = target.join("shim/shim");
+    let shim = target.join("shim/rk-shim");
     assert_static(&shim)?;
     crate::run(cargo().args(["build", "--release", "--package=rk", "--target", TARGET]).env("RK_SHIM_IMAGE", &shim))?;
     let rk = target.join("release/rk");
