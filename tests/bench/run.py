@@ -130,15 +130,18 @@ def room(pods, wanted):
 @measured("Memory of one more pod")
 def memory(cluster, pods, count, settle):
     time.sleep(settle)
-    before, before_by = processes.sum_of(processes.of_cluster(cluster.pid), "pss")
+    there = processes.of_cluster(cluster.pid)
+    before, before_by = processes.sum_of(there, "pss")
     _, threads, failed = create(pods, [f"memory-{i}" for i in range(count)], 1)
     pods.until(count, running)
     for thread in threads:
         thread.join()
     assert not failed, failed
     time.sleep(settle)
-    after, after_by = processes.sum_of(processes.of_cluster(cluster.pid), "pss")
-    own = after_by["program"] - before_by["program"]
+    now = processes.of_cluster(cluster.pid)
+    after, after_by = processes.sum_of(now, "pss")
+    old = {p.pod for p in there}
+    own, _ = processes.sum_of([p for p in now if p.role == "program" and p.pod not in old], "pss")
     show(f"PSS of all but the pod's program, mean of {count}", (after - before - own) / count / MB, "MB", 1)
     show("    its shim", (after_by["shim"] - before_by["shim"]) / count / MB, "MB")
     show("    more in rk server", (after_by["server"] - before_by["server"]) / count / MB, "MB")
