@@ -36,15 +36,29 @@ impl ProbeKind {
     }
 }
 
-/// Repeats one probe of one running instance until cancelled; tells the pod's worker each result.
-pub async fn run(kind: ProbeKind, probe: Probe, target: Arc<Target>, started_at: Timestamp, events: mpsc::Sender<Event>, end: CancellationToken) {
+/// One probe of one running instance.
+pub struct Probing {
+    pub kind: ProbeKind,
+    pub probe: Probe,
+    pub target: Arc<Target>,
+    pub started_at: Timestamp,
+    /// What the container counts as before the first result.
+    pub ready: bool,
+    pub events: mpsc::Sender<Event>,
+    pub end: CancellationToken,
+}
+
+/// Repeats the probe until cancelled; tells the pod's worker each result.
+pub async fn run(probing: Probing) {
+    let Probing { kind, probe, target, started_at, ready, events, end } = probing;
     let period = seconds(probe.period_seconds, 10);
     let timeout = seconds(probe.timeout_seconds, 1);
     let delay = Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0));
-    let mut counter = Counter::new(kind, probe.failure_threshold.unwrap_or(3), probe.success_threshold.unwrap_or(1));
+    let mut counter = Counter::new(kind, probe.failure_threshold.unwrap_or(3), probe.success_threshold.unwrap_or(1), ready);
     let mut next = tokio::time::Instant::now() + time::until(time::now(), time::after(started_at, delay));
     loop {
         tokio::select! {
+            biased;
             () = end.cancelled() => return,
             () = tokio::time::sleep_until(next) => {}
         }

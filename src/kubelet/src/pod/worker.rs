@@ -62,11 +62,19 @@ enum Volumes {
 /// What a running instance needs beside its record.
 struct Handle {
     exited: CancellationToken,
-    probes: CancellationToken,
+    /// Ends the probes whose failure kills. The readiness probe goes on until the exit.
+    vital_probes: CancellationToken,
     stop: Option<watch::Sender<Instant>>,
     stop_signal: Option<Signal>,
     /// Its postStart hook has not ended.
     hooking: bool,
+}
+
+impl Handle {
+    fn new(stop_signal: Option<Signal>, hooking: bool) -> Self {
+        let exited = CancellationToken::new();
+        Self { vital_probes: exited.child_token(), exited, stop: None, stop_signal, hooking }
+    }
 }
 
 pub struct Worker {
@@ -411,10 +419,7 @@ impl Worker {
             outcome.attempt,
             Running { id: outcome.id.clone(), started_at: outcome.started_at, started: !startup && !outcome.hooked, ready: !readiness, stopping: false },
         );
-        self.handles.insert(
-            outcome.id.clone(),
-            Handle { exited: CancellationToken::new(), probes: CancellationToken::new(), stop: None, stop_signal: outcome.stop_signal, hooking: outcome.hooked },
-        );
+        self.handles.insert(outcome.id.clone(), Handle::new(outcome.stop_signal, outcome.hooked));
         // Of ended instances the last is kept (upstream: MaxPerPodContainer 1).
         if let Some((id, attempt)) = old.filter(|(id, _)| !id.is_empty()) {
             self.remove_dead(name, &id, attempt);
@@ -492,7 +497,6 @@ impl Worker {
     fn exited(&mut self, id: &str, exit: Option<Exit>) {
         if let Some(handle) = self.handles.remove(id) {
             handle.exited.cancel();
-            handle.probes.cancel();
         }
         let containers = self.records.len();
         let paths = PodPaths::new(&self.cx.config, &self.pod);

@@ -29,12 +29,13 @@ pub struct Counter {
 }
 
 impl Counter {
-    pub fn new(kind: ProbeKind, failure_threshold: i32, success_threshold: i32) -> Self {
+    /// `ready` is what the container counts as when the probe begins: false for a new one, for an adopted one its last state.
+    pub fn new(kind: ProbeKind, failure_threshold: i32, success_threshold: i32, ready: bool) -> Self {
         // As upstream's initial results: not ready, alive, startup unknown.
         let standing = match kind {
             ProbeKind::Startup => None,
             ProbeKind::Liveness => Some(Verdict::Passing),
-            ProbeKind::Readiness => Some(Verdict::Failing),
+            ProbeKind::Readiness => Some(if ready { Verdict::Passing } else { Verdict::Failing }),
         };
         Self { failure_threshold: failure_threshold.max(1), success_threshold: success_threshold.max(1), standing, last: None, run: 0 }
     }
@@ -70,7 +71,12 @@ mod tests {
 
     #[track_caller]
     fn check(kind: ProbeKind, failure: i32, success: i32, results: &str, expected: &str) {
-        let mut counter = Counter::new(kind, failure, success);
+        check_from(false, kind, failure, success, results, expected);
+    }
+
+    #[track_caller]
+    fn check_from(ready: bool, kind: ProbeKind, failure: i32, success: i32, results: &str, expected: &str) {
+        let mut counter = Counter::new(kind, failure, success, ready);
         let got: String = results
             .chars()
             .map(|c| {
@@ -97,5 +103,12 @@ mod tests {
         check(ProbeKind::Startup, 2, 1, "fs", ".P");
         check(ProbeKind::Startup, 2, 1, "ff", ".F");
         check(ProbeKind::Liveness, 2, 1, "fuf", "..F");
+    }
+
+    #[test]
+    fn an_adopted_ready_container_becomes_unready_after_the_failure_threshold() {
+        check_from(true, ProbeKind::Readiness, 3, 1, "fff", "..F");
+        check_from(true, ProbeKind::Readiness, 2, 2, "sffss", "..F.P");
+        check_from(false, ProbeKind::Readiness, 3, 1, "ffffs", "....P");
     }
 }

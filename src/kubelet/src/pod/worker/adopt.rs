@@ -5,7 +5,6 @@
 
 use jiff::Timestamp;
 use runtime::{ContainerState, ContainerStatus, Exit, SandboxState, SandboxStatus, Signal};
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{Handle, Sandbox, Worker, finished};
@@ -132,10 +131,7 @@ impl Worker {
                 image(record);
                 record.started(attempt, run(stamp(started.started_at)));
                 let stop_signal = status.labels.get(LABEL_STOP_SIGNAL).and_then(|s| Signal::parse(s));
-                self.handles.insert(
-                    status.id.clone(),
-                    Handle { exited: CancellationToken::new(), probes: CancellationToken::new(), stop: None, stop_signal, hooking: false },
-                );
+                self.handles.insert(status.id.clone(), Handle::new(stop_signal, false));
             }
             ContainerState::Running(started) => {
                 image(record);

@@ -11,14 +11,15 @@ use super::{Sandbox, Worker};
 use crate::pod::record::{self, Record};
 use crate::pod::stop::{self, Stop};
 use crate::probe::attempt::Target;
-use crate::probe::{self, ProbeKind, state};
+use crate::probe::{self, ProbeKind, Probing, state};
 
 impl Worker {
     /// Startup first; the other two once it has passed.
     pub(super) fn start_probes(&mut self, name: &str, id: &str, started_at: Timestamp) {
         let Some(spec) = self.pod.spec.as_ref().and_then(|s| record::container(s, name)).cloned() else { return };
         let Some(handle) = self.handles.get(id) else { return };
-        let startup_passed = self.records.iter().find(|r| r.name == name).and_then(Record::running).is_some_and(|r| r.started);
+        let running = self.records.iter().find(|r| r.name == name).and_then(Record::running);
+        let (startup_passed, ready) = running.map_or((false, false), |r| (r.started, r.ready));
         let Sandbox::Ready { pod_ips, .. } = &self.sandbox else { return };
         let target = Arc::new(Target {
             runtime: self.cx.runtime.clone(),
@@ -33,9 +34,10 @@ impl Worker {
             vec![(ProbeKind::Liveness, spec.liveness_probe), (ProbeKind::Readiness, spec.readiness_probe)]
         };
         for (kind, probe) in wanted {
-            if let Some(probe) = probe {
-                self.tasks.spawn(probe::run(kind, probe, target.clone(), started_at, self.events.0.clone(), handle.probes.clone()));
-            }
+            let Some(probe) = probe else { continue };
+            let end = if kind == ProbeKind::Readiness { handle.exited.clone() } else { handle.vital_probes.clone() };
+            let probing = Probing { kind, probe, target: target.clone(), started_at, ready, events: self.events.0.clone(), end };
+            self.tasks.spawn(probe::run(probing));
         }
     }
 
@@ -101,8 +103,8 @@ impl Worker {
         let Some(handle) = self.handles.get_mut(&id) else { return };
         let (sender, receiver) = watch::channel(deadline);
         handle.stop = Some(sender);
-        // A probe must not fail because the container is being stopped.
-        handle.probes.cancel();
+        // What is being stopped is not killed for failing to live; readiness is probed to the end (upstream: StopLivenessAndStartup).
+        handle.vital_probes.cancel();
         let pod_ip = match &self.sandbox {
             Sandbox::Ready { pod_ips, .. } => pod_ips.first().cloned().unwrap_or_default(),
             _ => String::new(),
