@@ -123,6 +123,12 @@ def test_a_python_application_on_debian(registries, tmp_path_factory):
     kubectl("-n", NS, "rollout", "status", "deployment/python-app", "--timeout=180s")
     address = get("service", "python-app", "-n", NS)["spec"]["clusterIP"]
     eventually("the application", lambda: "Python 3" in run("curl", "-fsS", f"http://{address}:8000/").stdout)
+    # The same image from its archive, under a name that no registry is asked for.
+    assert "docker.io/test/python-app:1" in run("rk", "image", "import", cached).stdout
+    kubectl("-n", NS, "run", "from-archive", "--image=test/python-app:1", "--image-pull-policy=Never", "--restart=Never", "--command", "--",
+            "/usr/bin/python3.11", "-c", "import json; print('imported', json.dumps([1]))")
+    eventually("its end", lambda: get("pod", "from-archive", "-n", NS)["status"]["phase"] == "Succeeded")
+    assert kubectl("-n", NS, "logs", "from-archive").strip() == "imported [1]"
 
 
 def make_python_image(work, out):

@@ -1,0 +1,45 @@
+"""The command line: help that teaches, errors that name the flag, the key and the way out, nothing half done."""
+import lab
+from lab import run
+
+
+def fails(code, *args, **kwargs):
+    done = run("rk", *args, check=False, timeout=60, **kwargs)
+    assert done.returncode == code, f"exit {done.returncode}: {done.stdout}{done.stderr}"
+    return done.stderr
+
+
+def test_help_and_version():
+    assert "First steps" in run("rk", "help").stdout
+    assert "--cluster-cidr" in run("rk", "server", "--help").stdout
+    assert "Kubernetes v1.37.1" in run("rk", "version").stdout
+
+
+def test_check_finds_this_machine_fit():
+    out = run("rk", "check").stdout
+    assert "ok       overlay file system" in out and "missing" not in out
+
+
+def test_a_bad_flag_or_key_is_named(tmp_path):
+    assert "--no-such-flag" in fails(64, "server", "--no-such-flag")
+    assert "300" in fails(64, "server", "--https-listen-port=300000")
+    config = tmp_path / "config.yaml"
+    config.write_text("data-dri: /x\n")
+    error = fails(64, "server", "--config", config)
+    assert "data-dri" in error and str(config) in error
+    config.write_text("a: [\n")
+    assert str(config) in fails(64, "server", "--config", config)
+    assert "absent.yaml" in fails(64, "server", "--config", tmp_path / "absent.yaml")
+    assert "overlap" in fails(64, "server", "--cluster-cidr=10.43.0.0/16")
+    assert "--node-name" in fails(64, "server", "--node-name=Not_A_Name")
+
+
+def test_a_second_server_says_who_runs():
+    assert f"process {lab.server_pid()}" in fails(1, "server")
+
+
+def test_uninstall_refuses_a_folder_that_is_not_its_own(tmp_path):
+    assert "--data-dir" in fails(64, "uninstall", "--data-dir=/")
+    (tmp_path / "precious").write_text("x")
+    assert str(tmp_path) in fails(64, "uninstall", f"--data-dir={tmp_path}")
+    assert (tmp_path / "precious").exists() and lab.server_pid()
