@@ -48,6 +48,10 @@ pub struct Probing {
     pub end: CancellationToken,
 }
 
+/// A container that is not ready yet is also asked between its periods, which the API allows, so that a program that listens
+/// some milliseconds after its start need not wait for a period. Pauses double from this one; such failures are not counted.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
 /// Repeats the probe until cancelled; tells the pod's worker each result.
 pub async fn run(probing: Probing) {
     let Probing { kind, probe, target, started_at, ready, events, end } = probing;
@@ -55,7 +59,9 @@ pub async fn run(probing: Probing) {
     let timeout = seconds(probe.timeout_seconds, 1);
     let delay = Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0));
     let mut counter = Counter::new(kind, probe.failure_threshold.unwrap_or(3), probe.success_threshold.unwrap_or(1), ready);
-    let mut next = tokio::time::Instant::now() + time::until(time::now(), time::after(started_at, delay));
+    let mut due = tokio::time::Instant::now() + time::until(time::now(), time::after(started_at, delay));
+    let mut next = due;
+    let mut hurry = (kind == ProbeKind::Readiness && !ready && probe.success_threshold.unwrap_or(1) <= 1).then_some(FIRST_PAUSE);
     loop {
         tokio::select! {
             biased;
@@ -67,6 +73,13 @@ pub async fn run(probing: Probing) {
             () = end.cancelled() => return,
             outcome = target.attempt(&probe, timeout) => outcome,
         };
+        if matches!(outcome, Outcome::Success | Outcome::Warning(_)) {
+            hurry = None;
+        } else if let Some(pause) = hurry.filter(|_| next < due) {
+            next = due.min(begun + pause);
+            hurry = Some(pause * 2);
+            continue;
+        }
         let verdict = counter.count(&outcome);
         let message = match &outcome {
             Outcome::Success => None,
@@ -88,7 +101,8 @@ pub async fn run(probing: Probing) {
         if done {
             return;
         }
-        next = (begun + period).max(tokio::time::Instant::now());
+        due = (begun + period).max(tokio::time::Instant::now());
+        next = hurry.map_or(due, |pause| due.min(begun + pause));
     }
 }
 
