@@ -288,17 +288,16 @@ impl Cache {
                 changes.push((id, change));
             }
         }
+        // Before anybody can read the changes: a node that sees its pod may at once ask for what the pod names, and whoever
+        // decides on that follows the pods here.
+        let listeners = self.0.listeners.lock().expect("no panic under the lock");
+        for (id, change) in &changes {
+            listeners.iter().filter(|(listens, _)| listens == id).for_each(|(_, listener)| listener(change));
+        }
+        drop(listeners);
         let revision = world.revision;
         for id in touched {
             world.kinds[id.0].changed.send_replace(revision);
-        }
-        drop(world);
-        for (id, change) in changes {
-            for (listens, listener) in self.0.listeners.lock().expect("no panic under the lock").iter() {
-                if *listens == id {
-                    listener(&change);
-                }
-            }
         }
     }
 
@@ -385,7 +384,8 @@ impl Cache {
         Some(self.0.world.read().expect("no panic under the lock").kinds[id.0].changed.subscribe())
     }
 
-    /// Calls `listener` for every later change of the kind, in order, before the write is acknowledged. It must not block.
+    /// Calls `listener` for every later change of the kind, in order, before anybody sees the change. It must neither block nor
+    /// read the cache.
     pub fn listen(&self, id: KindId, listener: Box<dyn Fn(&Change) + Send>) {
         self.0.listeners.lock().expect("no panic under the lock").push((id, listener));
     }
