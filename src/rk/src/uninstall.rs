@@ -68,7 +68,7 @@ async fn remove_containers(data_dir: &Path) -> anyhow::Result<()> {
     };
     let runtime = runtime::Runtime::open(config).await.context("open the container runtime")?;
     let torn = runtime.teardown_all().await;
-    torn.map_err(|errors| anyhow::anyhow!(errors.iter().map(|e| format!("{:#}", anyhow::anyhow!(e.to_string()))).collect::<Vec<_>>().join("; ")))
+    torn.map_err(|errors| anyhow::anyhow!(errors.into_iter().map(|e| format!("{:#}", anyhow::Error::from(e))).collect::<Vec<_>>().join("; ")))
 }
 
 /// Our pods' logs below /var/log/pods, and the links to them; folders of other kubelets stay.
