@@ -30,6 +30,8 @@ pub struct Settings {
     pub cluster_dns: std::net::Ipv4Addr,
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub kubeconfig_mode: u32,
+    pub node_labels: std::collections::BTreeMap<String, String>,
+    pub node_taints: Vec<k8s_openapi::api::core::v1::Taint>,
 }
 
 pub fn main(options: ServerOptions) -> anyhow::Result<()> {
@@ -90,7 +92,9 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
         (None, _) => node_ip,
     };
     let kubeconfig_mode = kubeconfig::mode(&options.write_kubeconfig_mode)?;
-    Ok(Settings { node_name, node_ip, advertise, cluster_dns, node_ports: from..=to, kubeconfig_mode, options })
+    let node_labels = parts::labels(&options.node_label)?;
+    let node_taints = options.node_taint.iter().map(|t| parts::taint(t)).collect::<Result<_, _>>()?;
+    Ok(Settings { node_name, node_ip, advertise, cluster_dns, node_ports: from..=to, kubeconfig_mode, node_labels, node_taints, options })
 }
 
 /// Raises what may be raised; a nested machine may refuse, and smaller limits serve a small cluster.

@@ -12,7 +12,7 @@ use api::tree::Tree;
 
 use super::rbac::rules;
 use super::{Attributes, Decision, PolicyRule, UserInfo};
-use crate::cache::{Cache, Change};
+use crate::cache::{Cache, Cached, Change};
 
 const LEASES: &str = "kube-node-lease";
 
@@ -61,15 +61,17 @@ impl Graph {
     }
 }
 
+/// Pods whose edges are to be drawn again, as they became. What a listener hears comes before the cache shows it, so the
+/// object itself is kept: who read the cache here could see the state before.
 #[derive(Default)]
 struct Stale {
     any: AtomicBool,
-    pods: Mutex<Vec<(Box<str>, Box<str>)>>,
+    pods: Mutex<Vec<(Arc<Cached>, bool)>>,
 }
 
 impl Stale {
-    fn note(&self, namespace: &str, name: &str) {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).push((namespace.into(), name.into()));
+    fn note(&self, pod: &Arc<Cached>, deleted: bool) {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(pod), deleted));
         self.any.store(true, Ordering::Release);
     }
 }
@@ -91,13 +93,13 @@ impl NodeAuthorizer {
                 pods,
                 Box::new(move |change| {
                     if touches_graph(change) {
-                        stale.note(change.object.namespace(), change.object.name());
+                        stale.note(&change.object, change.deleted);
                     }
                 }),
             );
         }
         for pod in cache.list("", "pods", None) {
-            stale.note(pod.namespace(), pod.name());
+            stale.note(&pod, false);
         }
         let rules = super::bootstrap::policy()
             .iter()
@@ -112,10 +114,9 @@ impl NodeAuthorizer {
             let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
             self.stale.any.store(false, Ordering::Release);
             let pods = std::mem::take(&mut *self.stale.pods.lock().unwrap_or_else(PoisonError::into_inner));
-            for (namespace, name) in pods {
-                let pod = self.cache.get("", "pods", &namespace, &name);
-                let edges = pod.map(|pod| edges(&pod.tree(), &namespace)).unwrap_or_default();
-                graph.set(&format!("{namespace}/{name}"), edges);
+            for (pod, deleted) in pods {
+                let edges = if deleted { Vec::new() } else { edges(&pod.tree(), pod.namespace()) };
+                graph.set(&format!("{}/{}", pod.namespace(), pod.name()), edges);
             }
         }
         self.graph.read().unwrap_or_else(PoisonError::into_inner)

@@ -1,8 +1,8 @@
 //! Role-based access control over the watch cache.
 //!
 //! Models plugin/pkg/auth/authorizer/rbac and pkg/registry/rbac/validation. Roles and bindings are parsed once, when they
-//! change: the cache's listener notes the key, and the next question reads the object anew. So a policy that was
-//! acknowledged decides every later request.
+//! change: the cache's listener notes the object as it became (the cache itself does not show it yet), and the next question
+//! takes it up. So a policy that was acknowledged decides every later request.
 pub mod escalation;
 mod policy;
 pub mod rules;
@@ -16,13 +16,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use api::registry::Registry;
 
 use super::{Attributes, Decision, PolicyRule, UserInfo, UserRules};
-use crate::cache::Cache;
+use crate::cache::{Cache, Cached};
 use policy::{Kind, Policy};
 
 pub const GROUP: &str = "rbac.authorization.k8s.io";
 
 pub struct Rbac {
-    cache: Cache,
     policy: RwLock<Policy>,
     stale: Arc<Stale>,
 }
@@ -31,12 +30,12 @@ pub struct Rbac {
 #[derive(Default)]
 struct Stale {
     any: AtomicBool,
-    objects: Mutex<Vec<(Kind, Box<str>, Box<str>)>>,
+    objects: Mutex<Vec<(Kind, Arc<Cached>, bool)>>,
 }
 
 impl Stale {
-    fn note(&self, kind: Kind, namespace: &str, name: &str) {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner).push((kind, namespace.into(), name.into()));
+    fn note(&self, kind: Kind, object: &Arc<Cached>, deleted: bool) {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner).push((kind, Arc::clone(object), deleted));
         self.any.store(true, Ordering::Release);
     }
 }
@@ -48,14 +47,14 @@ impl Rbac {
             let resource = Registry::get().resource(GROUP, "v1", kind.plural());
             if let Some(id) = resource.and_then(|resource| cache.kind(resource)) {
                 let stale = Arc::clone(&stale);
-                cache.listen(id, Box::new(move |change| stale.note(kind, change.object.namespace(), change.object.name())));
+                cache.listen(id, Box::new(move |change| stale.note(kind, &change.object, change.deleted)));
             }
             // After listening: what changes meanwhile is noted twice, never missed.
             for object in cache.list(GROUP, kind.plural(), None) {
-                stale.note(kind, object.namespace(), object.name());
+                stale.note(kind, &object, false);
             }
         }
-        Self { cache: cache.clone(), policy: RwLock::default(), stale }
+        Self { policy: RwLock::default(), stale }
     }
 
     fn policy(&self) -> RwLockReadGuard<'_, Policy> {
@@ -63,9 +62,9 @@ impl Rbac {
             let mut policy = self.policy.write().unwrap_or_else(PoisonError::into_inner);
             self.stale.any.store(false, Ordering::Release);
             let objects = std::mem::take(&mut *self.stale.objects.lock().unwrap_or_else(PoisonError::into_inner));
-            for (kind, namespace, name) in objects {
-                let object = self.cache.get(GROUP, kind.plural(), &namespace, &name).map(|object| object.tree());
-                policy.set(kind, &namespace, &name, object.as_ref());
+            for (kind, object, deleted) in objects {
+                let tree = (!deleted).then(|| object.tree());
+                policy.set(kind, object.namespace(), object.name(), tree.as_ref());
             }
         }
         self.policy.read().unwrap_or_else(PoisonError::into_inner)

@@ -216,8 +216,8 @@ async fn start_node(
         cluster_dns: vec![settings.cluster_dns.into()],
         cluster_domain: options.cluster_domain.clone(),
         host_resolv_conf: options.resolv_conf.clone(),
-        node_labels: labels(&options.node_label)?,
-        node_taints: options.node_taint.iter().map(|t| taint(t)).collect::<Result<_, _>>()?,
+        node_labels: settings.node_labels.clone(),
+        node_taints: settings.node_taints.clone(),
         kubelet_version: crate::cli::KUBERNETES_VERSION.to_owned(),
         runtime_version: format!("rk://{}", crate::cli::VERSION.trim_start_matches('v')),
         ..KubeletConfig::new(settings.node_name.as_str(), settings.node_ip)
@@ -248,7 +248,7 @@ async fn apply_system(settings: &Settings, admin: &Client) -> anyhow::Result<()>
     applier::remove(admin, &unwanted).await
 }
 
-fn labels(texts: &[String]) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
+pub(super) fn labels(texts: &[String]) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
     let pair = |text: &String| {
         let (key, value) = text.split_once('=').ok_or_else(|| crate::cli::UsageError(format!("--node-label {text:?} is not KEY=VALUE")))?;
         Ok((key.to_owned(), value.to_owned()))
@@ -256,7 +256,7 @@ fn labels(texts: &[String]) -> anyhow::Result<std::collections::BTreeMap<String,
     texts.iter().map(pair).collect()
 }
 
-fn taint(text: &str) -> anyhow::Result<k8s_openapi::api::core::v1::Taint> {
+pub(super) fn taint(text: &str) -> anyhow::Result<k8s_openapi::api::core::v1::Taint> {
     let wrong = || crate::cli::UsageError(format!("--node-taint {text:?} is not KEY=VALUE:EFFECT with NoSchedule, PreferNoSchedule or NoExecute"));
     let (pair, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
     if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
