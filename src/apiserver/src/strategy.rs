@@ -2,6 +2,7 @@
 //!
 //! Models the strategies of pkg/registry/*/*/strategy.go. Everything here is pure; kinds with more than a line have a file.
 mod certificates;
+mod job;
 mod namespace;
 mod node;
 mod pod;
@@ -89,10 +90,12 @@ pub fn has_own_finalizers(resource: &Resource, object: &Tree) -> bool {
     is_namespace(resource) && namespace::has_finalizers(object)
 }
 
-/// After the server made up a name.
+/// What a new object derives from its name and uid, once both are there.
 pub fn name_chosen(resource: &Resource, object: &mut Tree) {
-    if is_namespace(resource) {
-        namespace::label(object);
+    match id(resource) {
+        ("", "namespaces") => namespace::label(object),
+        ("batch", "jobs") => job::select_own_pods(object),
+        _ => {}
     }
 }
 

@@ -184,12 +184,12 @@ impl Target {
         let generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
         fill_system_fields(&mut object);
         for attempt in 1.. {
+            let mut object = object.clone();
             if generated {
                 let name = generate_name(meta::generate_name(&object));
                 meta::set_name(&mut object, &name);
-                strategy::name_chosen(resource, &mut object);
             }
-            let mut object = object.clone();
+            strategy::name_chosen(resource, &mut object);
             let _reserved = alloc::reserve_create(&self.server.0.services, resource, &mut object)
                 .map_err(|errors| Status::invalid(resource.group, resource.kind, meta::name(&object), &errors))?;
             let errors = api::validation::validate(resource, &object, None);

@@ -16,7 +16,6 @@ pub fn prepare_create(object: &mut Tree) {
         finalizers.push(FINALIZER.into());
     }
     object.set(&["spec", "finalizers"], Tree::Array(finalizers));
-    label(object);
 }
 
 /// Every namespace can be selected by its name.
