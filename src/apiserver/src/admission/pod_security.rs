@@ -3,6 +3,7 @@
 //! Models k8s.io/pod-security-admission/admission. Left out: audit annotations (no audit log), exemptions, metrics, the
 //! checks as older versions had them (a version label is printed, the newest checks apply).
 mod baseline;
+mod namespaces;
 mod restricted;
 
 use api::tree::Tree;
@@ -51,6 +52,7 @@ impl Violation {
     }
 }
 
+#[derive(PartialEq, Eq)]
 struct Policy {
     level: Level,
     version: String,
@@ -71,6 +73,9 @@ fn policy(namespace: &Tree, mode: &str) -> Policy {
 }
 
 pub fn check(cache: &Cache, request: &mut Request) -> Result<(), Status> {
+    if request.is("", "namespaces") {
+        return namespaces::check(cache, request);
+    }
     let Some((pod, is_pod)) = pod_of(request) else { return Ok(()) };
     let Some(namespace) = cache.get("", "namespaces", "", &request.namespace) else { return Ok(()) };
     let namespace = namespace.tree();
@@ -126,6 +131,13 @@ fn is_same_security(old: &Tree, new: &Tree) -> bool {
 
 /// What the pod breaks, in upstream's words; `None` when nothing.
 fn violations(level: Level, pod: &Tree) -> Option<String> {
+    let texts = found(level, pod).into_iter().map(|Violation { reason, detail }| {
+        if detail.is_empty() { reason } else { format!("{reason} ({detail})") }
+    });
+    Some(texts.collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
+}
+
+fn found(level: Level, pod: &Tree) -> Vec<Violation> {
     let mut found = Vec::new();
     if level >= Level::Baseline {
         found.extend(baseline::check(pod, level == Level::Restricted));
@@ -133,13 +145,7 @@ fn violations(level: Level, pod: &Tree) -> Option<String> {
     if level >= Level::Restricted {
         found.extend(restricted::check(pod));
     }
-    if found.is_empty() {
-        return None;
-    }
-    let texts = found.into_iter().map(|Violation { reason, detail }| {
-        if detail.is_empty() { reason } else { format!("{reason} ({detail})") }
-    });
-    Some(texts.collect::<Vec<_>>().join(", "))
+    found
 }
 
 fn containers(pod: &Tree) -> impl Iterator<Item = &Tree> {
