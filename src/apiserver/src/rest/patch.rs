@@ -48,7 +48,7 @@ impl Patch {
     pub fn apply(&self, expected: Expected, target: &mut Tree) -> Result<(), Status> {
         let failed = |error: PatchError| match error {
             PatchError::BadRequest(text) => Status::bad_request(text),
-            PatchError::Unprocessable(text) => unprocessable(expected, text),
+            PatchError::Unprocessable(text) => unprocessable(text),
             PatchError::TooLarge(text) => Status::too_large(text),
             PatchError::Internal(text) => Status::internal(text),
         };
@@ -70,8 +70,9 @@ impl Patch {
     }
 }
 
-fn unprocessable(expected: Expected, text: String) -> Status {
-    let mut status = Status::invalid(expected.group, expected.kind, "", &[]);
+/// Names no object, as upstream: kubectl then shows the text.
+fn unprocessable(text: String) -> Status {
+    let mut status = Status::invalid("", "", "", &[]);
     status.message = text;
     status
 }
