@@ -4,7 +4,7 @@
 //! which of them are manifests, configurations and layers is decided at the end.
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 
 use serde::Deserialize;
 
@@ -23,6 +23,8 @@ pub enum ImportError {
     Read(String),
     #[error("not an image archive: neither index.json nor manifest.json in it")]
     NotAnImage,
+    #[error("not an image archive: not a tar file, plain or packed with gzip or zstd")]
+    NotAnArchive,
     #[error("archive names {0}, which it does not hold")]
     Missing(String),
     #[error("archive: bad image name {name:?}: {source}")]
@@ -145,17 +147,32 @@ impl Images {
     }
 }
 
+/// Whether a header in one of tar's forms starts here: all end in the checksum of their 512 bytes.
+fn is_tar(head: &[u8]) -> bool {
+    let Some(block) = head.get(..512) else { return false };
+    if block.iter().all(|&byte| byte == 0) {
+        return true; // the end mark of an empty archive
+    }
+    let digits = block[148..156].iter().copied().filter(u8::is_ascii_digit);
+    let stated = digits.fold(0_u32, |sum, digit| sum.wrapping_mul(8).wrapping_add(u32::from(digit - b'0')));
+    let counted = block.iter().enumerate().map(|(at, &byte)| u32::from(if (148..156).contains(&at) { b' ' } else { byte }));
+    counted.sum::<u32>() == stated
+}
+
 impl Files {
-    fn read(archive: impl Read, images: &Images) -> Result<Self, ImportError> {
+    fn read(mut archive: impl Read, images: &Images) -> Result<Self, ImportError> {
         let broken = |e: io::Error| ImportError::Read(chain(&e));
-        let mut input = BufReader::with_capacity(1 << 17, archive);
-        let head = input.fill_buf().map_err(broken)?;
+        let mut head = Vec::new();
+        archive.by_ref().take(512).read_to_end(&mut head).map_err(broken)?;
+        let input = BufReader::with_capacity(1 << 17, io::Cursor::new(head.clone()).chain(archive));
         let plain: Box<dyn Read + '_> = if head.starts_with(&[0x1f, 0x8b]) {
             Box::new(flate2::bufread::MultiGzDecoder::new(input))
         } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
             Box::new(zstd::stream::read::Decoder::with_buffer(input).map_err(broken)?)
-        } else {
+        } else if head.is_empty() || is_tar(&head) {
             Box::new(input)
+        } else {
+            return Err(ImportError::NotAnArchive);
         };
         let mut files = Self { by_name: HashMap::new(), by_digest: HashMap::new(), links: HashMap::new() };
         let mut tar = tar::Archive::new(plain);
