@@ -20,6 +20,10 @@ pub enum Event {
     VolumesMade(Result<Mounted, String>),
     /// The program runs; its postStart hook may still be under way.
     ContainerStarted { name: String, outcome: StartOutcome },
+    /// The start task died; how far it came is not known.
+    StartDied { name: String, attempt: u32 },
+    /// The task that stopped the container died.
+    StopDied { id: String },
     StartFailed { name: String, attempt: u32, failure: StartFailure },
     /// The postStart hook has ended; with a message when it failed.
     Hooked { name: String, id: String, failure: Option<String> },
@@ -35,6 +39,9 @@ pub enum Event {
     Deleted(Result<(), StatusFailure>),
 }
 
+/// What a task is taken to have said that died.
+pub const DIED: &str = "internal error: the task has died";
+
 #[derive(Debug)]
 pub struct SandboxMade {
     pub id: String,
@@ -45,4 +52,10 @@ pub struct SandboxMade {
 pub struct StatusFailure {
     pub gone: bool,
     pub message: String,
+}
+
+impl StatusFailure {
+    pub fn died() -> Self {
+        Self { gone: false, message: DIED.into() }
+    }
 }

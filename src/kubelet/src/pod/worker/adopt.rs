@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use runtime::{ContainerState, ContainerStatus, Exit, SandboxState, SandboxStatus, Signal};
 use tracing::info;
 
-use super::{Handle, Sandbox, Worker, finished};
+use super::containers::finished;
+use super::{Handle, Sandbox, Worker};
 use crate::kubelet::sandbox_attempt;
 use crate::pod::record::{self, Instance, Record, Running};
 use crate::pod::spec::{LABEL_ATTEMPT, LABEL_CONTAINER, LABEL_IMAGE, LABEL_IMAGE_ID, LABEL_STOP_SIGNAL, PodPaths};

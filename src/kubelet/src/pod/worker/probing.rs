@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Sandbox, Worker};
+use crate::pod::event::Event;
 use crate::pod::record::{self, Record};
 use crate::pod::stop::{self, Stop};
 use crate::probe::attempt::Target;
@@ -120,6 +121,6 @@ impl Worker {
             exited: handle.exited.clone(),
             events: self.events.0.clone(),
         };
-        self.tasks.spawn(stop::run(self.cx.clone(), stop));
+        self.tasks.spawn_owing(Event::StopDied { id: stop.id.clone() }, stop::run(self.cx.clone(), stop));
     }
 }

@@ -51,7 +51,7 @@ impl Worker {
         self.publisher.in_flight = true;
         self.publisher.retry_at = None;
         let (client, key, events) = (self.cx.client.clone(), ObjectKey::of(&*self.pod), self.events.0.clone());
-        self.tasks.spawn(async move {
+        self.tasks.spawn_owing(Event::StatusWritten(Err(StatusFailure::died())), async move {
             let result = client.patch_status::<Pod>(&key, &Patch::Strategic(patch)).await;
             let _ = events.send(Event::StatusWritten(result.map(Arc::new).map_err(failure))).await;
         });
@@ -114,7 +114,7 @@ impl Worker {
         }
         self.publisher.deleting = true;
         let (client, key, events, uid) = (self.cx.client.clone(), ObjectKey::of(&*self.pod), self.events.0.clone(), self.uid.clone());
-        self.tasks.spawn(async move {
+        self.tasks.spawn_owing(Event::Deleted(Err(StatusFailure::died())), async move {
             let result = client.delete::<Pod>(&key, &DeleteOptions::uid(uid).now()).await;
             let _ = events.send(Event::Deleted(result.map_err(failure))).await;
         });

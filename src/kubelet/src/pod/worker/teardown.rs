@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Sandbox, Volumes, Worker};
-use crate::pod::event::Event;
+use crate::pod::event::{DIED, Event};
 use crate::pod::record::{Kind, Record};
 use crate::pod::spec::PodPaths;
 use crate::{logs, time};
@@ -83,7 +83,7 @@ impl Worker {
     fn tear_down(&mut self, sandbox: Option<String>) {
         self.sandbox = Sandbox::Stopping;
         let (cx, uid, events) = (self.cx.clone(), self.uid.clone(), self.events.0.clone());
-        self.tasks.spawn(async move {
+        self.tasks.spawn_owing(Event::TornDown(Err(DIED.into())), async move {
             let result = cx.tear_down(&uid, sandbox.as_deref()).await;
             let _ = events.send(Event::TornDown(result)).await;
         });
@@ -111,7 +111,7 @@ impl Worker {
 
     /// Removes records, logs and written files.
     pub(super) async fn forget(&mut self) {
-        while self.tasks.join_next().await.is_some() {}
+        self.tasks.all_ended().await;
         let ids: Vec<(String, String)> = self.known_instances();
         let cx = self.cx.clone();
         for sandbox in cx.sandboxes_of(&self.uid).await {
