@@ -9,8 +9,9 @@ mod yaml;
 
 use crate::tree::Tree;
 
-/// Deeper nesting is refused. Upstream allows 10,000; no kind needs more than the few dozen of a CRD schema.
-pub const DEPTH_MAX: usize = 1000;
+/// Deeper nesting is refused, in JSON and YAML alike: everything that walks a tree recurses, on stacks of 1 MiB, and readers of
+/// stored objects stop at 128. Upstream allows 10,000; no kind needs more than the few dozen of a CRD schema.
+pub const DEPTH_MAX: usize = 100;
 /// As upstream: more duplicate or unknown fields than this are not listed.
 pub(crate) const STRICT_ERRORS_MAX: usize = 100;
 

@@ -25,6 +25,17 @@ fn json_errors_read_as_gos() {
 }
 
 #[test]
+fn the_deepest_document_fits_a_small_stack() {
+    let work = || {
+        let text = format!("{}{}", "{\"a\":[".repeat(DEPTH_MAX / 2), "]}".repeat(DEPTH_MAX / 2));
+        let parsed = parse_json(text.as_bytes()).unwrap();
+        assert_eq!(parsed.tree.clone().to_json(), text.as_bytes());
+        assert_eq!(Tree::from_json(text.as_bytes()).unwrap(), parsed.tree);
+    };
+    std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap().join().unwrap();
+}
+
+#[test]
 fn json_values_are_kept_exactly() {
     let text = r#"{"a":[1,-2,9223372036854775807,1.5,1e3,true,null,"x\u00e9\ud83d\ude00\n"],"b":{}}"#;
     let parsed = parse_json(text.as_bytes()).unwrap();

@@ -1,11 +1,8 @@
 //! YAML through serde-saphyr, set to read what sigs.k8s.io/yaml reads (YAML 1.1 booleans, octal numbers, merge keys).
 use serde_saphyr::{Budget, DuplicateKeyPolicy, Options};
 
-use super::{ParseError, Parsed};
+use super::{DEPTH_MAX, ParseError, Parsed};
 use crate::tree::Tree;
-
-/// Nesting that a CRD's schema may need; far below what the reader's stack can take.
-const DEPTH_MAX: usize = 128;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|_| ParseError("yaml: invalid leading UTF-8 octet".into()))?;
