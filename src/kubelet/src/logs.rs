@@ -4,6 +4,7 @@
 //! `<RFC3339Nano> stdout|stderr F|P <text>`; `P` is a part of a line that goes on in the next one.
 
 pub mod follow;
+pub mod growth;
 pub mod rotate;
 
 use std::fs::{self, File};

@@ -205,20 +205,22 @@ fn pod_cidr(node: &Node) -> Option<Ipv4Net> {
     all.filter_map(|c| c.parse().ok()).next()
 }
 
-/// Looked at with each lease: a log file has no event for "larger than".
+/// Looked at with each lease, and only what has grown since: a log file has no event for "larger than".
 async fn rotate_logs(cx: &Arc<Context>) {
-    for sandbox in cx.runtime.list().await {
-        for container in sandbox.containers {
-            let (runtime::ContainerState::Running(_), Some(log)) = (&container.state, container.log_path) else { continue };
-            match rotate::rotate(&log, cx.config.log_max_bytes, cx.config.log_max_files) {
-                Ok(false) => {}
-                Ok(true) => {
-                    if let Err(error) = cx.runtime.reopen_log(&container.id).await {
-                        warn!(container = container.id, %error, "open the rotated log anew");
-                    }
+    for log in cx.growth.grown() {
+        // Before its size is read, so that no write after that goes unseen.
+        cx.growth.watch(log.clone());
+        match rotate::rotate(&log.path, cx.config.log_max_bytes, cx.config.log_max_files) {
+            Ok(false) => {}
+            Ok(true) => {
+                if let Err(error) = cx.runtime.reopen_log(&log.container).await {
+                    warn!(container = log.container, %error, "open the rotated log anew");
                 }
-                Err(error) => warn!(path = %log.display(), %error, "rotate a log"),
+                // The file of this name is another one now.
+                cx.growth.forget(&log.container);
+                cx.growth.watch(log);
             }
+            Err(error) => warn!(path = %log.path.display(), %error, "rotate a log"),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::config::KubeletConfig;
 use crate::fields::NodeFacts;
 use crate::files;
 use crate::images::chain;
+use crate::logs::growth::Growth;
 use crate::node::machine::Machine;
 use crate::pod::event::SandboxMade;
 use crate::pod::spec::{LABEL_NAMESPACE, LABEL_POD, LABEL_UID, PodPaths, runtime_resources};
@@ -35,6 +36,7 @@ pub struct Context {
     pub objects: Objects,
     pub roots: Roots,
     pub machine: Machine,
+    pub growth: Growth,
     services: Informer<Service>,
     /// The pods of this node, once the kubelet runs.
     pub pods: std::sync::OnceLock<Informer<Pod>>,
@@ -72,6 +74,7 @@ impl Context {
                 })
                 .start(),
             network: watch::Sender::new(None),
+            growth: Growth::default(),
             pods: std::sync::OnceLock::new(),
             config,
             client,

@@ -45,9 +45,10 @@ impl Worker {
         if ready.is_none() {
             self.rewind();
         }
-        let running: Vec<(String, String, Timestamp)> =
-            self.records.iter().filter_map(|r| r.running().map(|run| (r.name.clone(), run.id.clone(), run.started_at))).collect();
-        for (name, id, started_at) in running {
+        let running: Vec<(String, String, u32, Timestamp)> =
+            self.records.iter().filter_map(|r| r.running().map(|run| (r.name.clone(), run.id.clone(), r.attempt, run.started_at))).collect();
+        for (name, id, attempt, started_at) in running {
+            self.watch_log(&name, &id, attempt);
             self.start_probes(&name, &id, started_at);
         }
     }

@@ -8,6 +8,7 @@ use runtime::Exit;
 use tracing::warn;
 
 use super::{Handle, Sandbox, Worker};
+use crate::logs::growth::Log;
 use crate::pod::event::{DIED, Event};
 use crate::pod::plan;
 use crate::pod::record::{self, Finished, Kind, Record, Running, Waiting};
@@ -94,7 +95,13 @@ impl Worker {
             self.exited(&outcome.id, exit);
             return;
         }
+        self.watch_log(name, &outcome.id, outcome.attempt);
         self.start_probes(name, &outcome.id, outcome.started_at);
+    }
+
+    pub(super) fn watch_log(&self, name: &str, id: &str, attempt: u32) {
+        let path = PodPaths::new(&self.cx.config, &self.pod).log(name, attempt);
+        self.cx.growth.watch(Log { container: id.to_owned(), path });
     }
 
     pub(super) fn remove_dead(&mut self, name: &str, id: &str, attempt: u32) {
@@ -191,6 +198,7 @@ impl Worker {
     }
 
     pub(super) fn exited(&mut self, id: &str, exit: Option<Exit>) {
+        self.cx.growth.forget(id);
         if let Some(handle) = self.handles.remove(id) {
             handle.exited.cancel();
         }
