@@ -35,7 +35,7 @@ cargo build -j2 --locked --package rk
 export RK_BINARY=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/rk
 status=0
 echo "== unit and kernel tests"
-cargo test -j2 --locked --workspace --quiet || status=1
+cargo test -j2 --locked --workspace --quiet --no-fail-fast || status=1
 echo "== system tests"
 "$python" -m pytest -q -p no:cacheprovider tests/system || status=1
 exit $status

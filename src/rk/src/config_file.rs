@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn keys_become_flags() {
-        assert_eq!(check("data-dir: /x\ntls-san:\n- a\n- b\ndebug: true\n"), "--data-dir=/x --tls-san=a --tls-san=b --debug");
+        assert_eq!(check("data-dir: /x\ntls-san:\n- a\n- b\ndebug: true\n"), "--data-dir=/x --debug --tls-san=a --tls-san=b");
         assert_eq!(check("# nothing\n"), "");
     }
 
