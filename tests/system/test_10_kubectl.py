@@ -305,3 +305,25 @@ def test_bad_input_is_refused_as_upstream_words_it():
     assert "spec.ports[0].port: Invalid value: 99999: must be between 1 and 65535, inclusive" in apply(service)
     server_side = refused("apply", "--server-side", "-f", "-", input=base)
     assert "apply" in server_side.lower()
+    nested = refused("create", "--raw", f"/api/v1/namespaces/{NS}/configmaps", "-f", "-", input="[" * 100_000)
+    assert "exceeded max depth" in nested
+    absent = refused("-n", NS, "patch", "configmap", "twice", "--type=json", "-p", '[{"op":"remove","path":"/data/none"}]')
+    assert absent.startswith("The request is invalid: "), absent
+    level = refused("label", "namespace", NS, "pod-security.kubernetes.io/enforce=none")
+    assert 'Invalid value: "none": must be one of privileged, baseline, restricted' in level
+
+
+def test_a_job_gets_its_selector():
+    kubectl("-n", NS, "create", "job", "once", f"--image={DEMO_IMAGE}", "--", "true")
+    job = get("job", "-n", NS, "once")
+    uid = job["metadata"]["uid"]
+    assert job["spec"]["selector"]["matchLabels"] == {"batch.kubernetes.io/controller-uid": uid}
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert labels["job-name"] == labels["batch.kubernetes.io/job-name"] == "once"
+    assert labels["controller-uid"] == labels["batch.kubernetes.io/controller-uid"] == uid
+
+
+def test_raising_a_pod_security_level_names_the_pods_that_break_it():
+    level = "pod-security.kubernetes.io/enforce=restricted"
+    warned = run("kubectl", "label", "namespace", NS, level, "--dry-run=server").stderr
+    assert f'existing pods in namespace "{NS}" violate the new PodSecurity enforce level "restricted:latest"' in warned

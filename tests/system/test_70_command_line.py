@@ -12,7 +12,7 @@ def fails(code, *args, **kwargs):
 def test_help_and_version():
     assert "First steps" in run("rk", "help").stdout
     assert "--cluster-cidr" in run("rk", "server", "--help").stdout
-    assert "Kubernetes v1.37.1" in run("rk", "version").stdout
+    assert "Kubernetes v1.37.1" in run("rk", "version").stdout == run("rk", "--version").stdout
 
 
 def test_check_finds_this_machine_fit():
@@ -29,6 +29,9 @@ def test_a_bad_flag_or_key_is_named(tmp_path):
     assert "data-dri" in error and str(config) in error
     config.write_text("a: [\n")
     assert str(config) in fails(64, "server", "--config", config)
+    config.write_text("disable: [nothing]\n")
+    error = fails(64, "server", "--config", config)
+    assert "'nothing' for '--disable" in error and str(config) in error
     assert "absent.yaml" in fails(64, "server", "--config", tmp_path / "absent.yaml")
     assert "overlap" in fails(64, "server", "--cluster-cidr=10.43.0.0/16")
     assert "--node-name" in fails(64, "server", "--node-name=Not_A_Name")
@@ -43,3 +46,9 @@ def test_uninstall_refuses_a_folder_that_is_not_its_own(tmp_path):
     (tmp_path / "precious").write_text("x")
     assert str(tmp_path) in fails(64, "uninstall", f"--data-dir={tmp_path}")
     assert (tmp_path / "precious").exists() and lab.server_pid()
+
+
+def test_images_say_what_is_no_archive_and_looking_makes_no_folder(tmp_path):
+    assert "not an image archive" in fails(1, "image", "--data-dir", tmp_path / "new", "import", "/etc/passwd")
+    assert run("rk", "image", "--data-dir", tmp_path / "absent", "list").stdout.split() == ["IMAGE", "ID", "SIZE"]
+    assert not (tmp_path / "absent").exists()

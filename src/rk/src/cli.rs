@@ -40,7 +40,10 @@ enum Command {
 }
 
 pub fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().collect();
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    if let Some(first) = arguments.get_mut(1).filter(|first| *first == "--version" || *first == "-V") {
+        *first = "version".into();
+    }
     let arguments = match config_file::merge(Cli::command(), arguments) {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, Command};
 
 pub const DEFAULT_PATH: &str = "/etc/rk/config.yaml";
@@ -34,8 +35,23 @@ pub fn merge(command: Command, arguments: Vec<OsString>) -> Result<Vec<OsString>
     };
     let server = command.find_subcommand("server").expect("rk has the subcommand server").clone();
     let settings = settings(&server, &path, &text)?;
+    check_values(server, &path, &settings)?;
     let (head, tail) = arguments.split_at(2);
     Ok(head.iter().cloned().chain(settings).chain(tail.iter().cloned()).collect())
+}
+
+/// A bad value is said to stand in the file, not on the command line.
+fn check_values(server: Command, path: &Path, settings: &[OsString]) -> Result<(), ConfigFileError> {
+    let arguments = std::iter::once(OsString::from("server")).chain(settings.iter().cloned());
+    match server.try_get_matches_from(arguments) {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) => {
+            let text = error.to_string();
+            let sentence = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+            let detail = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
+            Err(ConfigFileError::Parse { path: path.to_owned(), detail })
+        }
+        _ => Ok(()), // the same arguments are parsed again, with the flags
+    }
 }
 
 fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
@@ -115,5 +131,18 @@ mod tests {
         assert!(check("data-dri: /x").starts_with("configuration /c: unknown key \"data-dri\""));
         assert!(check("data-dir: [a, b]").contains("key \"data-dir\": takes one value"));
         assert!(check("debug: 3").contains("takes true or false"));
+    }
+
+    #[test]
+    fn a_value_that_its_flag_refuses_is_named_with_its_file() {
+        let port = Arg::new("port").long("port").value_name("PORT").value_parser(clap::value_parser!(u16));
+        let part = Arg::new("disable").long("disable").value_name("PART").value_parser(["dns", "ingress"]);
+        let server = Command::new("server").arg(port).arg(part);
+        let check = |setting: &str| check_values(server.clone(), Path::new("/c"), &[setting.into()]).unwrap_err().to_string();
+        assert!(check("--port=a").starts_with("configuration /c: invalid value 'a' for '--port <PORT>': "));
+        assert_eq!(
+            check("--disable=x"),
+            "configuration /c: invalid value 'x' for '--disable <PART>' [possible values: dns, ingress]"
+        );
     }
 }

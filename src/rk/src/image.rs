@@ -17,6 +17,9 @@ pub fn open(data_dir: &Path, registries: &Path) -> anyhow::Result<Images> {
 }
 
 pub fn main(options: ImageOptions) -> anyhow::Result<()> {
+    if matches!(options.command, ImageCommand::List) && !options.data_dir.join("images").exists() {
+        return print(vec![]); // looking makes no folders
+    }
     let images = open(&options.data_dir, &options.private_registry)?;
     match options.command {
         ImageCommand::Pull { image, credentials } => pull(&images, &image, credentials.as_deref()),
@@ -30,7 +33,12 @@ pub fn main(options: ImageOptions) -> anyhow::Result<()> {
                     images.import(file, name.as_ref())
                 };
                 for image in loaded.with_context(|| format!("import {}", archive.display()))? {
-                    println!("{}", image.tags.first().map_or(image.id.as_str(), String::as_str));
+                    if image.tags.is_empty() {
+                        println!("{}", image.id);
+                    }
+                    for tag in &image.tags {
+                        println!("{tag}");
+                    }
                 }
             }
             Ok(())
@@ -87,7 +95,7 @@ fn pull(images: &Images, name: &str, login: Option<&str>) -> anyhow::Result<()> 
 }
 
 fn list(images: &Images) -> anyhow::Result<()> {
-    let mut rows = vec![["IMAGE".to_owned(), "ID".to_owned(), "SIZE".to_owned()]];
+    let mut rows = Vec::new();
     for image in images.list()? {
         let size = format!("{:.1} MiB", image.size_bytes as f64 / f64::from(1 << 20));
         let names = if image.tags.is_empty() { image.digests.clone() } else { image.tags.clone() };
@@ -95,7 +103,12 @@ fn list(images: &Images) -> anyhow::Result<()> {
             rows.push([name, image.id.hex()[..12].to_owned(), size.clone()]);
         }
     }
-    rows[1..].sort();
+    rows.sort();
+    print(rows)
+}
+
+fn print(mut rows: Vec<[String; 3]>) -> anyhow::Result<()> {
+    rows.insert(0, ["IMAGE", "ID", "SIZE"].map(str::to_owned));
     let width = |column: usize| rows.iter().map(|r| r[column].len()).max().unwrap_or_default();
     let (first, second) = (width(0), width(1));
     let mut out = std::io::stdout().lock();
