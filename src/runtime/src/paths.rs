@@ -1,16 +1,18 @@
 //! Names of all that lies in the state and run directories.
 //!
-//!     <state>/<sandbox>/plan              SandboxPlan
-//!     <state>/<sandbox>/shim              pid and start time of the shim
-//!     <state>/<sandbox>/ready             its making was finished; without it the sandbox is torn down
-//!     <state>/<sandbox>/stopped           stop_sandbox was called
-//!     <state>/<sandbox>/c/<container>/plan    ContainerPlan
-//!     <state>/<sandbox>/c/<container>/exit    ExitRecord
-//!     <run>/<sandbox>/s                   control socket (0700 directory)
-//!     <run>/<sandbox>/netns               the network namespace, bound
-//!     <run>/<sandbox>/shm                 the shared tmpfs, mounted
-//!     <run>/<sandbox>/root                where a container's root is attached for a moment, in its own mount namespace
-//!     <run>/<sandbox>/stderr              the shim's last words
+//! ```text
+//! <state>/<sandbox>/plan              SandboxPlan
+//! <state>/<sandbox>/shim              pid and start time of the shim
+//! <state>/<sandbox>/ready             its making was finished; without it the sandbox is torn down
+//! <state>/<sandbox>/stopped           stop_sandbox was called
+//! <state>/<sandbox>/c/<container>/plan    ContainerPlan
+//! <state>/<sandbox>/c/<container>/exit    ExitRecord
+//! <run>/<sandbox>/s                   control socket (0700 directory)
+//! <run>/<sandbox>/netns               the network namespace, bound
+//! <run>/<sandbox>/shm                 the shared tmpfs, mounted
+//! <run>/<sandbox>/root                where a container's root is attached for a moment, in its own mount namespace
+//! <run>/<sandbox>/stderr              the shim's last words
+//! ```
 
 use std::path::{Path, PathBuf};
 
