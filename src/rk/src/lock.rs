@@ -22,7 +22,7 @@ pub fn acquire(run_dir: &Path) -> anyhow::Result<Lock> {
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut pid = String::new();
         file.read_to_string(&mut pid).ok();
-        bail!("rk server already runs here as process {}; stop it first, or start this one with --data-dir on another machine", pid.trim());
+        bail!("rk server already runs here as process {}; stop it first (its containers run on)", pid.trim());
     }
     file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).with_context(|| format!("write {}", path.display()))?;
     Ok(Lock(file))
