@@ -38,20 +38,29 @@ fn main() {
 
 /// The folder of a dependency's source, wherever cargo keeps it (registry, vendored).
 fn dependency_folder(name: &str) -> PathBuf {
-    let cargo = env::var_os("CARGO").expect("cargo sets CARGO");
-    let output = Command::new(cargo)
-        // Other platforms' dependencies were never downloaded.
-        .arg("metadata")
-        .args(["--offline", "--format-version=1", "--filter-platform", &env::var("TARGET").expect("cargo sets TARGET")])
-        .arg("--manifest-path")
-        .arg(Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-        .output()
-        .expect("cargo runs");
+    // Offline is quicker, but fails on a machine that has yet to download what only tests need.
+    let mut output = cargo_metadata(&["--offline"]);
+    if !output.status.success() {
+        output = cargo_metadata(&["--locked"]);
+    }
     assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
     let packages = metadata["packages"].as_array().expect("a list of packages");
     let package = packages.iter().find(|p| p["name"] == name).expect("a dependency of this crate");
     Path::new(package["manifest_path"].as_str().expect("a path")).parent().expect("a file in a folder").to_owned()
+}
+
+fn cargo_metadata(mode: &[&str]) -> std::process::Output {
+    let cargo = env::var_os("CARGO").expect("cargo sets CARGO");
+    Command::new(cargo)
+        .arg("metadata")
+        .args(mode)
+        // Other platforms' dependencies were never downloaded.
+        .args(["--format-version=1", "--filter-platform", &env::var("TARGET").expect("cargo sets TARGET")])
+        .arg("--manifest-path")
+        .arg(Path::new(&env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+        .output()
+        .expect("cargo runs")
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
