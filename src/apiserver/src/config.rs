@@ -20,6 +20,8 @@ pub struct Config {
     /// What the Service `kubernetes` points to.
     pub advertise_address: Ipv4Addr,
     pub secure_port: u16,
+    /// The certificates that the API is trusted by, in PEM; `/cacerts` shows them to everybody.
+    pub server_ca: String,
     /// At most so many reads at once (watches do not count).
     pub max_reads_inflight: usize,
     /// At most so many writes at once.
@@ -40,6 +42,7 @@ impl Default for Config {
             node_ports: 30000..=32767,
             advertise_address: Ipv4Addr::LOCALHOST,
             secure_port: 6443,
+            server_ca: String::new(),
             max_reads_inflight: 400,
             max_writes_inflight: 200,
             request_timeout: Duration::from_secs(60),

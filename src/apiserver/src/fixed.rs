@@ -19,6 +19,10 @@ use crate::{discovery, rest};
 
 pub const GIT_VERSION: &str = "v1.37.1+rk0";
 
+/// The server's authority, for newcomers who know its hash (`pki::JoinToken`). k3s has the same path. Anybody may ask: who
+/// joins has no identity yet, and a certificate is no secret.
+pub const CACERTS: &str = "/cacerts";
+
 /// What each route needs; cheap to clone.
 #[derive(Clone)]
 struct Call {
@@ -71,6 +75,7 @@ fn routes() -> Router<Call> {
         .route("/metrics", get(metrics))
         .route("/.well-known/openid-configuration", get(openid_configuration))
         .route("/openid/v1/jwks", get(jwks))
+        .route(CACERTS, get(cacerts))
         .fallback(|| async { rest::page_not_found() })
 }
 
@@ -132,6 +137,10 @@ async fn openid_configuration(State(call): State<Call>) -> Response<Body> {
 
 async fn jwks(State(call): State<Call>) -> Response<Body> {
     bytes("application/jwk-set+json", "public, max-age=3600", call.server.0.parts.tokens.jwks())
+}
+
+async fn cacerts(State(call): State<Call>) -> Response<Body> {
+    bytes("application/x-pem-file", "", call.server.0.config.server_ca.clone())
 }
 
 fn with_etag(headers: &HeaderMap, etag: &str, response: impl FnOnce() -> Response<Body>) -> Response<Body> {

@@ -1,4 +1,4 @@
-//! The cluster's own identity: certificate authorities, certificates and their renewal, ServiceAccount tokens.
+//! The cluster's own identity: certificate authorities, certificates and their renewal, ServiceAccount tokens, join tokens.
 //!
 //! All keys are ECDSA P-256 (ring makes no RSA keys); tokens are ES256. Files are written atomically, private keys with
 //! mode 0600. Everything takes the time as an argument. Enter by [`Cluster::load_or_create`].
@@ -8,6 +8,7 @@ mod authority;
 mod cluster;
 mod csr;
 mod files;
+mod join_token;
 mod leaf;
 mod tls;
 mod token;
@@ -16,9 +17,7 @@ pub use authority::{Authority, AuthorityError};
 pub use cluster::{Cluster, ClusterError};
 pub use csr::{CsrError, SigningRequest};
 pub use files::write_atomically;
+pub use join_token::{BootstrapToken, JoinToken, JoinTokenError};
 pub use leaf::{Leaf, LeafRequest, Usage, Validity};
 pub use tls::{Identity, TlsError, client_config, install_ring, server_config};
-pub use token::{
-    BoundReference, Claims, KubernetesClaims, ServiceAccountSigner, ServiceAccountVerifier, TokenError,
-    openid_configuration,
-};
+pub use token::{BoundReference, Claims, KubernetesClaims, ServiceAccountSigner, ServiceAccountVerifier, TokenError, openid_configuration};

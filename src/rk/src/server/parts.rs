@@ -119,6 +119,7 @@ fn api_server(settings: &Settings, identity: &ClusterIdentity, store: Arc<dyn St
         node_ports: settings.node_ports.clone(),
         advertise_address: settings.advertise,
         secure_port: settings.options.https_listen_port,
+        server_ca: identity.cluster.server_ca.certificate_pem().to_owned(),
         ..apiserver::Config::default()
     };
     let authorization = Arc::new(Authorization::new(&cache));
