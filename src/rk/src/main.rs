@@ -12,6 +12,7 @@ mod image;
 mod kubeconfig;
 mod lock;
 mod logging;
+mod node;
 mod node_dialer;
 mod options;
 mod server;

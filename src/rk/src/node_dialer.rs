@@ -10,21 +10,21 @@ use kubelet::Kubelet;
 const BUFFER_BYTES: usize = 64 << 10;
 
 #[derive(Default)]
-pub struct LocalNode {
-    kubelet: OnceLock<(String, Kubelet)>,
+pub struct Nodes {
+    local: OnceLock<(String, Kubelet)>,
 }
 
-impl LocalNode {
-    pub fn set(&self, node_name: String, kubelet: Kubelet) {
+impl Nodes {
+    pub fn set_local(&self, node_name: String, kubelet: Kubelet) {
         // A process has one kubelet; a second call would be a fault of ours and changes nothing.
-        let _ = self.kubelet.set((node_name, kubelet));
+        let _ = self.local.set((node_name, kubelet));
     }
 }
 
-impl NodeDialer for LocalNode {
+impl NodeDialer for Nodes {
     fn dial<'a>(&'a self, node: &'a str) -> BoxFuture<'a, io::Result<Box<dyn NodeStream>>> {
         Box::pin(async move {
-            let Some((_, kubelet)) = self.kubelet.get().filter(|(name, _)| name == node) else {
+            let Some((_, kubelet)) = self.local.get().filter(|(name, _)| name == node) else {
                 return Err(io::Error::new(io::ErrorKind::NotConnected, format!("node {node:?} is not connected to this server")));
             };
             let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);

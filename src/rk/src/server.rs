@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::cli::UsageError;
+use crate::node::{self, ClusterFacts, NodeSettings};
 use crate::options::{RUN_DIR, ServerOptions};
 use crate::{check, host, kubeconfig, lock, logging};
 
@@ -24,14 +25,11 @@ const FILES: u64 = 1 << 20;
 /// Options, checked and completed from the machine.
 pub struct Settings {
     pub options: ServerOptions,
-    pub node_name: String,
-    pub node_ip: std::net::Ipv4Addr,
+    pub node: NodeSettings,
+    pub facts: ClusterFacts,
     pub advertise: std::net::Ipv4Addr,
-    pub cluster_dns: std::net::Ipv4Addr,
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub kubeconfig_mode: u32,
-    pub node_labels: std::collections::BTreeMap<String, String>,
-    pub node_taints: Vec<k8s_openapi::api::core::v1::Taint>,
 }
 
 pub fn main(options: ServerOptions) -> anyhow::Result<()> {
@@ -79,7 +77,9 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
         return Err(usage("--cluster-cidr must hold at least a /24, --service-cidr at least a /28".into()));
     }
     if pods.contains(&node_ip) || services.contains(&node_ip) {
-        return Err(usage(format!("the node's own address {node_ip} lies in the cluster's networks; choose others with --cluster-cidr and --service-cidr")));
+        return Err(usage(format!(
+            "the node's own address {node_ip} lies in the cluster's networks; choose others with --cluster-cidr and --service-cidr"
+        )));
     }
     let tenth = u32::from(services.network()) + 10;
     let cluster_dns = options.cluster_dns.unwrap_or_else(|| tenth.into());
@@ -92,9 +92,17 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
         (None, _) => node_ip,
     };
     let kubeconfig_mode = kubeconfig::mode(&options.write_kubeconfig_mode)?;
-    let node_labels = parts::labels(&options.node_label)?;
-    let node_taints = options.node_taint.iter().map(|t| parts::taint(t)).collect::<Result<_, _>>()?;
-    Ok(Settings { node_name, node_ip, advertise, cluster_dns, node_ports: from..=to, kubeconfig_mode, node_labels, node_taints, options })
+    let node = NodeSettings {
+        name: node_name,
+        ip: node_ip,
+        labels: node::labels(&options.node_label)?,
+        taints: options.node_taint.iter().map(|t| node::taint(t)).collect::<Result<_, _>>()?,
+        data_dir: options.data_dir.clone(),
+        resolv_conf: options.resolv_conf.clone(),
+        private_registry: options.private_registry.clone(),
+    };
+    let facts = ClusterFacts { cluster_cidr: pods, service_cidr: services, cluster_dns, cluster_domain: options.cluster_domain.clone() };
+    Ok(Settings { node, facts, advertise, node_ports: from..=to, kubeconfig_mode, options })
 }
 
 /// Raises what may be raised; a nested machine may refuse, and smaller limits serve a small cluster.

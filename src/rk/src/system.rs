@@ -1,5 +1,5 @@
 //! What a server applies to itself: the files of `manifests/`, with the few values that the operator may set.
-use std::net::Ipv4Addr;
+use crate::node::ClusterFacts;
 
 /// The image of the system's own pods; its only program is this binary.
 pub fn image() -> String {
@@ -7,22 +7,20 @@ pub fn image() -> String {
 }
 
 /// Name of a part, as `--disable` takes it, and its objects.
-const PARTS: [(&str, &str); 2] =
-    [("dns", include_str!("../../../manifests/dns.yaml")), ("ingress", include_str!("../../../manifests/ingress.yaml"))];
-
-pub struct Values<'a> {
-    pub cluster_dns: Ipv4Addr,
-    pub cluster_domain: &'a str,
-}
+const PARTS: [(&str, &str); 3] = [
+    ("nodes", include_str!("../../../manifests/nodes.yaml")),
+    ("dns", include_str!("../../../manifests/dns.yaml")),
+    ("ingress", include_str!("../../../manifests/ingress.yaml")),
+];
 
 /// The documents to apply and those of disabled parts, which are to be removed.
-pub fn documents(values: &Values, disabled: &[String]) -> (Vec<String>, Vec<String>) {
+pub fn documents(facts: &ClusterFacts, disabled: &[String]) -> (Vec<String>, Vec<String>) {
     let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
     for (part, text) in PARTS {
         let text = text
             .replace("%{IMAGE}", &image())
-            .replace("%{CLUSTER_DNS}", &values.cluster_dns.to_string())
-            .replace("%{CLUSTER_DOMAIN}", values.cluster_domain);
+            .replace("%{CLUSTER_DNS}", &facts.cluster_dns.to_string())
+            .replace("%{CLUSTER_DOMAIN}", &facts.cluster_domain);
         let list = if disabled.iter().any(|d| d == part) { &mut unwanted } else { &mut wanted };
         list.extend(text.split("\n---\n").map(str::to_owned));
     }

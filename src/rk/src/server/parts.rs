@@ -8,9 +8,7 @@ use anyhow::{Context, anyhow};
 use apiserver::auth::{Authentication, Authorization, Tokens, service_account};
 use apiserver::{ApiServer, Cache, Parts, UserInfo};
 use client::{Client, Clock, SharedInformers};
-use kubelet::{Kubelet, KubeletConfig};
 use pki::{Identity, LeafRequest};
-use runtime::Runtime;
 use store::Store;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,9 +16,9 @@ use tracing::{Instrument, info, info_span};
 
 use super::serving::{self, Certificate};
 use super::{DRAIN, Settings, require_machine};
-use crate::node_dialer::LocalNode;
-use crate::options::RUN_DIR;
-use crate::{applier, image, kubeconfig, shim_image, system, workload};
+use crate::node::{self, NodeClients};
+use crate::node_dialer::Nodes;
+use crate::{applier, kubeconfig, system, workload};
 
 /// Runs the server until a signal or the end of a part.
 pub async fn run(settings: Settings, listener: StdListener, started: Instant) -> anyhow::Result<()> {
@@ -32,7 +30,7 @@ pub async fn run(settings: Settings, listener: StdListener, started: Instant) ->
     let store = store::sqlite::open(&server_dir.join("state.db"), store::sqlite::Options::default()).context("open the cluster's state")?;
     let store: Arc<dyn Store> = Arc::new(store);
     let cache = Cache::start(&store).await.context("load the cluster's state")?;
-    let nodes = Arc::new(LocalNode::default());
+    let nodes = Arc::new(Nodes::default());
     let api = api_server(&settings, &identity, store, cache, nodes.clone())?;
     api.start().await.context("prepare the API")?;
 
@@ -43,11 +41,16 @@ pub async fn run(settings: Settings, listener: StdListener, started: Instant) ->
     let tls = apiserver::Tls::with_resolver(identity.serving.clone(), vec![identity.cluster.client_ca.certificate().clone()])?;
     parts.spawn({
         let api = api.clone();
-        async move { Ok({ api.serve(listener, tls).await; "API listener" }) }
+        async move {
+            Ok({
+                api.serve(listener, tls).await;
+                "API listener"
+            })
+        }
     });
     parts.spawn(serving::renew(identity.serving.clone(), identity.certificate(&settings, &server_dir), shutdown.clone()));
     write_kubeconfig(&settings, &identity, address.port())?;
-    info!(%address, node = settings.node_name, version = crate::cli::KUBERNETES_VERSION, ready_ms = started.elapsed().as_millis() as u64, "rk serves the Kubernetes API");
+    info!(%address, node = settings.node.name, version = crate::cli::KUBERNETES_VERSION, ready_ms = started.elapsed().as_millis() as u64, "rk serves the Kubernetes API");
 
     // The control plane needs no kernel feature; whoever lacks one can still ask the API why its pods wait.
     let admin = Client::from_service(api.local(UserInfo::new("system:admin", &["system:masters"])));
@@ -90,17 +93,17 @@ struct ClusterIdentity {
 impl ClusterIdentity {
     fn load(settings: &Settings, server_dir: &Path) -> anyhow::Result<Self> {
         let now = SystemTime::now();
-        let domain = &settings.options.cluster_domain;
+        let domain = &settings.facts.cluster_domain;
         let issuer = format!("https://kubernetes.default.svc.{domain}");
         let folder = server_dir.join("tls");
         let cluster = pki::Cluster::load_or_create(&folder, &issuer, now).context("load the cluster's certificates")?;
-        let first = u32::from(settings.options.service_cidr.network()) + 1;
-        let mut addresses: Vec<IpAddr> = vec![settings.node_ip.into(), settings.advertise.into(), IpAddr::V4(first.into())];
+        let first = u32::from(settings.facts.service_cidr.network()) + 1;
+        let mut addresses: Vec<IpAddr> = vec![settings.node.ip.into(), settings.advertise.into(), IpAddr::V4(first.into())];
         if !settings.options.bind_address.is_unspecified() {
             addresses.push(settings.options.bind_address);
         }
         let mut names = settings.options.tls_san.clone();
-        names.push(settings.node_name.clone());
+        names.push(settings.node.name.clone());
         let request = LeafRequest::api_server(domain, &addresses, &names);
         let leaf = cluster.server("serving-kube-apiserver", &request, now).context("make the API's certificate")?;
         let serving = Identity::new(&leaf).context("load the API's certificate")?;
@@ -113,9 +116,15 @@ impl ClusterIdentity {
     }
 }
 
-fn api_server(settings: &Settings, identity: &ClusterIdentity, store: Arc<dyn Store>, cache: Cache, nodes: Arc<LocalNode>) -> anyhow::Result<ApiServer> {
+fn api_server(
+    settings: &Settings,
+    identity: &ClusterIdentity,
+    store: Arc<dyn Store>,
+    cache: Cache,
+    nodes: Arc<Nodes>,
+) -> anyhow::Result<ApiServer> {
     let config = apiserver::Config {
-        service_cidr: settings.options.service_cidr,
+        service_cidr: settings.facts.service_cidr,
         node_ports: settings.node_ports.clone(),
         advertise_address: settings.advertise,
         secure_port: settings.options.https_listen_port,
@@ -137,7 +146,10 @@ fn api_server(settings: &Settings, identity: &ClusterIdentity, store: Arc<dyn St
 }
 
 fn write_kubeconfig(settings: &Settings, identity: &ClusterIdentity, port: u16) -> anyhow::Result<()> {
-    let admin = identity.cluster.client("client-admin", &LeafRequest::admin(), SystemTime::now()).context("make the administrator's certificate")?;
+    let admin = identity
+        .cluster
+        .client("client-admin", &LeafRequest::admin(), SystemTime::now())
+        .context("make the administrator's certificate")?;
     let host = match settings.options.bind_address {
         bound if bound.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
         bound => bound,
@@ -152,7 +164,12 @@ fn write_kubeconfig(settings: &Settings, identity: &ClusterIdentity, port: u16) 
     )
 }
 
-fn start_control_plane(parts: &mut JoinSet<anyhow::Result<&'static str>>, settings: &Settings, api: &ApiServer, identity: &ClusterIdentity) {
+fn start_control_plane(
+    parts: &mut JoinSet<anyhow::Result<&'static str>>,
+    settings: &Settings,
+    api: &ApiServer,
+    identity: &ClusterIdentity,
+) {
     let manager = Client::from_service(api.local(UserInfo::new("system:kube-controller-manager", &["system:authenticated"])));
     let for_controllers = api.clone();
     let context = controllers::ControllerContext {
@@ -164,7 +181,7 @@ fn start_control_plane(parts: &mut JoinSet<anyhow::Result<&'static str>>, settin
         informers: SharedInformers::new(&manager),
         clock: Clock::system(),
         config: Arc::new(controllers::Config {
-            cluster_cidrs: vec![settings.options.cluster_cidr.into()],
+            cluster_cidrs: vec![settings.facts.cluster_cidr.into()],
             node_cidr_mask: 24,
             root_ca: identity.cluster.server_ca.certificate_pem().to_owned(),
             terminated_pods_max: 12_500,
@@ -189,81 +206,22 @@ async fn start_node(
     parts: &mut JoinSet<anyhow::Result<&'static str>>,
     settings: &Settings,
     api: &ApiServer,
-    nodes: &LocalNode,
+    nodes: &Nodes,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let options = &settings.options;
-    let data = &options.data_dir;
-    let images = image::open(data, &options.private_registry)?;
-    let name = system::image().parse().expect("a literal image name");
-    let own = std::env::current_exe().context("find this program's file")?;
-    images.import_builtin(&name, &own).context("make the system's image")?;
-    let runtime = Runtime::open(runtime::Config {
-        state_dir: data.join("runtime"),
-        run_dir: Path::new(RUN_DIR).join("runtime"),
-        shim: shim_image::program(),
-        cgroup_root: "rk".to_owned(),
-    })
-    .await
-    .context("open the container runtime")?;
-    let user = UserInfo::new(format!("system:node:{}", settings.node_name), &["system:nodes", "system:authenticated"]);
-    let client = Client::from_service(api.local(user));
-    let config = KubeletConfig {
-        root_dir: data.join("kubelet"),
-        run_dir: Path::new(RUN_DIR).join("kubelet"),
-        network_state_dir: data.join("network"),
-        cluster_cidr: options.cluster_cidr,
-        service_cidr: options.service_cidr,
-        cluster_dns: vec![settings.cluster_dns.into()],
-        cluster_domain: options.cluster_domain.clone(),
-        host_resolv_conf: options.resolv_conf.clone(),
-        node_labels: settings.node_labels.clone(),
-        node_taints: settings.node_taints.clone(),
-        kubelet_version: crate::cli::KUBERNETES_VERSION.to_owned(),
-        runtime_version: format!("rk://{}", crate::cli::VERSION.trim_start_matches('v')),
-        ..KubeletConfig::new(settings.node_name.as_str(), settings.node_ip)
+    let user = UserInfo::new(format!("system:node:{}", settings.node.name), &["system:nodes", "system:authenticated"]);
+    let clients = NodeClients {
+        kubelet: Client::from_service(api.local(user)),
+        proxy: Client::from_service(api.local(UserInfo::new("system:kube-proxy", &["system:authenticated"]))),
     };
-    let kubelet = Kubelet::new(config, client.clone(), runtime, images);
-    nodes.set(settings.node_name.clone(), kubelet.clone());
-    let mut network = kubelet.network();
-    let stop = shutdown.clone();
-    parts.spawn(async move { kubelet.run(stop).await.map(|()| "kubelet").context("the kubelet failed") }.instrument(info_span!("kubelet")));
-    let proxy_client = Client::from_service(api.local(UserInfo::new("system:kube-proxy", &["system:authenticated"])));
-    let node_name = settings.node_name.clone();
-    parts.spawn(
-        async move {
-            let ready = network.wait_for(Option::is_some).await.context("the kubelet ended before its network was ready")?.clone();
-            let network = ready.expect("waited for it");
-            proxy::Proxy::new(proxy_client, network.services(), node_name).run().await;
-            Ok("service proxy")
-        }
-        .instrument(info_span!("proxy")),
-    );
+    let kubelet = node::start(parts, &settings.node, &settings.facts, clients, shutdown).await?;
+    nodes.set_local(settings.node.name.clone(), kubelet);
     Ok(())
 }
 
 async fn apply_system(settings: &Settings, admin: &Client) -> anyhow::Result<()> {
-    let values = system::Values { cluster_dns: settings.cluster_dns, cluster_domain: &settings.options.cluster_domain };
-    let (wanted, unwanted) = system::documents(&values, &settings.options.disable);
+    let (mut wanted, unwanted) = system::documents(&settings.facts, &settings.options.disable);
+    wanted.push(settings.facts.manifest());
     applier::apply(admin, &wanted).await?;
     applier::remove(admin, &unwanted).await
 }
-
-pub(super) fn labels(texts: &[String]) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
-    let pair = |text: &String| {
-        let (key, value) = text.split_once('=').ok_or_else(|| crate::cli::UsageError(format!("--node-label {text:?} is not KEY=VALUE")))?;
-        Ok((key.to_owned(), value.to_owned()))
-    };
-    texts.iter().map(pair).collect()
-}
-
-pub(super) fn taint(text: &str) -> anyhow::Result<k8s_openapi::api::core::v1::Taint> {
-    let wrong = || crate::cli::UsageError(format!("--node-taint {text:?} is not KEY=VALUE:EFFECT with NoSchedule, PreferNoSchedule or NoExecute"));
-    let (pair, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
-    if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
-        return Err(wrong().into());
-    }
-    let (key, value) = pair.split_once('=').map_or((pair, None), |(k, v)| (k, Some(v.to_owned())));
-    Ok(k8s_openapi::api::core::v1::Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
-}
-
