@@ -3,6 +3,7 @@ mod build;
 mod check;
 mod codegen;
 mod edges;
+mod lab_commands;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -26,6 +27,9 @@ enum Task {
     Check,
     /// The release binary with the shim inside; prints its path
     Build,
+    /// Clusters of several machines in namespaces of this host, for tests and by hand
+    #[command(subcommand)]
+    Lab(lab_commands::Task),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
         Task::Codegen => codegen::run(),
         Task::Check => check::run(),
         Task::Build => build::run(),
+        Task::Lab(task) => return lab_commands::main(task),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
