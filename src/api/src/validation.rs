@@ -5,6 +5,7 @@
 mod affinity;
 mod apps;
 mod batch;
+mod certificates;
 mod check;
 mod container;
 mod core;
@@ -80,6 +81,14 @@ pub fn validate_binding(binding: &Tree) -> Vec<FieldError> {
     errors
 }
 
+/// An update of `certificatesigningrequests/approval`.
+pub fn validate_approval(new: &Tree, old: &Tree) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    meta::update(&mut errors, new, old);
+    certificates::update(&mut errors, new, old, certificates::By::Approval);
+    errors
+}
+
 /// An update of `namespaces/finalize`.
 pub fn validate_finalize(new: &Tree, old: &Tree) -> Vec<FieldError> {
     let mut errors = Errors::new();
@@ -129,6 +138,10 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
         "rbac.authorization.k8s.io" => rbac::check(e, kind, new, old),
         "policy" | "scheduling.k8s.io" | "coordination.k8s.io" => policy::check(e, kind, new, old),
         "storage.k8s.io" => storage::check(e, kind, new, old),
+        "certificates.k8s.io" if kind == "CertificateSigningRequest" => match old {
+            None => certificates::create(e, new),
+            Some(old) => certificates::update(e, new, old, certificates::By::Main),
+        },
         _ => {}
     }
     errors
@@ -148,6 +161,7 @@ pub fn validate_status_kind(group: &str, kind: &str, new: &Tree, old: &Tree) -> 
         "apps" => apps::status(e, kind, new, old),
         "batch" if kind == "Job" => batch::job_status(e, new),
         "networking.k8s.io" if kind == "Ingress" => networking::ingress_status(e, new),
+        "certificates.k8s.io" if kind == "CertificateSigningRequest" => certificates::update(e, new, old, certificates::By::Status),
         _ => {}
     }
     errors

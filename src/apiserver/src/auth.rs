@@ -2,8 +2,10 @@
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
+mod bootstrap_token;
 pub mod issuer;
 mod node;
+mod node_keys;
 pub mod rbac;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! What every cluster has: the first namespaces, and the Service `kubernetes` with its endpoints.
+//! What every cluster has: the first namespaces, the Service `kubernetes` with its endpoints, and `cluster-info`.
 //!
 //! Models pkg/controlplane/controller/{systemnamespaces,kubernetesservice} and pkg/controlplane/reconcilers. One server: its address is the only one.
 use std::net::Ipv4Addr;
@@ -54,6 +54,7 @@ pub async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
     let policy = crate::auth::bootstrap::reconcile(&parts.store, &parts.cache).await;
     policy.map_err(|error| BootstrapError { what: "the bootstrap policy".into(), message: error.to_string() })?;
     kubernetes_service(server).await.map_err(BootstrapError::new("service default/kubernetes"))?;
+    cluster_info(server).await.map_err(BootstrapError::new("config map kube-public/cluster-info"))?;
     if server.0.config.advertise_address.is_loopback() {
         tracing::warn!("the advertised address is a loopback address: pods cannot reach the Service kubernetes");
         return Ok(());
@@ -107,6 +108,38 @@ async fn kubernetes_service(server: &ApiServer) -> Result<(), Status> {
             return Ok(Tree::Null);
         }
         new.set(&["spec", "ports"], Tree::Array(vec![port.clone()]));
+        Ok(new)
+    };
+    target.update(Part::Main, true, false, &mut Vec::new(), &change).await.map(drop)
+}
+
+/// What a newcomer needs to find and trust the cluster; bootstrap-signer signs it for each token.
+/// Models cmd/kubeadm/app/phases/bootstraptoken/clusterinfo/clusterinfo.go.
+async fn cluster_info(server: &ApiServer) -> Result<(), Status> {
+    use base64::Engine as _;
+    let config = &server.0.config;
+    if config.server_ca.is_empty() {
+        return Ok(()); // nothing to be trusted by
+    }
+    let authority = base64::engine::general_purpose::STANDARD.encode(&config.server_ca);
+    let url = format!("https://{}:{}", config.advertise_address, config.secure_port);
+    let kubeconfig = format!(
+        "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {authority}\n    server: {url}\n  name: \"\"\n\
+         contexts: null\ncurrent-context: \"\"\nkind: Config\nusers: null\n"
+    );
+    let target = own_target(server, "", "v1", "configmaps", "kube-public", "cluster-info");
+    let mut wanted = Tree::object();
+    api::meta::set_type(&mut wanted, "v1", "ConfigMap");
+    api::meta::set_name(&mut wanted, "cluster-info");
+    wanted.set(&["data", "kubeconfig"], kubeconfig.as_str());
+    if target.current().is_none() {
+        return create(&target, wanted).await;
+    }
+    let change = |old: &Tree| {
+        let mut new = old.clone();
+        if !old.is_null() {
+            new.set(&["data", "kubeconfig"], kubeconfig.as_str());
+        }
         Ok(new)
     };
     target.update(Part::Main, true, false, &mut Vec::new(), &change).await.map(drop)

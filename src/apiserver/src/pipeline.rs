@@ -62,11 +62,15 @@ fn grouped(mut user: UserInfo) -> UserInfo {
 
 async fn authenticate(server: &ApiServer, certificates: &[CertificateDer<'static>], headers: &HeaderMap) -> Result<UserInfo, Status> {
     let authenticator = &server.0.parts.authenticator;
+    let mut is_refused = false;
     if !certificates.is_empty() {
         match authenticator.authenticate(Credential::Certificates(certificates)).await {
             Ok(Some(found)) => return Ok(grouped(found.user)),
             Ok(None) => {}
-            Err(why) => tracing::debug!(%why, "client certificate refused"),
+            Err(why) => {
+                is_refused = true;
+                tracing::debug!(%why, "client certificate refused");
+            }
         }
     }
     let header = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("").trim();
@@ -81,7 +85,8 @@ async fn authenticate(server: &ApiServer, certificates: &[CertificateDer<'static
             }
         };
     }
-    Ok(UserInfo::anonymous())
+    // Who shows something and is not believed is not treated as if he had shown nothing.
+    if is_refused { Err(Status::unauthorized()) } else { Ok(UserInfo::anonymous()) }
 }
 
 async fn handle(server: ApiServer, user: Arc<UserInfo>, mut request: Request<Body>, is_remote: bool) -> Response<Body> {

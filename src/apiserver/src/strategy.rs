@@ -173,7 +173,7 @@ pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
             for field in ["labels", "annotations", "finalizers", "resourceVersion"] {
                 copy(&mut kept, new, &["metadata", field]);
             }
-            if id(resource) == ("certificates.k8s.io", "certificatesigningrequests") {
+            if is_signing_request(resource) {
                 certificates::restrict_status(&mut kept, old);
             }
             *new = kept;
@@ -183,12 +183,7 @@ pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
             copy(&mut kept, new, &["spec", "finalizers"]);
             *new = kept;
         }
-        Part::Approval => {
-            let mut kept = old.clone();
-            copy(&mut kept, new, &["status", "conditions"]);
-            *new = kept;
-            certificates::stamp_conditions(new, old);
-        }
+        Part::Approval => certificates::restrict_approval(new, old),
         Part::EphemeralContainers => {
             let mut kept = old.clone();
             copy(&mut kept, new, &["spec", "ephemeralContainers"]);
@@ -229,14 +224,33 @@ fn wanted_differs(resource: &Resource, new: &Tree, old: &Tree) -> bool {
     wanted(new) != wanted(old) || (labels_count && meta::labels(new) != meta::labels(old))
 }
 
+pub fn validate_create(resource: &'static Resource, object: &Tree) -> Vec<FieldError> {
+    let mut errors = api::validation::validate(resource, object, None);
+    if is_signing_request(resource) {
+        errors.extend(certificates::validate_request(object));
+    }
+    errors
+}
+
+fn is_signing_request(resource: &Resource) -> bool {
+    id(resource) == ("certificates.k8s.io", "certificatesigningrequests")
+}
+
 pub fn validate_update(resource: &'static Resource, part: Part, new: &Tree, old: &Tree) -> Vec<FieldError> {
     match part {
         Part::Main | Part::Scale => api::validation::validate(resource, new, Some(old)),
-        Part::Status => api::validation::validate_status(resource, new, old),
+        Part::Status => {
+            let mut errors = api::validation::validate_status(resource, new, old);
+            if is_signing_request(resource) {
+                errors.extend(certificates::validate_certificate(new, old));
+            }
+            errors
+        }
         Part::EphemeralContainers => api::validation::validate_ephemeral_containers(new, old),
         Part::Resize => api::validation::validate_resize(new, old),
         Part::Finalize => api::validation::validate_finalize(new, old),
-        Part::Approval | Part::Binding | Part::Deletion | Part::Other(_) => Vec::new(),
+        Part::Approval => api::validation::validate_approval(new, old),
+        Part::Binding | Part::Deletion | Part::Other(_) => Vec::new(),
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Config {
     pub root_ca: String,
     /// Finished pods beyond this number are deleted, oldest first; 0 keeps all.
     pub terminated_pods_max: usize,
+    /// The node of the server itself: nobody joins under its name.
+    pub server_node: String,
 }
 
 /// What the controllers run on.
@@ -26,6 +28,8 @@ pub struct ControllerContext {
     pub informers: SharedInformers,
     pub clock: Clock,
     pub config: Arc<Config>,
+    /// Signs requests for certificates.
+    pub pki: Arc<pki::Cluster>,
 }
 
 impl ControllerContext {

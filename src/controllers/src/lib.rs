@@ -5,7 +5,9 @@
 //! that ends is started again alone.
 //!
 //! The shape of a file: `run` says what wakes it, `reconcile` does the I/O, `plan` decides and is pure.
+mod bootstrap_tokens;
 mod context;
+mod csr;
 mod discovery;
 mod failure;
 mod ownership;
@@ -13,19 +15,25 @@ mod pods;
 mod service_pods;
 mod start;
 
+mod bootstrap_signer;
 mod cluster_role_aggregation;
+mod csr_approving;
+mod csr_cleaner;
+mod csr_signing;
 mod deployment;
 mod endpoints;
 mod endpointslice;
 mod garbage;
 mod namespace;
 mod node_ipam;
+mod node_keys;
 mod node_lifecycle;
 mod pod_gc;
 mod replicaset;
 mod root_ca;
 mod service_account;
 mod service_lb;
+mod token_cleaner;
 
 pub use context::{Config, ControllerContext};
 pub use start::start;

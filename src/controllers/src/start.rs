@@ -32,6 +32,12 @@ controllers! {
     "pod-garbage-collector-controller" => pod_gc,
     "service-lb-controller" => service_lb,
     "clusterrole-aggregation-controller" => cluster_role_aggregation,
+    "certificatesigningrequest-approving-controller" => csr_approving,
+    "certificatesigningrequest-signing-controller" => csr_signing,
+    "certificatesigningrequest-cleaner-controller" => csr_cleaner,
+    "node-keys-controller" => node_keys,
+    "token-cleaner-controller" => token_cleaner,
+    "bootstrap-signer-controller" => bootstrap_signer,
 }
 
 /// Runs until the returned set is dropped or shut down; it never becomes empty on its own.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SerialNumber,
+    PublicKeyData, SerialNumber, SigningKey,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::CertificateDer;
@@ -129,6 +129,10 @@ impl Authority {
         params.serial_number = Some(serial()?);
         params.use_authority_key_identifier_extension = true;
         Ok(params.signed_by(public_key, &self.issuer)?)
+    }
+
+    pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        Ok(self.issuer.key().sign(bytes)?)
     }
 }
 

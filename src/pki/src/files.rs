@@ -27,6 +27,14 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()
     File::open(folder)?.sync_all()
 }
 
+/// The text form of a DER value (RFC 7468).
+pub fn to_pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
 /// The file's content; `None` when it is absent.
 pub fn read(path: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {

@@ -7,9 +7,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use ring::digest::{SHA256, digest};
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+
+use crate::files;
 
 /// The format's name and number.
 const PREFIX: &str = "K1";
@@ -62,6 +65,18 @@ impl BootstrapToken {
     pub fn has_secret(&self, secret: &[u8]) -> bool {
         let own = self.secret.as_bytes();
         own.len() == secret.len() && std::hint::black_box(own.iter().zip(secret).fold(0, |sum, (a, b)| sum | (a ^ b))) == 0
+    }
+
+    /// The signature of `content` by this token, without the content (RFC 7515 appendix F). Models
+    /// k8s.io/cluster-bootstrap/token/jws ComputeDetachedSignature.
+    pub fn detached_signature(&self, content: &str) -> String {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        // Neither the algorithm nor an id has anything to escape.
+        let header = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","kid":"{}"}}"#, self.id));
+        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(content));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.secret.as_bytes());
+        format!("{header}..{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes())))
     }
 
     pub fn is_id(text: &str) -> bool {
@@ -118,7 +133,7 @@ impl JoinToken {
             let certificate = certificate.map_err(|error| JoinTokenError::Certificates(error.to_string()))?;
             let hash = hash(&certificate);
             if hash == self.ca_hash {
-                return Ok(to_pem(&certificate));
+                return Ok(files::to_pem("CERTIFICATE", &certificate));
             }
             found.push(hex(&hash));
         }
@@ -182,13 +197,6 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
     }
     Some(bytes)
-}
-
-fn to_pem(certificate: &CertificateDer<'_>) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 #[cfg(test)]

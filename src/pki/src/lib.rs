@@ -7,6 +7,7 @@
 mod authority;
 mod cluster;
 mod csr;
+mod der;
 mod files;
 mod join_token;
 mod leaf;
@@ -15,7 +16,7 @@ mod token;
 
 pub use authority::{Authority, AuthorityError};
 pub use cluster::{Cluster, ClusterError};
-pub use csr::{CsrError, SigningRequest};
+pub use csr::{CsrError, SigningRequest, check_node_serving, key_fingerprint, node_client};
 pub use files::write_atomically;
 pub use join_token::{BootstrapToken, JoinToken, JoinTokenError};
 pub use leaf::{Leaf, LeafRequest, Usage, Validity};

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::options::{DnsOptions, ImageOptions, IngressOptions, ServerOptions, UninstallOptions};
-use crate::{check, config_file, image, server, uninstall, workload};
+use crate::options::{DnsOptions, ImageOptions, IngressOptions, ServerOptions, TokenOptions, UninstallOptions};
+use crate::{check, config_file, image, server, token, uninstall, workload};
 
 /// Version of rk, and of the Kubernetes API that it serves.
 pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
@@ -25,6 +25,8 @@ enum Command {
     Server(Box<ServerOptions>),
     /// Say what this machine lacks for a cluster, and how to mend it
     Check,
+    /// Print the command that joins another machine; make, list and delete such tokens
+    Token(TokenOptions),
     /// Pull, import, list and remove images
     Image(ImageOptions),
     /// Stop the cluster and remove everything that rk made on this machine
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Server(options) => server::main(*options),
         Command::Check => return check::main(),
+        Command::Token(options) => token::main(options),
         Command::Image(options) => image::main(options),
         Command::Uninstall(options) => uninstall::main(&options),
         Command::Version => {

@@ -18,6 +18,7 @@ mod options;
 mod server;
 mod shim_image;
 mod system;
+mod token;
 mod uninstall;
 mod workload;
 

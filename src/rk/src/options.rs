@@ -129,6 +129,37 @@ pub enum ImageCommand {
 }
 
 #[derive(Args, Clone, Debug)]
+pub struct TokenOptions {
+    /// Kubeconfig of the administrator
+    #[arg(long, global = true, value_name = "FILE", default_value = KUBECONFIG)]
+    pub kubeconfig: PathBuf,
+    #[command(subcommand)]
+    pub command: Option<TokenCommand>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print the command that joins another machine; what `rk token` alone does
+    Create {
+        /// How long it may be used: a number with s, m, h or d; 0 is for ever
+        #[arg(long, value_name = "TIME", default_value = crate::token::TTL)]
+        ttl: String,
+        /// What it is for
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// List tokens, without their secrets
+    #[command(visible_alias = "ls")]
+    List,
+    /// Delete tokens by their id; machines that have joined stay
+    #[command(visible_alias = "rm")]
+    Delete {
+        #[arg(required = true, value_name = "ID")]
+        tokens: Vec<String>,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
 pub struct DnsOptions {
     #[arg(long, default_value = "cluster.local")]
     pub domain: String,

@@ -7,7 +7,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("apiserver", &["store", "api", "pki"]),
     ("cel", &[]),
     ("client", &["api"]),
-    ("controllers", &["client", "api"]),
+    ("controllers", &["client", "api", "pki"]),
     ("dns", &["client", "api"]),
     ("images", &[]),
     ("ingress", &["client", "api"]),

@@ -26,6 +26,7 @@ impl NameRule {
             // The names of its pods become host names.
             ("apps", "StatefulSet") => NameRule::DnsLabel,
             ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", _) => NameRule::PathSegment,
+            ("certificates.k8s.io", "CertificateSigningRequest") => NameRule::PathSegment,
             _ => NameRule::DnsSubdomain,
         }
     }

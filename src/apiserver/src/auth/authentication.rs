@@ -1,4 +1,4 @@
-//! Who sends a request: client certificates and bound ServiceAccount tokens.
+//! Who sends a request: client certificates, bound ServiceAccount tokens, bootstrap tokens.
 //!
 //! Models k8s.io/apiserver/pkg/authentication/request/x509 and pkg/serviceaccount/{jwt,claims}.go. Left out: front proxies,
 //! OIDC, webhooks, legacy tokens without a time limit.
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
-use pki::{BoundReference, Claims, ServiceAccountVerifier, TokenError};
+use pki::{BootstrapToken, BoundReference, Claims, ServiceAccountVerifier, TokenError};
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 
@@ -30,7 +30,18 @@ impl Authentication {
         Self { cache, verifier, audiences }
     }
 
+    fn certificate(&self, chain: &[CertificateDer<'static>]) -> Result<Option<Authenticated>, String> {
+        let Some(user) = certificate_user(chain)? else { return Ok(None) };
+        if let (Some(node), Some(leaf)) = (super::node_name(&user), chain.first()) {
+            super::node_keys::check(&self.cache, node, leaf)?;
+        }
+        Ok(Some(Authenticated { user, audiences: self.audiences.clone() }))
+    }
+
     fn token(&self, token: &str, asked: &[String], now: SystemTime) -> Result<Option<Authenticated>, String> {
+        if let Ok(token) = token.parse::<BootstrapToken>() {
+            return Ok(self.bootstrap_token(&token, asked, now));
+        }
         let claims = match self.verifier.verify(token, now) {
             Ok(claims) => claims,
             Err(TokenError::Foreign) => return Ok(None),
@@ -44,6 +55,14 @@ impl Authentication {
         }
         self.check_objects(&claims, now)?;
         Ok(Some(Authenticated { user: service_account_user(&claims), audiences }))
+    }
+
+    /// Good for the API server alone.
+    fn bootstrap_token(&self, token: &BootstrapToken, asked: &[String], now: SystemTime) -> Option<Authenticated> {
+        let asked = if asked.is_empty() { &self.audiences } else { asked };
+        let audiences: Vec<String> = self.audiences.iter().filter(|a| asked.contains(a)).cloned().collect();
+        let user = super::bootstrap_token::user(&self.cache, token, now.try_into().ok()?)?;
+        (!audiences.is_empty()).then_some(Authenticated { user, audiences })
     }
 
     /// A token lives no longer than what it is bound to.
@@ -167,8 +186,7 @@ pub fn quoted(items: &[String]) -> String {
 impl Authenticator for Authentication {
     fn authenticate<'a>(&'a self, credential: Credential<'a>) -> BoxFuture<'a, Result<Option<Authenticated>, String>> {
         let mut found = match credential {
-            Credential::Certificates(chain) => certificate_user(chain)
-                .map(|user| user.map(|user| Authenticated { user, audiences: self.audiences.clone() })),
+            Credential::Certificates(chain) => self.certificate(chain),
             Credential::Token { token, audiences } => self.token(token, audiences, SystemTime::now()),
         };
         if let Ok(Some(authenticated)) = &mut found {

@@ -24,12 +24,14 @@ pub enum ReconcileError {
     Write { kind: String, name: String, source: WriteError },
 }
 
-/// Upstream's objects, parsed once.
+/// Upstream's objects and, in `own.json`, ours: what joining takes, as kubeadm binds it, and what the service proxy of an
+/// agent reads with its node's credential. Parsed once.
 pub fn policy() -> &'static [Tree] {
     static POLICY: OnceLock<Vec<Tree>> = OnceLock::new();
     POLICY.get_or_init(|| {
-        let list = Tree::from_json(api::facts::bootstrap_policy()).expect("codegen writes JSON");
-        list.array_at(&["items"]).to_vec()
+        let upstream = Tree::from_json(api::facts::bootstrap_policy()).expect("codegen writes JSON");
+        let own = Tree::from_json(include_bytes!("bootstrap/own.json")).expect("the file is JSON");
+        [upstream, own].iter().flat_map(|list| list.array_at(&["items"])).cloned().collect()
     })
 }
 

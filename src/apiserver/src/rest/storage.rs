@@ -192,7 +192,7 @@ impl Target {
             strategy::name_chosen(resource, &mut object);
             let _reserved = alloc::reserve_create(&self.server.0.services, resource, &mut object)
                 .map_err(|errors| Status::invalid(resource.group, resource.kind, meta::name(&object), &errors))?;
-            let errors = api::validation::validate(resource, &object, None);
+            let errors = strategy::validate_create(resource, &object);
             if !errors.is_empty() {
                 return Err(Status::invalid(resource.group, resource.kind, meta::name(&object), &errors));
             }

@@ -6,7 +6,7 @@ use rustls::{ClientConnection, ServerConnection};
 
 use super::*;
 use crate::{
-    BoundReference, Claims, Identity, KubernetesClaims, SigningRequest, TokenError, Usage, client_config, install_ring,
+    BoundReference, Claims, Identity, KubernetesClaims, SigningRequest, TokenError, check_node_serving, client_config, install_ring, node_client,
     server_config,
 };
 
@@ -157,11 +157,43 @@ fn signs_a_request_that_proves_its_key() {
     let request = params.serialize_request(&key).unwrap().pem().unwrap();
     let parsed = SigningRequest::parse(request.as_bytes()).unwrap();
     assert_eq!((parsed.common_name.as_str(), &parsed.organizations[..]), ("system:node:a", &["system:nodes".into()][..]));
-    let pem = cluster.client_ca.sign_request(&parsed, &[Usage::Client], DAY, SystemTime::now()).unwrap();
+    let pem = cluster.client_ca.sign_request(&parsed, &["client auth", "digital signature"], DAY, SystemTime::now()).unwrap();
     let leaf = Leaf { certificate_pem: pem, key_pem: key.serialize_pem() };
     let server = Identity::new(&cluster.server("serving", &api_server(), SystemTime::now()).unwrap()).unwrap();
     let server = server_config(server, Some(cluster.client_ca.certificate_pem())).unwrap();
     let client = client_config(cluster.server_ca.certificate_pem(), Some(Identity::new(&leaf).unwrap())).unwrap();
     assert_eq!(handshake(client, server, "localhost"), Ok(1));
     assert!(SigningRequest::parse(b"nonsense").is_err());
+    assert_eq!(node_client(&parsed, &["client auth"]).unwrap_err(), "DNS subjectAltNames are not allowed");
+    assert_eq!(check_node_serving(&parsed, &["server auth", "digital signature"]), Ok(()));
+}
+
+/// As another program makes and reads them: a user with three groups and an RSA key.
+#[test]
+fn a_request_of_openssl_is_signed_for_all_of_its_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = cluster(folder.path());
+    let openssl = |arguments: &[&str]| std::process::Command::new("openssl").current_dir(folder.path()).args(arguments).output();
+    let subject = "/O=a/O=b/O=c/OU=d/CN=jo";
+    let made = openssl(&["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "jo.key", "-subj", subject, "-out", "jo.csr"]);
+    let Ok(made) = made else {
+        eprintln!("skipped: there is no openssl");
+        return;
+    };
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let request = SigningRequest::parse(&std::fs::read(folder.path().join("jo.csr")).unwrap()).unwrap();
+    assert_eq!(request.organizations, ["a", "b", "c"]);
+    let usages = ["client auth", "digital signature", "client auth"];
+    let now = SystemTime::now();
+    let pem = cluster.client_ca.sign_request(&request, &usages, Duration::from_secs(3600), now).unwrap();
+    std::fs::write(folder.path().join("jo.crt"), &pem).unwrap();
+    std::fs::write(folder.path().join("ca.crt"), cluster.client_ca.certificate_pem()).unwrap();
+    let verified = openssl(&["verify", "-purpose", "sslclient", "-CAfile", "ca.crt", "jo.crt"]).unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+    let shown = openssl(&["x509", "-in", "jo.crt", "-noout", "-subject", "-nameopt", "RFC2253"]).unwrap();
+    assert_eq!(String::from_utf8_lossy(&shown.stdout).trim(), "subject=CN=jo,OU=d,O=c,O=b,O=a");
+    let validity = Leaf { certificate_pem: pem, key_pem: String::new() }.validity().unwrap();
+    assert_eq!(validity.not_after.duration_since(validity.not_before).unwrap(), Duration::from_secs(3900));
+    let wrong = cluster.client_ca.sign_request(&request, &["x"], DAY, now);
+    assert_eq!(wrong.unwrap_err().to_string(), r#"unrecognized usage values: ["x"]"#);
 }

@@ -185,7 +185,9 @@ fn start_control_plane(
             node_cidr_mask: 24,
             root_ca: identity.cluster.server_ca.certificate_pem().to_owned(),
             terminated_pods_max: 12_500,
+            server_node: settings.node.name.to_string(),
         }),
+        pki: identity.cluster.clone(),
     };
     parts.spawn(async move {
         let mut all = controllers::start(context);
