@@ -5,13 +5,23 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${RK_CACHE:-$HOME/.cache/rk}/conformance
 bin=$cache/bin
+go_version=1.26.8 go_sha256=30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7
 mkdir -p "$bin"
 exec 9>"$cache/.build.lock"
 flock 9   # one build at a time: run.sh waits here for the one that tests/run.sh started
 key=$(cat "$here/build.sh" "$here/suite/go.mod" "$here/suite/go.sum" | sha256sum | cut -d' ' -f1)
 [ "$(cat "$bin/.key" 2>/dev/null)" = "$key" ] && exit 0
-command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
-command -v go >/dev/null || { echo "conformance: Go is needed to build upstream's suite (https://go.dev/dl)" >&2; exit 1; }
+PATH=$PATH:/usr/local/go/bin:$cache/go/bin
+if ! command -v go >/dev/null; then   # Debian's is too old; the module proxy has the toolchain as a module
+    zip=$cache/go.zip
+    curl -fsSL -o "$zip" "https://proxy.golang.org/golang.org/toolchain/@v/v0.0.1-go$go_version.linux-amd64.zip"
+    echo "$go_sha256  $zip" | sha256sum --check --quiet
+    rm -rf "$cache/go" "$cache/unzipped"
+    python3 -m zipfile -e "$zip" "$cache/unzipped"
+    mv "$cache/unzipped"/golang.org/toolchain@* "$cache/go"
+    rm -rf "$zip" "$cache/unzipped"
+    chmod -R +x "$cache/go/bin" "$cache/go/pkg/tool"
+fi
 
 cd "$here/suite"
 export CGO_ENABLED=0 GOFLAGS="-mod=mod -buildvcs=false" GOTOOLCHAIN=local

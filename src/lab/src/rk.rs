@@ -40,8 +40,10 @@ pub fn agent_command(machine: &Machine, server: &Machine, token: &str) -> Vec<St
     words.map(str::to_owned).to_vec()
 }
 
+/// The last word of the command that joins.
 pub fn token(state: &State, server: &str) -> Result<String> {
-    Ok(inside(state, server, ["rk", "token", "create"])?.trim().to_owned())
+    let command = inside(state, server, ["rk", "token", "create"])?;
+    Ok(command.split_whitespace().next_back().unwrap_or_default().to_owned())
 }
 
 pub fn start(state: &State, machine: &Machine) -> Result<()> {

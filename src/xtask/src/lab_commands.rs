@@ -134,16 +134,23 @@ fn run(task: Task) -> Result<()> {
 }
 
 fn up(options: Up) -> Result<()> {
+    let mut plan = Plan::new(&options.lab.name);
     let built = || -> Result<PathBuf> {
         let target = super::metadata()?["target_directory"].as_str().map(PathBuf::from).context("find the target folder")?;
         Ok(target.join("x86_64-unknown-linux-gnu/debug/rk"))
     };
+    // A lab without machines is a hub: an empty network for whatever is started there.
     let binary = match options.binary.or_else(|| std::env::var_os("RK_BINARY").map(PathBuf::from)) {
         Some(path) => path,
         None => built()?,
     };
-    ensure!(binary.exists(), "{} does not exist: build it with `cargo build -p rk`, or name another with --binary", binary.display());
-    let mut plan = Plan::new(&options.lab.name).binary(binary);
+    let machines = options.servers + options.agents > 0;
+    ensure!(
+        !machines || binary.exists(),
+        "{} does not exist: build it with `cargo build -p rk`, or name another with --binary",
+        binary.display()
+    );
+    plan.binary = machines.then_some(binary);
     for number in 1..=options.servers {
         plan = plan.machine(&format!("server-{number}"), Role::Server);
     }
