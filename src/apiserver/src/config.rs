@@ -10,6 +10,7 @@ use store::Store;
 use crate::admission::Admission;
 use crate::auth::{Authenticator, Authorizer, TokenIssuer};
 use crate::cache::Cache;
+use crate::extension::Extension;
 use crate::node::NodeDialer;
 
 /// Everything that can be set; [`Config::default`] holds rk's defaults.
@@ -65,4 +66,5 @@ pub struct Parts {
     pub admission: Arc<dyn Admission>,
     pub tokens: Arc<dyn TokenIssuer>,
     pub nodes: Arc<dyn NodeDialer>,
+    pub extensions: Vec<Arc<dyn Extension>>,
 }

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use rustls_pki_types::CertificateDer;
 
 use crate::auth::{Attributes, Credential, UserInfo};
+use crate::extension::Extension;
 use crate::negotiate::{self, Accept};
 use crate::request::{Query, RequestInfo, decode};
 use crate::server::ApiServer;
@@ -161,7 +162,14 @@ async fn run(server: ApiServer, user: Arc<UserInfo>, info: RequestInfo, query: Q
     if info.is_resource {
         return rest::handle(server, user, info, query, request).await;
     }
+    if let Some(extension) = extension(&server, &info) {
+        return extension.answer(&user, request);
+    }
     fixed::handle(server, info, query, request).await
+}
+
+fn extension<'a>(server: &'a ApiServer, info: &RequestInfo) -> Option<&'a Arc<dyn Extension>> {
+    server.0.parts.extensions.iter().find(|extension| !info.is_resource && extension.path() == info.path)
 }
 
 /// `30s`, `1m30s`, `500ms`.
@@ -202,6 +210,9 @@ pub fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Attributes<'
 
 fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
     if !info.is_resource && info.path == fixed::CACERTS && matches!(info.verb, "get" | "head") {
+        return Ok(());
+    }
+    if extension(server, info).is_some() {
         return Ok(());
     }
     let attributes = attributes(user, info);

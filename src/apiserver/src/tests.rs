@@ -130,6 +130,7 @@ pub async fn fixture() -> Fixture {
         admission: Arc::new(AdmitAll),
         tokens: Arc::new(Tokens),
         nodes: Arc::new(Echo),
+        extensions: Vec::new(),
     };
     let config = Config { advertise_address: std::net::Ipv4Addr::new(192, 0, 2, 1), ..Config::default() };
     let server = ApiServer::new(config, parts);

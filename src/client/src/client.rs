@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::BodyExt;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status};
 use kube::client::{Body, ConfigExt};
@@ -50,6 +51,23 @@ pub struct Client {
     kube: kube::Client,
 }
 
+    #[error("set up requests for {url}")]
+    Connector {
+        url: String,
+        #[source]
+        source: BoxError,
+    },
+}
+
+fn http_client<C: Connect + Clone>(connector: C) -> legacy::Client<C, Body> {
+    // HTTP/2 pings notice a peer that vanished while a watch has nothing to say; as client-go's ReadIdleTimeout.
+    legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .http2_keep_alive_timeout(Duration::from_secs(15))
+        .http2_keep_alive_while_idle(true)
+        .build(connector)
 impl Client {
     /// A client over a service in this process; the service has already decided who the user is.
     pub fn from_service<S, B>(service: S) -> Self
@@ -86,19 +104,39 @@ impl Client {
         tcp.set_connect_timeout(Some(Duration::from_secs(30)));
         tcp.set_keepalive(Some(Duration::from_secs(30)));
         let https = config.rustls_https_connector_with_connector(tcp).map_err(failed)?;
-        // HTTP/2 pings notice a peer that vanished while a watch has nothing to say; as client-go's ReadIdleTimeout.
-        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .http2_keep_alive_interval(Duration::from_secs(30))
-            .http2_keep_alive_timeout(Duration::from_secs(15))
-            .http2_keep_alive_while_idle(true)
-            .build(https);
+        let http = http_client(https);
         let service = ServiceBuilder::new()
             .layer(config.base_uri_layer())
             .option_layer(config.auth_layer().map_err(failed)?)
             .map_err(BoxError::from)
             .service(http);
+        Ok(Self { kube: kube::Client::new(service, config.default_namespace) })
+    }
+
+    /// A client over connections that `connector` makes to a server of its choice; ALPN says whether one speaks HTTP/2. `token` goes
+    /// with every request, for those who have no certificate yet.
+    pub fn over<C>(connector: C, token: Option<&str>) -> Result<Self, ConfigError>
+    where
+        C: Connect + Clone + Send + Sync + 'static,
+    {
+        let url = "https://kubernetes.default.svc";
+        let failed = |source: BoxError| ConfigError::Connector { url: url.to_owned(), source };
+        let config = Config::new(url.parse().map_err(|e: http::uri::InvalidUri| failed(e.into()))?);
+        let authorization = token.map(|token| HeaderValue::from_str(&format!("Bearer {token}"))).transpose();
+        let mut authorization = authorization.map_err(|e| failed(e.into()))?;
+        if let Some(value) = &mut authorization {
+            value.set_sensitive(true);
+        }
+        let service = ServiceBuilder::new()
+            .layer(config.base_uri_layer())
+            .map_request(move |mut request: Request<Body>| {
+                if let Some(value) = &authorization {
+                    request.headers_mut().insert(header::AUTHORIZATION, value.clone());
+                }
+                request
+            })
+            .map_err(BoxError::from)
+            .service(http_client(connector));
         Ok(Self { kube: kube::Client::new(service, config.default_namespace) })
     }
 

@@ -11,6 +11,7 @@ mod der;
 mod files;
 mod join_token;
 mod leaf;
+mod node_key;
 mod tls;
 mod token;
 
@@ -20,5 +21,6 @@ pub use csr::{CsrError, SigningRequest, check_node_serving, key_fingerprint, nod
 pub use files::write_atomically;
 pub use join_token::{BootstrapToken, JoinToken, JoinTokenError};
 pub use leaf::{Leaf, LeafRequest, Usage, Validity};
-pub use tls::{Identity, TlsError, client_config, install_ring, server_config};
+pub use node_key::NodeKey;
+pub use tls::{Identity, TlsError, client_config, install_ring, server_config, unproven_client_config};
 pub use token::{BoundReference, Claims, KubernetesClaims, ServiceAccountSigner, ServiceAccountVerifier, TokenError, openid_configuration};

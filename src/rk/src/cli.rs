@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::options::{DnsOptions, ImageOptions, IngressOptions, ServerOptions, TokenOptions, UninstallOptions};
-use crate::{check, config_file, image, server, token, uninstall, workload};
+use crate::options::{AgentRole, DnsOptions, ImageOptions, IngressOptions, ServerOptions, TokenOptions, UninstallOptions};
+use crate::{agent, check, config_file, image, server, token, uninstall, workload};
 
 /// Version of rk, and of the Kubernetes API that it serves.
 pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
@@ -13,7 +13,7 @@ pub const KUBERNETES_VERSION: &str = "v1.37.1+rk0";
 
 #[derive(Parser)]
 #[command(name = "rk", about = "Kubernetes in one binary", disable_version_flag = true, arg_required_else_help = true)]
-#[command(after_help = "First steps:\n  rk check                               does this machine have what a cluster needs?\n  rk server                              start a cluster of one node\n  export KUBECONFIG=/etc/rk/kubeconfig.yaml\n  kubectl get nodes\n  rk uninstall                           remove everything again")]
+#[command(after_help = "First steps:\n  rk check                               does this machine have what a cluster needs?\n  rk server                              start a cluster of one node\n  export KUBECONFIG=/etc/rk/kubeconfig.yaml\n  kubectl get nodes\n  rk token                               print the command that joins another machine\n  rk uninstall                           remove everything again")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -23,6 +23,9 @@ struct Cli {
 enum Command {
     /// Run a cluster: API server, scheduler, controllers, and a node
     Server(Box<ServerOptions>),
+    /// Run a node of a cluster whose server is another machine
+    #[command(args_conflicts_with_subcommands = true)]
+    Agent(Box<AgentRole>),
     /// Say what this machine lacks for a cluster, and how to mend it
     Check,
     /// Print the command that joins another machine; make, list and delete such tokens
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Server(options) => server::main(*options),
+        Command::Agent(role) => agent::main(role.options, role.command),
         Command::Check => return check::main(),
         Command::Token(options) => token::main(options),
         Command::Image(options) => image::main(options),

@@ -1,4 +1,4 @@
-//! `/etc/rk/config.yaml`: every flag of `rk server` by its long name, as k3s' users know it.
+//! `/etc/rk/config.yaml`: every flag of `rk server` by its long name, as k3s' users know it; `/etc/rk/agent.yaml` for `rk agent`.
 //!
 //! The file becomes arguments in front of the real ones, so that both go through the same checks and a flag wins.
 use std::ffi::OsString;
@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Command};
 
 pub const DEFAULT_PATH: &str = "/etc/rk/config.yaml";
+pub const AGENT_PATH: &str = "/etc/rk/agent.yaml";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigFileError {
@@ -15,35 +16,39 @@ pub enum ConfigFileError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("configuration {path}: {detail}")]
     Parse { path: PathBuf, detail: String },
-    #[error("configuration {path}: unknown key {key:?}; `rk server --help` lists the keys (each flag without its dashes)")]
-    UnknownKey { path: PathBuf, key: String },
+    #[error("configuration {path}: unknown key {key:?}; `rk {role} --help` lists the keys (each flag without its dashes)")]
+    UnknownKey { path: PathBuf, key: String, role: String },
     #[error("configuration {path}: key {key:?}: {detail}")]
     Value { path: PathBuf, key: String, detail: String },
 }
 
-/// Adds the configuration file's settings to the arguments of `rk server`; others pass unchanged.
+/// Adds the configuration file's settings to the arguments of `rk server`, `rk agent` and `rk agent join`; others pass unchanged.
 pub fn merge(command: Command, arguments: Vec<OsString>) -> Result<Vec<OsString>, ConfigFileError> {
-    if arguments.get(1).is_none_or(|a| a != "server") {
-        return Ok(arguments);
-    }
+    let names: Vec<&str> = arguments.iter().skip(1).filter_map(|a| a.to_str()).collect();
+    let (role, default_path) = match names.as_slice() {
+        ["server", ..] => (&["server"][..], DEFAULT_PATH),
+        ["agent", "join", ..] => (&["agent", "join"][..], AGENT_PATH),
+        ["agent", ..] => (&["agent"][..], AGENT_PATH),
+        _ => return Ok(arguments),
+    };
     let named = named_file(&arguments);
-    let path = named.clone().unwrap_or_else(|| DEFAULT_PATH.into());
+    let path = named.clone().unwrap_or_else(|| default_path.into());
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => return Ok(arguments),
         Err(source) => return Err(ConfigFileError::Read { path, source }),
     };
-    let server = command.find_subcommand("server").expect("rk has the subcommand server").clone();
-    let settings = settings(&server, &path, &text)?;
-    check_values(server, &path, &settings)?;
-    let (head, tail) = arguments.split_at(2);
+    let known = role.iter().fold(&command, |c, name| c.find_subcommand(name).expect("the names of rk's own subcommands")).clone();
+    let settings = settings(&known, &path, &text)?;
+    check_values(known, &path, &settings)?;
+    let (head, tail) = arguments.split_at(1 + role.len());
     Ok(head.iter().cloned().chain(settings).chain(tail.iter().cloned()).collect())
 }
 
 /// A bad value is said to stand in the file, not on the command line.
-fn check_values(server: Command, path: &Path, settings: &[OsString]) -> Result<(), ConfigFileError> {
-    let arguments = std::iter::once(OsString::from("server")).chain(settings.iter().cloned());
-    match server.try_get_matches_from(arguments) {
+fn check_values(role: Command, path: &Path, settings: &[OsString]) -> Result<(), ConfigFileError> {
+    let arguments = std::iter::once(OsString::from(role.get_name())).chain(settings.iter().cloned());
+    match role.try_get_matches_from(arguments) {
         Err(error) if matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation) => {
             let text = error.to_string();
             let sentence = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
@@ -68,7 +73,7 @@ fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
     None
 }
 
-fn settings(server: &Command, path: &Path, text: &str) -> Result<Vec<OsString>, ConfigFileError> {
+fn settings(role: &Command, path: &Path, text: &str) -> Result<Vec<OsString>, ConfigFileError> {
     let parse = |detail: String| ConfigFileError::Parse { path: path.to_owned(), detail };
     if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
         return Ok(Vec::new());
@@ -77,8 +82,8 @@ fn settings(server: &Command, path: &Path, text: &str) -> Result<Vec<OsString>, 
     let map = tree.as_object().ok_or_else(|| parse("expected a mapping of flags to values".into()))?;
     let mut arguments = Vec::new();
     for (key, value) in map {
-        let known = server.get_arguments().find(|a| a.get_long() == Some(key) && key != "config");
-        let known = known.ok_or_else(|| ConfigFileError::UnknownKey { path: path.to_owned(), key: key.clone() })?;
+        let known = role.get_arguments().find(|a| a.get_long() == Some(key) && key != "config");
+        let known = known.ok_or_else(|| ConfigFileError::UnknownKey { path: path.to_owned(), key: key.clone(), role: role.get_name().to_owned() })?;
         let wrong = |detail: &str| ConfigFileError::Value { path: path.to_owned(), key: key.clone(), detail: detail.to_owned() };
         let values = match value {
             serde_json::Value::Array(items) if matches!(known.get_action(), ArgAction::Append) => items.iter().collect(),

@@ -1,7 +1,12 @@
-//! What this machine is called and where it is reached.
+//! What this machine is called, where it is reached, and what it must have.
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, bail};
+
+use crate::check;
+
+/// File descriptors: watches, connections, pods' pipes.
+const FILES: u64 = 1 << 20;
 
 /// The host's name as a node's name: lower case, checked as the API will check it.
 pub fn node_name(wanted: Option<&str>) -> anyhow::Result<String> {
@@ -47,6 +52,25 @@ fn local_addresses(fib_trie: &str) -> Vec<Ipv4Addr> {
         }
     }
     addresses
+}
+
+/// Raises what may be raised; a nested machine may refuse, and smaller limits serve a small cluster.
+pub fn raise_limits() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: Some(FILES), maximum: Some(now.maximum.unwrap_or(FILES).max(FILES)) };
+    if setrlimit(Resource::Nofile, wanted).is_err() {
+        let possible = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+        tracing::debug!(?possible, "the limit of open files stays below the usual one");
+    }
+}
+
+/// Why this machine cannot run a node, said before anything is made on it.
+pub async fn require_machine() -> anyhow::Result<()> {
+    match tokio::task::spawn_blocking(check::first_missing).await.context("check the machine")? {
+        Some(fault) => bail!("this machine lacks something: {fault} (`rk check` shows everything)"),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One server for a run folder: whoever holds the lock file, which names its process.
+//! One server or agent for a run folder: whoever holds the lock file, which names its process.
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ fn path(run_dir: &Path) -> PathBuf {
     run_dir.join("server.lock")
 }
 
-/// Held for the life of the server; the kernel lets go of it with the process.
+/// Held for the life of the server or agent; the kernel lets go of it with the process.
 pub struct Lock(#[expect(dead_code, reason = "held, never read")] File);
 
 pub fn acquire(run_dir: &Path) -> anyhow::Result<Lock> {
@@ -22,7 +22,7 @@ pub fn acquire(run_dir: &Path) -> anyhow::Result<Lock> {
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut pid = String::new();
         file.read_to_string(&mut pid).ok();
-        bail!("rk server already runs here as process {}; stop it first (its containers run on)", pid.trim());
+        bail!("rk already runs here as process {}; stop it first (its containers run on)", pid.trim());
     }
     file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).with_context(|| format!("write {}", path.display()))?;
     Ok(Lock(file))

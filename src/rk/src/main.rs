@@ -2,6 +2,7 @@
 //!
 //! The role is chosen before any thread exists: the shim behind a pod and the unpacker of layers are this program under
 //! another name, and neither may ever run beside other threads. Everything else is a subcommand.
+mod agent;
 mod applier;
 mod check;
 mod cli;

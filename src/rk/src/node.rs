@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
-pub use self::facts::ClusterFacts;
+pub use self::facts::{CONFIG_MAP, ClusterFacts, NAMESPACE};
 pub use self::settings::{NodeSettings, labels, taint};
 use crate::options::RUN_DIR;
 use crate::{image, shim_image, system};

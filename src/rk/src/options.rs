@@ -82,6 +82,72 @@ pub struct ServerOptions {
 }
 
 #[derive(Args, Clone, Debug)]
+#[command(args_override_self = true)]
+pub struct AgentOptions {
+    /// Configuration file with these flags as keys
+    #[arg(long, short, value_name = "FILE", default_value = crate::config_file::AGENT_PATH)]
+    pub config: PathBuf,
+    /// Folder for the node's state
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Log more
+    #[arg(long)]
+    pub debug: bool,
+
+    /// Address of a server, https://HOST:6443 (repeatable)
+    #[arg(long, short, value_name = "URL", help_heading = "Cluster")]
+    pub server: Vec<String>,
+    /// Token that `rk token` printed on the server; needed once
+    #[arg(long, short, value_name = "TOKEN", env = "RK_TOKEN", hide_env_values = true, help_heading = "Cluster")]
+    pub token: Option<String>,
+    /// File that holds the token
+    #[arg(long, value_name = "FILE", conflicts_with = "token", help_heading = "Cluster")]
+    pub token_file: Option<PathBuf>,
+
+    /// Name of this node [default: the host's name]
+    #[arg(long, value_name = "NAME", help_heading = "Node")]
+    pub node_name: Option<String>,
+    /// Address of this node [default: that of the default route]
+    #[arg(long, value_name = "IP", help_heading = "Node")]
+    pub node_ip: Option<Ipv4Addr>,
+    /// Label for this node, KEY=VALUE (repeatable)
+    #[arg(long, value_name = "LABEL", help_heading = "Node")]
+    pub node_label: Vec<String>,
+    /// Taint for this node, KEY=VALUE:EFFECT (repeatable)
+    #[arg(long, value_name = "TAINT", help_heading = "Node")]
+    pub node_taint: Vec<String>,
+    /// The resolver configuration for pods that use the node's [default: /etc/resolv.conf]
+    #[arg(long, value_name = "FILE", help_heading = "Node")]
+    pub resolv_conf: Option<PathBuf>,
+    /// Mirrors and logins of image registries [default: /etc/rk/registries.yaml]
+    #[arg(long, value_name = "FILE", help_heading = "Node")]
+    pub private_registry: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct AgentRole {
+    #[command(flatten)]
+    pub options: AgentOptions,
+    #[command(subcommand)]
+    pub command: Option<AgentCommand>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Join a cluster with a token, keep what was said, and run
+    Join(JoinOptions),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct JoinOptions {
+    #[command(flatten)]
+    pub options: AgentOptions,
+    /// Leave the cluster that this machine belongs to, and remove its containers
+    #[arg(long, help_heading = "Cluster")]
+    pub leave_old_cluster: bool,
+}
+
+#[derive(Args, Clone, Debug)]
 pub struct UninstallOptions {
     /// Folder of the cluster's state, where it is not the usual one
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]

@@ -15,12 +15,10 @@ use anyhow::{Context, bail};
 use crate::cli::UsageError;
 use crate::node::{self, ClusterFacts, NodeSettings};
 use crate::options::{RUN_DIR, ServerOptions};
-use crate::{check, host, kubeconfig, lock, logging};
+use crate::{host, kubeconfig, lock, logging};
 
 /// What requests under way get when the server stops.
 const DRAIN: Duration = Duration::from_secs(10);
-/// File descriptors: watches, connections, pods' pipes.
-const FILES: u64 = 1 << 20;
 
 /// Options, checked and completed from the machine.
 pub struct Settings {
@@ -41,7 +39,7 @@ pub fn main(options: ServerOptions) -> anyhow::Result<()> {
         bail!("rk server must run as root: sudo rk server");
     }
     let _lock = lock::acquire(Path::new(RUN_DIR))?;
-    raise_limits();
+    host::raise_limits();
     // Bound before anything is made, so that a busy port leaves nothing half done.
     let address = SocketAddr::new(settings.options.bind_address, settings.options.https_listen_port);
     let listener = std::net::TcpListener::bind(address).with_context(|| {
@@ -103,23 +101,4 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
     };
     let facts = ClusterFacts { cluster_cidr: pods, service_cidr: services, cluster_dns, cluster_domain: options.cluster_domain.clone() };
     Ok(Settings { node, facts, advertise, node_ports: from..=to, kubeconfig_mode, options })
-}
-
-/// Raises what may be raised; a nested machine may refuse, and smaller limits serve a small cluster.
-fn raise_limits() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    let wanted = Rlimit { current: Some(FILES), maximum: Some(now.maximum.unwrap_or(FILES).max(FILES)) };
-    if setrlimit(Resource::Nofile, wanted).is_err() {
-        let possible = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
-        tracing::debug!(?possible, "the limit of open files stays below the usual one");
-    }
-}
-
-/// Why this machine cannot run a cluster, said before anything is made on it.
-fn require_machine() -> anyhow::Result<()> {
-    match check::first_missing() {
-        Some(fault) => bail!("this machine lacks something: {fault} (`rk check` shows everything)"),
-        None => Ok(()),
-    }
 }

@@ -10,7 +10,8 @@ use crate::options::{KUBECONFIG, RUN_DIR, UninstallOptions};
 use crate::{lock, logging};
 
 const BINARY: &str = "/usr/local/bin/rk";
-const UNIT: &str = "/etc/systemd/system/rk.service";
+const UNITS: [&str; 2] = ["rk.service", "rk-agent.service"];
+const UNIT_FOLDER: &str = "/etc/systemd/system";
 pub const BRIDGE: &str = "rk0";
 
 pub fn main(options: &UninstallOptions) -> anyhow::Result<()> {
@@ -23,20 +24,23 @@ pub fn main(options: &UninstallOptions) -> anyhow::Result<()> {
     };
     let data_dir = &options.data_dir;
     check_folder(data_dir)?;
-    if Path::new(UNIT).exists() {
-        step("stop the service", systemctl(&["disable", "--now", "rk.service"]));
+    for unit in UNITS {
+        if Path::new(UNIT_FOLDER).join(unit).exists() {
+            step("stop the service", systemctl(&["disable", "--now", unit]));
+        }
     }
-    step("stop the server", lock::stop_server(Path::new(RUN_DIR)).map(drop));
+    step("stop rk", lock::stop_server(Path::new(RUN_DIR)).map(drop));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start threads")?;
     step("remove containers", runtime.block_on(remove_containers(data_dir)));
-    let bridge = network::IfName::new(BRIDGE).expect("a literal interface name");
-    let network = runtime.block_on(network::teardown(&bridge, &data_dir.join("network")));
-    step("remove the pod network", network.map_err(Into::into));
+    step("remove the pod network", runtime.block_on(remove_network(data_dir)));
     step("remove logs", remove_logs());
     for folder in [data_dir.as_path(), Path::new(RUN_DIR)] {
         step("remove files", remove(folder));
     }
-    for file in [KUBECONFIG, UNIT, BINARY, "/var/log/rk.log"] {
+    for unit in UNITS {
+        step("remove files", remove(&Path::new(UNIT_FOLDER).join(unit)));
+    }
+    for file in [KUBECONFIG, BINARY, "/var/log/rk.log", "/var/log/rk-agent.log"] {
         step("remove files", remove(Path::new(file)));
     }
     // The administrator's own configuration keeps the folder.
@@ -57,6 +61,19 @@ fn check_folder(folder: &Path) -> anyhow::Result<()> {
         bail!(crate::cli::UsageError(format!("{} does not hold a cluster's state; name the right folder with --data-dir", folder.display())));
     }
     Ok(())
+}
+
+/// What the pods of one cluster leave on a node that goes over to another; images stay.
+pub async fn remove_node(data_dir: &Path) -> anyhow::Result<()> {
+    remove_containers(data_dir).await.context("remove containers")?;
+    remove_network(data_dir).await.context("remove the pod network")?;
+    remove_logs().context("remove logs")?;
+    ["kubelet", "network", "runtime"].iter().try_for_each(|folder| remove(&data_dir.join(folder)))
+}
+
+async fn remove_network(data_dir: &Path) -> anyhow::Result<()> {
+    let bridge = network::IfName::new(BRIDGE).expect("a literal interface name");
+    Ok(network::teardown(&bridge, &data_dir.join("network")).await?)
 }
 
 async fn remove_containers(data_dir: &Path) -> anyhow::Result<()> {

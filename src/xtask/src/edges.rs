@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 /// The crates of the house with those they may use. `rk` may use all of the product, `xtask` none of it.
-const ALLOWED: [(&str, &[&str]); 18] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     ("api", &["cel"]),
     ("apiserver", &["store", "api", "pki"]),
     ("cel", &[]),
@@ -20,6 +20,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("scheduler", &["client", "api"]),
     ("shim", &["runtime"]),
     ("store", &[]),
+    ("tunnel", &["client", "pki"]),
     ("xtask", &["lab"]),
 ];
 

@@ -51,6 +51,7 @@ impl Cluster {
             tokens: Arc::new(Tokens::new(pki.tokens.clone(), "https://192.0.2.1/openid/v1/jwks")),
             nodes: Arc::new(NoNodes),
             cache,
+            extensions: Vec::new(),
         };
         let server = ApiServer::new(Config::default(), parts);
         server.start().await.unwrap();

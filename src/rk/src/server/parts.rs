@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span};
 
 use super::serving::{self, Certificate};
-use super::{DRAIN, Settings, require_machine};
+use super::{DRAIN, Settings};
 use crate::node::{self, NodeClients};
 use crate::node_dialer::Nodes;
-use crate::{applier, kubeconfig, system, workload};
+use crate::{applier, host, kubeconfig, system, workload};
 
 /// Runs the server until a signal or the end of a part.
 pub async fn run(settings: Settings, listener: StdListener, started: Instant) -> anyhow::Result<()> {
@@ -55,7 +55,7 @@ pub async fn run(settings: Settings, listener: StdListener, started: Instant) ->
     // The control plane needs no kernel feature; whoever lacks one can still ask the API why its pods wait.
     let admin = Client::from_service(api.local(UserInfo::new("system:admin", &["system:masters"])));
     start_control_plane(&mut parts, &settings, &api, &identity);
-    tokio::task::spawn_blocking(require_machine).await.context("check the machine")??;
+    host::require_machine().await?;
     start_node(&mut parts, &settings, &api, &nodes, shutdown.clone()).await?;
     apply_system(&settings, &admin).await?;
 
@@ -139,6 +139,7 @@ fn api_server(
         admission: Arc::new(apiserver::admission::Plugins::new(&cache, authorization.clone())),
         authorizer: authorization,
         tokens: Arc::new(Tokens::new(identity.tokens.clone(), jwks)),
+        extensions: vec![nodes.clone()],
         nodes,
         cache,
     };
