@@ -43,20 +43,8 @@ pub enum ConfigError {
     InCluster(#[source] Box<kube::config::InClusterError>),
     #[error("set up TLS or authentication for {url}")]
     Transport { url: String, #[source] source: Box<kube::Error> },
-}
-
-/// An API client. Cheap to clone. Must be made inside a tokio runtime.
-#[derive(Clone)]
-pub struct Client {
-    kube: kube::Client,
-}
-
     #[error("set up requests for {url}")]
-    Connector {
-        url: String,
-        #[source]
-        source: BoxError,
-    },
+    Connector { url: String, #[source] source: BoxError },
 }
 
 fn http_client<C: Connect + Clone>(connector: C) -> legacy::Client<C, Body> {
@@ -68,6 +56,14 @@ fn http_client<C: Connect + Clone>(connector: C) -> legacy::Client<C, Body> {
         .http2_keep_alive_timeout(Duration::from_secs(15))
         .http2_keep_alive_while_idle(true)
         .build(connector)
+}
+
+/// An API client. Cheap to clone. Must be made inside a tokio runtime.
+#[derive(Clone)]
+pub struct Client {
+    kube: kube::Client,
+}
+
 impl Client {
     /// A client over a service in this process; the service has already decided who the user is.
     pub fn from_service<S, B>(service: S) -> Self
