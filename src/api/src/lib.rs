@@ -6,6 +6,7 @@
 //! Start with [`registry::Registry::get`]: a [`registry::Resource`] leads to its [`schema::Schema`], printed columns and documents.
 //! Objects are [`Tree`]s; bytes become trees in [`codec`], and trees become valid objects in [`schema::decode()`].
 pub mod codec;
+pub mod cron;
 pub mod defaults;
 pub mod facts;
 pub mod field_error;
@@ -15,12 +16,14 @@ pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod registry;
 pub mod schema;
 pub mod selector;
 pub mod table;
 pub mod tree;
 pub mod validation;
+pub mod volume;
 
 pub use codec::{ParseError, Parsed};
 pub use registry::{Registry, Resource, Subresource};

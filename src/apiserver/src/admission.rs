@@ -8,8 +8,10 @@ mod node_restriction;
 mod owner_references;
 mod pod_security;
 mod priority;
+pub(crate) mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod storage;
 mod taint_nodes;
 
 use std::sync::Arc;

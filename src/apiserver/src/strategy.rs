@@ -176,6 +176,9 @@ pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
             if is_signing_request(resource) {
                 certificates::restrict_status(&mut kept, old);
             }
+            if id(resource) == ("", "persistentvolumes") {
+                volumes::stamp_phase(&mut kept, old);
+            }
             *new = kept;
         }
         Part::Finalize => {

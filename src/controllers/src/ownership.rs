@@ -64,6 +64,17 @@ pub(crate) async fn claim<K: Kind, O: Kind>(
     selector: &LabelSelector,
     candidates: Vec<Arc<K>>,
 ) -> Result<Vec<Arc<K>>, Failure> {
+    claim_with(client, owner, selector, candidates, &[]).await
+}
+
+/// As [`claim`]; what is adopted gets `finalizers`, and what is released loses them.
+pub(crate) async fn claim_with<K: Kind, O: Kind>(
+    client: &Client,
+    owner: &O,
+    selector: &LabelSelector,
+    candidates: Vec<Arc<K>>,
+    finalizers: &[&str],
+) -> Result<Vec<Arc<K>>, Failure> {
     let mut claimed = Vec::with_capacity(candidates.len());
     let mut checked = false;
     let mut first_failure = None;
@@ -71,13 +82,13 @@ pub(crate) async fn claim<K: Kind, O: Kind>(
         let result = match decide(&*object, owner, selector.matches_map(object.meta().labels.as_ref())) {
             Claim::Keep => Ok(true),
             Claim::Ignore => Ok(false),
-            Claim::Release => release(client, owner, &*object).await.map(|()| false),
+            Claim::Release => release(client, owner, &*object, finalizers).await.map(|()| false),
             Claim::Adopt => {
                 if !checked {
                     recheck(client, owner).await?;
                     checked = true;
                 }
-                adopt(client, owner, &*object).await
+                adopt(client, owner, &*object, finalizers).await
             }
         };
         match result {
@@ -103,9 +114,12 @@ async fn recheck<O: Kind>(client: &Client, owner: &O) -> Result<(), Failure> {
     }
 }
 
-async fn adopt<K: Kind, O: Kind>(client: &Client, owner: &O, object: &K) -> Result<bool, Failure> {
+async fn adopt<K: Kind, O: Kind>(client: &Client, owner: &O, object: &K, finalizers: &[&str]) -> Result<bool, Failure> {
     // The uid is a precondition: the patch of another object of the same name is refused.
-    let patch = json!({"metadata": {"ownerReferences": [controller_reference(owner)], "uid": object.uid()}});
+    let mut patch = json!({"metadata": {"ownerReferences": [controller_reference(owner)], "uid": object.uid()}});
+    if !finalizers.is_empty() {
+        patch["metadata"]["finalizers"] = json!(finalizers);
+    }
     let key = ObjectKey::of(object);
     match client.patch::<K>(&key, &Patch::Strategic(patch)).await {
         Ok(_) => Ok(true),
@@ -114,9 +128,12 @@ async fn adopt<K: Kind, O: Kind>(client: &Client, owner: &O, object: &K) -> Resu
     }
 }
 
-async fn release<K: Kind, O: Kind>(client: &Client, owner: &O, object: &K) -> Result<(), Failure> {
-    let patch = json!({"metadata": {"uid": object.uid(),
+async fn release<K: Kind, O: Kind>(client: &Client, owner: &O, object: &K, finalizers: &[&str]) -> Result<(), Failure> {
+    let mut patch = json!({"metadata": {"uid": object.uid(),
         "ownerReferences": [{"$patch": "delete", "uid": owner.uid()}]}});
+    if !finalizers.is_empty() {
+        patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!(finalizers);
+    }
     let key = ObjectKey::of(object);
     match client.patch::<K>(&key, &Patch::Strategic(patch)).await {
         // Invalid: the object has no such reference (any more), or is another one by now.

@@ -150,6 +150,21 @@ fn deletion_order(a: &Pod, b: &Pod, rank_a: usize, rank_b: usize, now: Timestamp
     }
 }
 
+/// Sorts what is deleted first to the front, where neither cost nor nodes matter. Models ActivePods.Less.
+pub(crate) fn sort_by_activity(pods: &mut [Arc<Pod>]) {
+    let phase_order = |pod: &Pod| match phase(pod) {
+        "Unknown" => 1,
+        "Running" => 2,
+        _ => 0,
+    };
+    let nanos = |time: Option<&Time>| time.map(|t| std::cmp::Reverse(t.0));
+    pods.sort_by_cached_key(|pod| {
+        let since = condition(pod, "Ready").filter(|c| c.status == "True").and_then(|c| c.last_transition_time.as_ref());
+        let state = (!node_name(pod).is_empty(), phase_order(pod), is_ready(pod));
+        (state, nanos(since), std::cmp::Reverse(restarts(pod)), nanos(pod.metadata.creation_timestamp.as_ref()))
+    });
+}
+
 /// Younger first, on a logarithmic scale; within one magnitude by uid, which is as good as random.
 fn younger_first(a: &Pod, b: &Pod, ta: Option<&Time>, tb: Option<&Time>, now: Timestamp) -> Ordering {
     let (Some(ta), Some(tb)) = (ta, tb) else {

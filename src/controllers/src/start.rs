@@ -21,6 +21,13 @@ macro_rules! controllers {
 controllers! {
     "deployment-controller" => deployment,
     "replicaset-controller" => replicaset,
+    "job-controller" => job,
+    "cronjob-controller" => cronjob,
+    "ttl-after-finished-controller" => ttl_after_finished,
+    "resourcequota-controller" => resource_quota,
+    "persistentvolume-binder-controller" => volume_binding,
+    "persistentvolumeclaim-protection-controller" => volume_protection,
+    "ephemeral-volume-controller" => ephemeral_volume,
     "endpointslice-controller" => endpointslice,
     "endpoints-controller" => endpoints,
     "serviceaccount-controller" => service_account,

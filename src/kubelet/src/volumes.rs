@@ -5,6 +5,7 @@
 //! with an event that names the kind.
 
 pub mod atomic;
+pub mod claims;
 pub mod host_path;
 pub mod ownership;
 pub mod payload;
@@ -118,6 +119,8 @@ pub struct Request<'a> {
     /// Token by volume and path, fetched before.
     pub tokens: &'a token::Tokens,
     pub facts: &'a NodeFacts,
+    /// Volumes of claims, fetched before.
+    pub claimed: &'a claims::Claimed,
 }
 
 /// Makes every volume, or says which one cannot be made. Does it again without harm.
@@ -162,6 +165,9 @@ fn set_up(request: &Request<'_>, volume: &Volume) -> Result<Prepared, SetUpError
     }
     if let Some(source) = &volume.host_path {
         return Ok(Prepared { path: host_path::check(source)?, read_only: false });
+    }
+    if let Some(persistent) = request.claimed.get(name) {
+        return claims::set_up(volume, persistent, fs_group);
     }
     Err(SetUpError::Unsupported(kind(volume)))
 }

@@ -8,11 +8,13 @@ mod node_affinity;
 mod simple;
 mod taints;
 mod topology_spread;
+pub mod volume_binding;
 
 use std::collections::BTreeMap;
 
 use crate::cache::{Cache, NodeState};
 use crate::pod::PodInfo;
+use crate::volumes::VolumeView;
 
 pub const SCORE_MAX: i64 = 100;
 
@@ -20,6 +22,7 @@ pub const SCORE_MAX: i64 = 100;
 pub struct World<'a> {
     pub cache: &'a Cache,
     pub namespace_labels: &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>,
+    pub volumes: &'a dyn VolumeView,
 }
 
 /// Why a node will not do; the text is what `kubectl describe` shows.
@@ -36,12 +39,18 @@ pub enum ClusterEvent {
     PodRemoved,
     PodUpdated,
     NamespaceLabels,
+    /// A claim, a volume or a class has changed.
+    Volumes,
 }
 
 pub trait Filter: Sync {
     fn name(&self) -> &'static str;
     /// The events after which a pod that this plugin turned away is worth another try (queueing hint).
     fn helped_by(&self, event: ClusterEvent) -> bool;
+    /// Why no node at all will do for now; asked before any node is.
+    fn refuses_all(&self, _: &PodInfo, _: &World) -> Option<Reason> {
+        None
+    }
     /// Answers for each node; `None` where the plugin has nothing to say about this pod.
     fn prepare<'a>(&'a self, pod: &'a PodInfo, world: &'a World<'a>) -> Option<Box<dyn Fn(&NodeState) -> Result<(), Vec<Reason>> + 'a>>;
 }
@@ -53,13 +62,14 @@ pub trait Score: Sync {
 }
 
 /// In upstream's order: the first plugin that refuses a node gives the reason.
-pub const FILTERS: [&dyn Filter; 9] = [
+pub const FILTERS: [&dyn Filter; 10] = [
     &simple::NodeUnschedulable,
     &simple::NodeName,
     &taints::TaintToleration,
     &node_affinity::NodeAffinity,
     &simple::NodePorts,
     &fit::NodeResourcesFit,
+    &volume_binding::VolumeBinding,
     &topology_spread::PodTopologySpread,
     &inter_pod_affinity::InterPodAffinity,
     &simple::Unsupported,

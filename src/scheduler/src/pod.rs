@@ -107,8 +107,16 @@ pub struct PodInfo {
     pub host_ports: Vec<HostPort>,
     pub spread: Vec<SpreadConstraint>,
     pub images: Vec<String>,
+    pub claims: Vec<ClaimUse>,
     /// Names in the pod that need a part of the scheduler that is not there yet.
     pub unsupported: Option<&'static str>,
+}
+
+/// A claim that the pod uses; `own`: the one of an ephemeral volume.
+#[derive(Clone, Debug)]
+pub struct ClaimUse {
+    pub name: String,
+    pub own: bool,
 }
 
 /// A selector that does not parse cannot come from a validated object; it then matches nothing.
@@ -134,10 +142,13 @@ impl PodInfo {
         let pod_affinity = pod_affinity.unwrap_or_default();
         let anti = pod_anti_affinity.unwrap_or_default();
         let node_affinity = node_affinity.unwrap_or_default();
-        let volumes = spec.volumes.iter().flatten();
-        let needs_claim = volumes.clone().any(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
+        let claims = spec.volumes.iter().flatten().filter_map(|v| match (&v.persistent_volume_claim, &v.ephemeral) {
+            (Some(source), _) => Some(ClaimUse { name: source.claim_name.clone(), own: false }),
+            (None, Some(_)) => Some(ClaimUse { name: format!("{}-{}", pod.name(), v.name), own: true }),
+            (None, None) => None,
+        });
+        let claims = claims.collect();
         let unsupported = match () {
-            () if needs_claim => Some("persistent volume claims"),
             () if spec.resource_claims.as_ref().is_some_and(|c| !c.is_empty()) => Some("resource claims"),
             () => None,
         };
@@ -166,6 +177,7 @@ impl PodInfo {
             host_ports: host_ports(spec.init_containers.iter().flatten().filter(|c| is_sidecar(c)).chain(&spec.containers)),
             spread: spec.topology_spread_constraints.iter().flatten().map(|c| spread(c, pod)).collect(),
             images: spec.containers.iter().filter_map(|c| c.image.clone()).collect(),
+            claims,
             unsupported,
         }
     }
@@ -283,6 +295,7 @@ pub fn project(pod: &mut Pod) {
         spec.ephemeral_containers = None;
         for volume in spec.volumes.iter_mut().flatten() {
             *volume = k8s_openapi::api::core::v1::Volume {
+                name: std::mem::take(&mut volume.name),
                 persistent_volume_claim: volume.persistent_volume_claim.take(),
                 ephemeral: volume.ephemeral.take(),
                 ..Default::default()

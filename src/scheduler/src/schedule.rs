@@ -19,6 +19,9 @@ pub fn decide(pod: &PodInfo, world: &World, tie_break: impl Fn(usize) -> usize) 
     if nodes.is_empty() {
         return Decision::None { message: "no nodes available to schedule pods".into(), plugins: Vec::new() };
     }
+    if let Some((i, why)) = FILTERS.iter().enumerate().find_map(|(i, f)| Some((i, f.refuses_all(pod, world)?))) {
+        return Decision::None { message: format!("0/{} nodes are available: {why}.", nodes.len()), plugins: vec![i] };
+    }
     let filters: Vec<_> = FILTERS.iter().enumerate().filter_map(|(i, f)| Some((i, f.prepare(pod, world)?))).collect();
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut plugins = Vec::new();
@@ -75,6 +78,27 @@ mod tests {
 
     use super::*;
     use crate::cache::Cache;
+    use crate::volumes::VolumeView;
+
+    struct NoVolumes;
+
+    impl VolumeView for NoVolumes {
+        fn claim(&self, _: &client::ObjectKey) -> Option<Arc<k8s_openapi::api::core::v1::PersistentVolumeClaim>> {
+            None
+        }
+        fn volume(&self, _: &str) -> Option<Arc<k8s_openapi::api::core::v1::PersistentVolume>> {
+            None
+        }
+        fn volumes(&self) -> Vec<Arc<k8s_openapi::api::core::v1::PersistentVolume>> {
+            Vec::new()
+        }
+        fn class(&self, _: &str) -> Option<Arc<k8s_openapi::api::storage::v1::StorageClass>> {
+            None
+        }
+        fn is_taken(&self, _: &str, _: &client::ObjectKey) -> bool {
+            false
+        }
+    }
 
     fn node(name: &str, spec: Value) -> k8s_openapi::api::core::v1::Node {
         serde_json::from_value(json!({
@@ -96,7 +120,7 @@ mod tests {
         for (pod, on) in placed {
             cache.set_pod(pod.clone(), on);
         }
-        decide(wanted, &World { cache: &cache, namespace_labels: &|_| None }, |_| 0)
+        decide(wanted, &World { cache: &cache, namespace_labels: &|_| None, volumes: &NoVolumes }, |_| 0)
     }
 
     fn cpu(amount: &str) -> Value {

@@ -11,10 +11,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::cache::Cache;
+use crate::plugins::volume_binding::choices;
 use crate::plugins::{ClusterEvent, FILTERS, World};
 use crate::pod::{PodInfo, project};
 use crate::queue::Queue;
 use crate::schedule::{Decision, decide};
+use crate::volumes::{BindVolumesError, Volumes};
 
 const NAME: &str = "default-scheduler";
 /// Bindings on their way at once; decisions wait beyond that.
@@ -23,7 +25,15 @@ const BINDINGS_MAX: usize = 256;
 /// What came back from a binding.
 struct Bound {
     pod: Arc<PodInfo>,
-    result: Result<(), ApiError>,
+    result: Result<(), BindError>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum BindError {
+    #[error(transparent)]
+    Pod(#[from] ApiError),
+    #[error(transparent)]
+    Volumes(#[from] BindVolumesError),
 }
 
 pub struct Scheduler {
@@ -31,6 +41,7 @@ pub struct Scheduler {
     pods: Informer<Pod>,
     nodes: Informer<Node>,
     namespaces: Informer<Namespace>,
+    volumes: Volumes,
     events: EventRecorder,
     clock: Clock,
     cache: Cache,
@@ -46,15 +57,18 @@ impl Scheduler {
         let pods = Informer::<Pod>::builder(&client).project(project).start();
         let nodes = Informer::<Node>::builder(&client).start();
         let namespaces = Informer::<Namespace>::builder(&client).start();
+        let volumes = Volumes::new(&client);
         let events = EventRecorder::new(&client, NAME, None, clock.clone());
-        Self { client, pods, nodes, namespaces, events, clock, cache: Cache::default(), queue: Queue::default(), bindings: 0, turn: 0 }
+        Self { client, pods, nodes, namespaces, volumes, events, clock, cache: Cache::default(), queue: Queue::default(), bindings: 0, turn: 0 }
     }
 
     /// Schedules until the task is dropped.
     pub async fn run(mut self) {
         let (mut pods, mut nodes, mut namespaces) = (self.pods.subscribe(), self.nodes.subscribe(), self.namespaces.subscribe());
+        let (mut claims, mut persistent) = (self.volumes.claims.subscribe(), self.volumes.volumes.subscribe());
+        let mut classes = self.volumes.classes.subscribe();
         // A decision over half a world would be a wrong one.
-        tokio::join!(self.pods.synced(), self.nodes.synced(), self.namespaces.synced());
+        tokio::join!(self.pods.synced(), self.nodes.synced(), self.namespaces.synced(), self.volumes.synced());
         while let Some(event) = nodes.try_recv() {
             self.node_event(&event);
         }
@@ -72,6 +86,9 @@ impl Scheduler {
                 event = pods.recv() => self.pod_event(&event),
                 event = nodes.recv() => self.node_event(&event),
                 _ = namespaces.recv() => self.queue.happened(ClusterEvent::NamespaceLabels, Instant::now()),
+                _ = claims.recv() => self.queue.happened(ClusterEvent::Volumes, Instant::now()),
+                _ = persistent.recv() => self.queue.happened(ClusterEvent::Volumes, Instant::now()),
+                _ = classes.recv() => self.queue.happened(ClusterEvent::Volumes, Instant::now()),
                 Some(done) = bound.recv() => self.binding_done(done),
                 () = tokio::time::sleep_until(backoff.unwrap_or_else(Instant::now)), if backoff.is_some() => self.queue.end_backoffs(Instant::now()),
             }
@@ -131,19 +148,25 @@ impl Scheduler {
         self.turn = self.turn.wrapping_add(1);
         let namespaces = self.namespaces.clone();
         let labels = move |name: &str| -> Option<BTreeMap<String, String>> { namespaces.get(&ObjectKey::cluster(name))?.metadata.labels.clone() };
-        let world = World { cache: &self.cache, namespace_labels: &labels };
+        let world = World { cache: &self.cache, namespace_labels: &labels, volumes: &self.volumes };
         match decide(&pod, &world, |equal| self.turn % equal) {
             Decision::Node(node) => {
+                let choices = self.cache.nodes.get(&node).map(|state| choices(&pod, state, &self.volumes)).unwrap_or_default();
+                self.volumes.assume(&choices);
+                let volumes = self.volumes.clone();
                 self.queue.remove(&pod.key);
                 self.cache.set_pod(pod.clone(), &node);
                 self.bindings += 1;
                 let (client, events, bound) = (self.client.clone(), self.events.clone(), bound.clone());
                 let object = self.pods.get(&pod.key);
                 tokio::spawn(async move {
-                    let result = match &object {
-                        Some(object) => client.bind(object, &node).await,
-                        None => Ok(()), // deleted meanwhile; its event takes the assumption back
+                    let result = async {
+                        let Some(object) = &object else { return Ok(()) }; // deleted meanwhile; its event takes the assumption back
+                        volumes.bind(&client, &node, &choices).await?;
+                        Ok::<_, BindError>(client.bind(object, &node).await?)
                     };
+                    let result = result.await;
+                    volumes.give_back(&choices);
                     if let (Ok(()), Some(object)) = (&result, &object) {
                         let message = format!("Successfully assigned {} to {node}", pod.key);
                         events.record(&**object, EventType::Normal, "Scheduled", message);
@@ -164,7 +187,11 @@ impl Scheduler {
     fn binding_done(&mut self, Bound { pod, result }: Bound) {
         self.bindings -= 1;
         let Err(error) = result else { return };
-        if error.is_not_found() || error.is_conflict() {
+        let is_stale = match &error {
+            BindError::Pod(error) | BindError::Volumes(BindVolumesError::Choose { source: error, .. }) => error.is_not_found() || error.is_conflict(),
+            BindError::Volumes(BindVolumesError::Timeout) => false,
+        };
+        if is_stale {
             // Gone, or bound by somebody else: the watch tells what is true.
             tracing::debug!(pod = %pod.key, %error, "binding refused");
         } else {

@@ -3,6 +3,7 @@
 //! Models pkg/apis/batch/validation/validation.go. Left out: the parts of `podFailurePolicy` and `successPolicy` beyond their shape.
 use super::check::*;
 use super::pod;
+use crate::cron::Schedule;
 use crate::field_error::{FieldError, Path};
 use crate::selector::LabelSelector;
 use crate::tree::Tree;
@@ -171,8 +172,8 @@ fn cron_job(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
     let schedule = text(spec, "schedule");
     if schedule.is_empty() {
         errors.push(FieldError::required(SPEC.child("schedule"), ""));
-    } else if let Err(text) = check_schedule(schedule) {
-        errors.push(FieldError::invalid(SPEC.child("schedule"), schedule, text));
+    } else if let Err(error) = Schedule::parse(schedule) {
+        errors.push(FieldError::invalid(SPEC.child("schedule"), schedule, error.to_string()));
     } else if (schedule.contains("TZ=") || schedule.contains("CRON_TZ=")) && old.is_none() {
         let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
         errors.push(FieldError::invalid(SPEC.child("schedule"), schedule, detail));
@@ -205,101 +206,6 @@ fn time_zone(errors: &mut Errors, spec: &Tree) {
     } else if jiff::tz::TimeZone::get(zone).is_err() {
         errors.push(FieldError::invalid(path, zone, format!("unknown time zone {zone}")));
     }
-}
-
-/// Models robfig/cron `ParseStandard`: five fields, or a descriptor.
-fn check_schedule(schedule: &str) -> Result<(), String> {
-    let mut rest = schedule;
-    if rest.starts_with("TZ=") || rest.starts_with("CRON_TZ=") {
-        let Some((zone, after)) = rest.split_once(' ') else { return Err(format!("provided bad location {rest}")) };
-        let zone = zone.split_once('=').map_or("", |(_, z)| z);
-        if jiff::tz::TimeZone::get(zone).is_err() {
-            return Err(format!("provided bad location {zone}: unknown time zone {zone}"));
-        }
-        rest = after.trim();
-    }
-    if rest.starts_with('@') {
-        return match rest {
-            "@yearly" | "@annually" | "@monthly" | "@weekly" | "@daily" | "@midnight" | "@hourly" => Ok(()),
-            _ => match rest.strip_prefix("@every ") {
-                Some(duration) if is_go_duration(duration) => Ok(()),
-                Some(duration) => Err(format!("failed to parse duration {rest}: time: invalid duration \"{duration}\"")),
-                None => Err(format!("unrecognized descriptor: {rest}")),
-            },
-        };
-    }
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    if fields.len() != 5 {
-        return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
-    }
-    const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-    const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-    let bounds: [(i64, i64, &[&str]); 5] = [(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, MONTHS), (0, 6, DAYS)];
-    for (field, (low, high, names)) in fields.into_iter().zip(bounds) {
-        for part in field.split(',').filter(|p| !p.is_empty()) {
-            cron_range(part, low, high, names)?;
-        }
-    }
-    Ok(())
-}
-
-fn cron_range(part: &str, low: i64, high: i64, names: &[&str]) -> Result<(), String> {
-    let number = |text: &str| -> Result<i64, String> {
-        if let Some(at) = names.iter().position(|n| n.eq_ignore_ascii_case(text)) {
-            return Ok(at as i64 + low);
-        }
-        let value: i64 =
-            text.parse().map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax"))?;
-        if value < 0 { Err(format!("negative number ({value}) not allowed: {text}")) } else { Ok(value) }
-    };
-    let mut halves = part.split('/');
-    let (range, step) = (halves.next().unwrap_or(""), halves.next());
-    if halves.next().is_some() {
-        return Err(format!("too many slashes: {part}"));
-    }
-    let ends: Vec<&str> = range.split('-').collect();
-    let (start, mut end) = match ends[..] {
-        ["*" | "?"] => (low, high),
-        [one] => {
-            let one = number(one)?;
-            (one, one)
-        }
-        [from, to] => (number(from)?, number(to)?),
-        _ => return Err(format!("too many hyphens: {part}")),
-    };
-    if let Some(step) = step {
-        if number(step)? == 0 {
-            return Err(format!("step of range should be a positive number: {part}"));
-        }
-        if ends.len() == 1 {
-            end = high;
-        }
-    }
-    match () {
-        () if start < low => Err(format!("beginning of range ({start}) below minimum ({low}): {part}")),
-        () if end > high => Err(format!("end of range ({end}) above maximum ({high}): {part}")),
-        () if start > end => Err(format!("beginning of range ({start}) beyond end of range ({end}): {part}")),
-        () => Ok(()),
-    }
-}
-
-/// `1h30m`, `1.5s`
-fn is_go_duration(text: &str) -> bool {
-    let mut rest = text.trim_start_matches(['+', '-']);
-    if rest == "0" {
-        return true;
-    }
-    while !rest.is_empty() {
-        let number = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
-        let units = ["ns", "us", "µs", "ms", "s", "m", "h"];
-        let after = &rest[number..];
-        let Some(unit) = units.iter().filter(|u| after.starts_with(**u)).max_by_key(|u| u.len()) else { return false };
-        if number == 0 || rest[..number].parse::<f64>().is_err() {
-            return false;
-        }
-        rest = &after[unit.len()..];
-    }
-    !text.is_empty()
 }
 
 pub(super) fn job_status(errors: &mut Errors, job: &Tree) {

@@ -1,7 +1,7 @@
 //! The compiled-in plugins, in upstream's order.
 //!
-//! Models pkg/kubeapiserver/options/plugins.go. What NamespaceLifecycle says of creations stands in `rest`; left
-//! out: webhooks, ValidatingAdmissionPolicy, ResourceQuota, storage classes.
+//! Models pkg/kubeapiserver/options/plugins.go. What NamespaceLifecycle says of creations stands in `rest`, and
+//! so does the call of ResourceQuota; left out: webhooks, ValidatingAdmissionPolicy.
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use super::{Admission, Operation, Request};
 use super::{
     certificates, default_ingress_class, default_toleration_seconds, limit_ranger, node_restriction, owner_references,
-    pod_security, priority, runtime_class, service_account, taint_nodes,
+    pod_security, priority, runtime_class, service_account, storage, taint_nodes,
 };
 use crate::auth::Authorization;
 use crate::auth::rbac::escalation;
@@ -60,6 +60,7 @@ impl Admission for Plugins {
             priority::admit(&self.cache, request)?;
             default_toleration_seconds::admit(request);
             runtime_class::admit(&self.cache, request)?;
+            storage::admit(&self.cache, request);
             default_ingress_class::admit(&self.cache, request);
             // Validating upstream; but only here can it add warnings.
             pod_security::check(&self.cache, request)

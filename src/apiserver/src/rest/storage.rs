@@ -167,6 +167,7 @@ impl Target {
     ) -> Result<Tree, Status> {
         let request = self.request(operation, part, object, old, dry_run);
         self.server.0.parts.admission.validate(&request).await?;
+        admission::resource_quota::charge(&self.server, &request).await?;
         Ok(request.object)
     }
 

@@ -53,7 +53,45 @@ async fn evict(target: &Target, delete: &mut DeleteOptions) -> Result<(), Status
     }
     // The budget was asked about this very pod.
     delete.precondition_uid.get_or_insert_with(|| meta::uid(&pod).to_owned());
+    if !delete.dry_run {
+        mark(target, delete).await?;
+    }
     target.delete(delete).await.map(drop)
+}
+
+/// Says in the pod's conditions why it goes, so that its owner can tell an eviction from a failure.
+async fn mark(target: &Target, delete: &mut DeleteOptions) -> Result<(), Status> {
+    let (uid, version) = (delete.precondition_uid.clone(), delete.precondition_version.take());
+    let change = |pod: &Tree| {
+        let mut pod = pod.clone();
+        if pod.is_null() || meta::deletion_timestamp(&pod).is_some() {
+            return Ok(pod);
+        }
+        if uid.as_ref().is_some_and(|uid| uid != meta::uid(&pod)) {
+            let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", uid.as_deref().unwrap_or_default(), meta::uid(&pod));
+            return Err(Status::conflict("", "pods", meta::name(&pod), &why));
+        }
+        if version.as_ref().is_some_and(|version| version != meta::resource_version(&pod)) {
+            return Err(target.modified());
+        }
+        let mut conditions = pod.array_at(&["status", "conditions"]).to_vec();
+        conditions.retain(|c| c.str_at(&["type"]) != "DisruptionTarget");
+        let mut condition = Tree::object();
+        for (field, value) in [
+            ("type", "DisruptionTarget"),
+            ("status", "True"),
+            ("reason", "EvictionByEvictionAPI"),
+            ("message", "Eviction API: evicting"),
+        ] {
+            condition.set(&[field], value);
+        }
+        condition.set(&["lastProbeTime"], Tree::Null);
+        condition.set(&["lastTransitionTime"], now());
+        conditions.push(condition);
+        pod.set(&["status", "conditions"], Tree::Array(conditions));
+        Ok(pod)
+    };
+    target.update(Part::Deletion, true, false, &mut Vec::new(), &change).await.map(drop)
 }
 
 fn needs_no_budget(pod: &Tree) -> bool {

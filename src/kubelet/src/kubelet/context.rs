@@ -22,6 +22,7 @@ use crate::pod::event::SandboxMade;
 use crate::pod::spec::{LABEL_NAMESPACE, LABEL_POD, LABEL_UID, PodPaths, runtime_resources};
 use crate::recorder::Recorder;
 use crate::resources;
+use crate::volumes::claims;
 use crate::volumes::sources::{Objects, PodSources};
 use crate::volumes::token::{self, Tokens};
 use crate::volumes::{self, Mounted, Roots};
@@ -117,9 +118,13 @@ impl Context {
         }
         let tokens = held.clone();
         drop(held);
+        let claimed = tokio::select! {
+            claimed = claims::find(&self.client, &pod) => claimed?,
+            () = cancelled.cancelled() => return Err("cancelled".into()),
+        };
         let made = tokio::task::spawn_blocking(move || {
             let facts = self.facts(&[]);
-            volumes::prepare(&volumes::Request { pod: &pod, roots: &self.roots, sources: &sources, tokens: &tokens, facts: &facts })
+            volumes::prepare(&volumes::Request { pod: &pod, roots: &self.roots, sources: &sources, tokens: &tokens, facts: &facts, claimed: &claimed })
         });
         made.await.map_err(|e| e.to_string())?.map_err(|e| chain(&e))
     }

@@ -1,7 +1,7 @@
 //! NodeAffinity: the pod's nodeSelector and required node terms filter, its preferred terms score.
 //!
 //! Models pkg/scheduler/framework/plugins/nodeaffinity and component-helpers/scheduling/corev1/nodeaffinity.
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 
 use super::{ClusterEvent, Filter, Reason, Score, World, normalize};
 use crate::cache::NodeState;
@@ -39,10 +39,15 @@ fn term_matches(term: &NodeSelectorTerm, node: &NodeState) -> bool {
         && fields.iter().all(|r| requirement_matches(r, field(&r.key)))
 }
 
+/// One of the terms holds.
+pub fn selector_matches(selector: &NodeSelector, node: &NodeState) -> bool {
+    selector.node_selector_terms.iter().any(|t| term_matches(t, node))
+}
+
 /// Whether the node is one of those that the pod's selector and required terms allow.
 pub fn allows(pod: &PodInfo, node: &NodeState) -> bool {
     pod.node_selector.iter().all(|(k, v)| node.labels.get(k) == Some(v))
-        && pod.required_nodes.as_ref().is_none_or(|s| s.node_selector_terms.iter().any(|t| term_matches(t, node)))
+        && pod.required_nodes.as_ref().is_none_or(|s| selector_matches(s, node))
 }
 
 impl Filter for NodeAffinity {
