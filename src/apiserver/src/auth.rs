@@ -10,6 +10,7 @@ pub mod rbac;
 
 use std::collections::BTreeMap;
 
+use api::selector::FieldSelector;
 use futures::future::BoxFuture;
 
 use crate::status::Status;
@@ -81,7 +82,12 @@ pub struct Attributes<'a> {
     /// False for paths like `/version`; then only `verb` and `path` matter.
     pub resource_request: bool,
     pub path: &'a str,
+    /// What a list, watch or deletecollection is limited to.
+    pub fields: &'a FieldSelector,
 }
+
+/// No limit.
+pub static ALL_FIELDS: FieldSelector = FieldSelector::everything();
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {

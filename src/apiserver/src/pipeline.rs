@@ -10,7 +10,7 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use rustls_pki_types::CertificateDer;
 
-use crate::auth::{Attributes, Credential, UserInfo};
+use crate::auth::{ALL_FIELDS, Attributes, Credential, UserInfo};
 use crate::extension::Extension;
 use crate::negotiate::{self, Accept};
 use crate::request::{Query, RequestInfo, decode};
@@ -205,6 +205,7 @@ pub fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Attributes<'
         name: &info.name,
         resource_request: info.is_resource,
         path: &info.path,
+        fields: &info.fields,
     }
 }
 
@@ -273,6 +274,7 @@ fn impersonate(server: &ApiServer, user: Arc<UserInfo>, headers: &mut HeaderMap)
             name,
             resource_request: true,
             path: "",
+            fields: &ALL_FIELDS,
         };
         let decision = server.0.parts.authorizer.authorize(&attributes);
         if decision.allowed() { Ok(()) } else { Err(forbidden(&attributes, &decision.reason)) }

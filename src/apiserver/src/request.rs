@@ -1,6 +1,7 @@
 //! What a path asks for.
 //!
 //! Models k8s.io/apiserver/pkg/endpoints/request/requestinfo.go.
+use api::selector::FieldSelector;
 use http::{Method, Uri};
 
 /// `/apis/GROUP/VERSION/namespaces/NS/RESOURCE/NAME/SUBRESOURCE/...`, taken apart.
@@ -17,6 +18,8 @@ pub struct RequestInfo {
     pub resource: String,
     pub name: String,
     pub subresource: String,
+    /// What a list, watch or deletecollection asks to be limited to; everything where that cannot be read (and is refused later).
+    pub fields: FieldSelector,
     /// What follows the subresource (`proxy/a/b`), with its leading slash; `""` when nothing does.
     pub rest: String,
 }
@@ -74,22 +77,22 @@ impl RequestInfo {
         } else if legacy_watch && info.verb == "get" {
             info.verb = "watch";
         }
-        if matches!(info.verb, "list" | "watch" | "deletecollection")
-            && let Some(name) = single_name(query.get("fieldSelector").unwrap_or(""))
-            && info.name.is_empty()
-        {
-            info.name = name.to_owned();
+        if matches!(info.verb, "list" | "watch" | "deletecollection") {
+            // Read as the list reads it: what is authorized must be what is answered.
+            info.fields = query.nonempty("fieldSelector").and_then(|text| FieldSelector::parse(text).ok()).unwrap_or_default();
+            if info.name.is_empty()
+                && let Some(name) = info.fields.exact("metadata.name").filter(|name| is_segment(name))
+            {
+                info.name = name.to_owned();
+            }
         }
         info
     }
 }
 
-/// The name that `metadata.name=x` among the selector's terms pins.
-fn single_name(selector: &str) -> Option<&str> {
-    selector.split(',').find_map(|term| {
-        let value = term.strip_prefix("metadata.name=")?;
-        Some(value.strip_prefix('=').unwrap_or(value)).filter(|v| !v.is_empty())
-    })
+/// Whether `name` could stand in a path.
+fn is_segment(name: &str) -> bool {
+    !name.is_empty() && !matches!(name, "." | "..") && !name.contains(['/', '%'])
 }
 
 fn lower(method: &Method) -> &'static str {
@@ -206,6 +209,11 @@ mod tests {
         check("GET", "/api/v1/watch/namespaces/a/pods/b", ["watch", "", "v1", "a", "pods", "b", ""]);
         check("DELETE", "/apis/apps/v1/namespaces/a/deployments", ["deletecollection", "apps", "v1", "a", "deployments", "", ""]);
         check("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dx", ["list", "", "v1", "", "pods", "x", ""]);
+        // Not a name, but the end of a value: who may list one object must not list all.
+        check("GET", "/api/v1/pods?fieldSelector=spec.x!%3Da%5C,metadata.name%3Dx", ["list", "", "v1", "", "pods", "", ""]);
+        check("GET", "/api/v1/pods?fieldSelector=metadata.name!%3Dx", ["list", "", "v1", "", "pods", "", ""]);
+        check("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dx,%3D", ["list", "", "v1", "", "pods", "x", ""]);
+        assert_eq!(info("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Da").fields.exact("spec.nodeName"), Some("a"));
         check("GET", "/api/v1/nodes/n/proxy/stats/summary", ["get", "", "v1", "", "nodes", "n", "proxy"]);
         assert_eq!(info("GET", "/api/v1/nodes/n/proxy/stats/summary").rest, "/stats/summary");
         assert_eq!(info("GET", "/api/v1/nodes/n/proxy/").rest, "/");

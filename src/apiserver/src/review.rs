@@ -4,6 +4,7 @@
 use api::field_error::FieldError;
 use api::meta;
 use api::registry::Resource;
+use api::selector::{FieldSelector, FieldTerm};
 use api::tree::{Object, Tree};
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
@@ -104,10 +105,31 @@ fn subject(review: &Tree) -> UserInfo {
     user
 }
 
+/// The limit to fields that is asked about; what cannot be read limits nothing, so that no more is allowed.
+/// Models pkg/registry/authorization/util FieldSelectorAsSelector.
+fn fields_asked(resource: Option<&Tree>) -> FieldSelector {
+    let Some(selector) = resource.and_then(|r| r.get("fieldSelector")) else { return FieldSelector::everything() };
+    let raw = selector.str_at(&["rawSelector"]);
+    if !raw.is_empty() {
+        return FieldSelector::parse(raw).unwrap_or_default();
+    }
+    let terms = selector.array_at(&["requirements"]).iter().filter_map(|requirement| {
+        let [value] = requirement.array_at(&["values"]) else { return None };
+        let negated = match requirement.str_at(&["operator"]) {
+            "In" => false,
+            "NotIn" => true,
+            _ => return None,
+        };
+        Some(FieldTerm { field: requirement.str_at(&["key"]).into(), value: value.as_str()?.into(), negated })
+    });
+    terms.collect()
+}
+
 fn access(call: &Call, review: &Tree, user: &UserInfo) -> Tree {
     let resource = review.at(&["spec", "resourceAttributes"]).filter(|r| !r.is_null());
     let of = |key: &str| resource.map_or("", |r| r.str_at(&[key]));
     let path = review.at(&["spec", "nonResourceAttributes"]);
+    let fields = fields_asked(resource);
     let attributes = Attributes {
         user,
         verb: if resource.is_some() { of("verb") } else { path.map_or("", |p| p.str_at(&["verb"])) },
@@ -119,6 +141,7 @@ fn access(call: &Call, review: &Tree, user: &UserInfo) -> Tree {
         name: of("name"),
         resource_request: resource.is_some(),
         path: path.map_or("", |p| p.str_at(&["path"])),
+        fields: &fields,
     };
     let decision = call.server.0.parts.authorizer.authorize(&attributes);
     let mut status = object([("allowed", decision.allowed().into())]);

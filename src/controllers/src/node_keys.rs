@@ -247,10 +247,11 @@ mod tests {
         assert_eq!(of(Itself, Some(&held), true, 700), Plan::Write(record("new", Some("old"), 0)));
         assert_eq!(of(Itself, None, true, 0), Plan::Keep);
         // The same machine asks again: its answer was lost, or its certificate ran out.
+        let renewed = record("new", Some("old"), 0);
         for asker in [Invited, Itself] {
-            assert_eq!(of(asker, Some(&record("new", Some("old"), 0)), true, 0), Plan::Keep);
+            assert_eq!(of(asker, Some(&renewed), true, 0), Plan::Keep);
         }
-        assert!(taken(plan("a", "old", Invited, Some(&record("new", Some("old"), 0)), true, at(0))), "a key that was given up");
+        assert!(taken(plan("a", "old", Invited, Some(&renewed), true, at(0))), "a key that was given up");
     }
 
     #[test]

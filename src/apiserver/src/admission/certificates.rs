@@ -4,7 +4,7 @@
 use api::tree::Tree;
 
 use super::{Operation, Request};
-use crate::auth::{Attributes, Authorization, Authorizer};
+use crate::auth::{ALL_FIELDS, Attributes, Authorization, Authorizer};
 use crate::status::Status;
 
 const GROUP: &str = "certificates.k8s.io";
@@ -47,6 +47,7 @@ fn may(authorization: &Authorization, request: &Request, verb: &str, signer: &st
             name,
             resource_request: true,
             path: "",
+            fields: &ALL_FIELDS,
         };
         authorization.authorize(&attributes).allowed()
     });

@@ -55,7 +55,7 @@ impl Admission for Plugins {
         Box::pin(async move {
             limit_ranger::admit(&self.cache, request)?;
             service_account::admit(&self.cache, request).await?;
-            node_restriction::check(&self.cache, request)?;
+            node_restriction::check(&self.cache, &self.authorization, request)?;
             taint_nodes::admit(request);
             priority::admit(&self.cache, request)?;
             default_toleration_seconds::admit(request);
@@ -73,7 +73,7 @@ impl Admission for Plugins {
             limit_ranger::validate(&self.cache, request)?;
             service_account::validate(request)?;
             if request.operation == Operation::Delete {
-                node_restriction::check(&self.cache, request)?; // a delete has no mutating half
+                node_restriction::check(&self.cache, &self.authorization, request)?; // a delete has no mutating half
             }
             priority::validate(&self.cache, request)?;
             certificates::validate(&self.authorization, request)?;

@@ -1,10 +1,13 @@
 //! What a node may write: itself, its lease, its pods' status, and tokens for its pods.
 //!
-//! Models plugin/pkg/admission/noderestriction/admission.go. Left out: audiences of image credential providers.
+//! Models plugin/pkg/admission/noderestriction/admission.go. Left out: the drivers that in-tree volumes would be translated to.
+mod requests;
+
 use api::meta;
 use api::tree::Tree;
 
 use super::{Operation, Request};
+use crate::auth::Authorization;
 use crate::cache::Cache;
 use crate::status::Status;
 
@@ -28,7 +31,7 @@ const OWN_LABELS: &[&str] = &[
 ];
 const OWN_LABEL_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
 
-pub fn check(cache: &Cache, request: &Request) -> Result<(), Status> {
+pub fn check(cache: &Cache, authorization: &Authorization, request: &Request) -> Result<(), Status> {
     let Some(node) = crate::auth::node_name(&request.user) else { return Ok(()) };
     if node.is_empty() {
         return Err(request.forbidden(format!("could not determine node from user {:?}", request.user.name)));
@@ -46,12 +49,20 @@ pub fn check(cache: &Cache, request: &Request) -> Result<(), Status> {
         ("", "nodes", _) => own_node(request, node),
         ("", "persistentvolumeclaims", "status") => claim_status(request, node),
         ("", "persistentvolumeclaims", _) => Err(request.forbidden("may only update PVC status")),
-        ("", "serviceaccounts", "token") if request.operation == Operation::Create => token(cache, request, node),
+        ("", "serviceaccounts", "token") if request.operation == Operation::Create => {
+            requests::token(cache, authorization, request, node)
+        }
+        ("certificates.k8s.io", "podcertificaterequests", _) => requests::pod_certificate(cache, authorization, request, node),
+        ("certificates.k8s.io", "certificatesigningrequests", "") if request.operation == Operation::Create => {
+            requests::signing(request, node)
+        }
         ("coordination.k8s.io", "leases", _) if request.namespace != LEASES => {
             Err(request.forbidden(format!("can only access leases in the {LEASES:?} system namespace")))
         }
         ("coordination.k8s.io", "leases", _) => same_name(request, node, "node lease"),
+        ("storage.k8s.io", "csinodes", "status") => Err(request.forbidden("CSIVolumeHealth feature gate is disabled")),
         ("storage.k8s.io", "csinodes", _) => same_name(request, node, "CSINode"),
+        ("resource.k8s.io", "resourceslices", _) => resource_slice(request, node),
         _ => Ok(()),
     }
 }
@@ -117,25 +128,50 @@ fn mirror_pod(cache: &Cache, request: &Request, node: &str) -> Result<(), Status
     if owner.uid != uid {
         return refuse(format!("node {node} UID mismatch: expected {} got {uid}", owner.uid));
     }
-    let cannot = |what: &str| refuse(format!("node {node:?} can not create pods that reference {what}"));
+    match named_object(pod) {
+        Some(what) => refuse(format!("node {node:?} can not create pods that reference {what}")),
+        None => Ok(()),
+    }
+}
+
+/// An object of the API that a pod refers to. Models pkg/api/pod/util.go HasAPIObjectReference.
+fn named_object(pod: &Tree) -> Option<&'static str> {
     if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
-        return cannot("a service account");
+        return Some("serviceaccounts");
     }
     if crate::auth::pod_names_secret(pod) {
-        return cannot("secrets");
+        return Some("secrets");
     }
     if crate::auth::pod_names_config_map(pod) {
-        return cannot("configmaps");
+        return Some("configmaps");
     }
-    for volume in pod.array_at(&["spec", "volumes"]) {
-        if volume.array_at(&["projected", "sources"]).iter().any(|s| s.get("clusterTrustBundle").is_some()) {
-            return cannot("clustertrustbundles");
-        }
-        if volume.get("persistentVolumeClaim").is_some() {
-            return cannot("persistentvolumeclaims");
-        }
+    if !pod.array_at(&["spec", "resourceClaims"]).is_empty() {
+        return Some("resourceclaims");
     }
-    Ok(())
+    pod.array_at(&["spec", "volumes"]).iter().find_map(|volume| {
+        let kinds = [
+            ("configMap", "configmaps (via configmap volumes)"),
+            ("secret", "secrets (via secret volumes)"),
+            ("csi", "csidrivers (via CSI volumes)"),
+            ("glusterfs", "endpoints (via glusterFS volumes)"),
+            ("persistentVolumeClaim", "persistentvolumeclaims"),
+            ("ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
+            ("azureFile", "secrets (via azureFile volumes)"),
+        ];
+        let sources = [
+            ("configMap", "configmaps (via projected volumes)"),
+            ("secret", "secrets (via projected volumes)"),
+            ("serviceAccountToken", "serviceaccounts (via projected volumes)"),
+            ("clusterTrustBundle", "clustertrustbundles"),
+            ("podCertificate", "podcertificates"),
+        ];
+        let projected = volume.array_at(&["projected", "sources"]).iter();
+        first_of(volume, &kinds).or_else(|| projected.filter_map(|source| first_of(source, &sources)).next())
+    })
+}
+
+fn first_of(tree: &Tree, kinds: &[(&str, &'static str)]) -> Option<&'static str> {
+    kinds.iter().find(|(field, _)| tree.get(field).is_some_and(|value| !value.is_null())).map(|(_, what)| *what)
 }
 
 fn pod_status(request: &Request, node: &str) -> Result<(), Status> {
@@ -152,11 +188,21 @@ fn pod_status(request: &Request, node: &str) -> Result<(), Status> {
     if meta::labels(old) != meta::labels(&request.object) {
         return Err(request.forbidden(format!("node {node:?} cannot update labels through pod status")));
     }
-    let claims = |pod: &Tree| pod.array_at(&["status", "resourceClaimStatuses"]).to_vec();
-    if claims(old) != claims(&request.object) {
-        return Err(request.forbidden(format!("node {node:?} cannot update resource claim statues")));
+    for (field, what) in [
+        ("resourceClaimStatuses", "resource claim statues"),
+        ("extendedResourceClaimStatus", "extended resource claim status"),
+        ("nodeAllocatableResourceClaimStatuses", "node allocatable resource claim statuses"),
+    ] {
+        let of = |pod: &Tree| pod.at(&["status", field]).filter(|value| !is_empty(value)).cloned();
+        if of(old) != of(&request.object) {
+            return Err(request.forbidden(format!("node {node:?} cannot update {what}")));
+        }
     }
     Ok(())
+}
+
+fn is_empty(value: &Tree) -> bool {
+    value.is_null() || value.as_array().is_some_and(<[Tree]>::is_empty)
 }
 
 fn pod_eviction(cache: &Cache, request: &Request, node: &str) -> Result<(), Status> {
@@ -199,6 +245,9 @@ fn own_node(request: &Request, node: &str) -> Result<(), Status> {
             }
             if request.object.array_at(&["spec", "taints"]) != old.array_at(&["spec", "taints"]) {
                 return Err(request.forbidden(format!("node {node:?} is not allowed to modify taints")));
+            }
+            if request.object.array_at(&["metadata", "ownerReferences"]) != old.array_at(&["metadata", "ownerReferences"]) {
+                return Err(request.forbidden(format!("node {node:?} is not allowed to modify ownerReferences")));
             }
             if !labels.is_empty() {
                 return Err(request.forbidden(format!("is not allowed to modify labels: {}", labels.join(", "))));
@@ -246,33 +295,21 @@ fn claim_status(request: &Request, node: &str) -> Result<(), Status> {
         return Ok(());
     }
     Err(request.forbidden(format!(
-        "node {node:?} is not allowed to update fields other than status.capacity and status.conditions"
+        "node {node:?} is not allowed to update fields other than status.quantity and status.conditions"
     )))
 }
 
-fn token(cache: &Cache, request: &Request, node: &str) -> Result<(), Status> {
-    let bound = |field: &str| request.object.str_at(&["spec", "boundObjectRef", field]);
-    let name = bound("name");
-    if bound("apiVersion") != "v1" || bound("kind") != "Pod" || name.is_empty() {
-        return Err(request.forbidden("node requested token not bound to a pod"));
-    }
-    let uid = bound("uid");
-    if uid.is_empty() {
-        return Err(request.forbidden("node requested token with a pod binding without a uid"));
-    }
-    let Some(pod) = cache.get("", "pods", &request.namespace, name) else {
-        return Err(Status::not_found("", "pods", name));
+fn resource_slice(request: &Request, node: &str) -> Result<(), Status> {
+    let none = Tree::Null;
+    let (slice, verb) = match request.operation {
+        Operation::Create => (&request.object, "create"),
+        Operation::Delete => (request.old.as_deref().unwrap_or(&none), "delete"),
+        _ => return Ok(()), // the authorizer knows whose it is
     };
-    if meta::uid(&pod.tree()) != uid {
-        return Err(request.forbidden(format!(
-            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have \
-             been deleted and then recreated"
-        )));
+    if slice.str_at(&["spec", "nodeName"]) == node {
+        return Ok(());
     }
-    if pod.field("spec.nodeName") != node {
-        return Err(request.forbidden("node requested token bound to a pod scheduled on a different node"));
-    }
-    Ok(())
+    Err(request.forbidden(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node")))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use api::registry::{Registry, split_api_version};
 use api::tree::Tree;
 
 use super::{Operation, Request};
-use crate::auth::{Attributes, Authorization, Authorizer, Decision};
+use crate::auth::{ALL_FIELDS, Attributes, Authorization, Authorizer, Decision};
 use crate::status::Status;
 
 pub fn validate(authorization: &Authorization, request: &Request) -> Result<(), Status> {
@@ -83,5 +83,6 @@ fn ask(
         name,
         resource_request: true,
         path: "",
+        fields: &ALL_FIELDS,
     })
 }

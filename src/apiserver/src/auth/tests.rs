@@ -1,4 +1,6 @@
 //! Authentication, authorization and admission as a client meets them: a whole server, its real parts, no socket.
+mod matrix;
+
 use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,3 +1,4 @@
+use super::graph::edges;
 use super::*;
 
 fn pod(node: &str) -> Tree {
@@ -51,4 +52,35 @@ fn only_members_of_the_nodes_group_are_nodes() {
     assert_eq!(name_of(&UserInfo::new("system:node:a", &["system:nodes"])), Some("a"));
     assert_eq!(name_of(&UserInfo::new("system:node:a", &[])), None);
     assert_eq!(name_of(&UserInfo::new("a", &["system:nodes"])), None);
+}
+
+#[test]
+fn a_claim_from_a_template_is_named_by_the_status_of_the_claim_that_asks_for_it() {
+    let text = r#"{"metadata":{"name":"p"},"spec":{"nodeName":"a","resourceClaims":[{"name":"x","resourceClaimTemplateName":"t"},
+        {"name":"y","resourceClaimName":"direct"}]},"status":{"resourceClaimStatuses":[{"name":"x","resourceClaimName":"made"},
+        {"name":"z","resourceClaimName":"of-nobody"}],"extendedResourceClaimStatus":{"resourceClaimName":"extended"}}}"#;
+    let mut graph = Graph::default();
+    graph.set("ns/p", edges(&Tree::from_json(text.as_bytes()).unwrap(), "ns"));
+    for name in ["made", "direct", "extended"] {
+        assert!(graph.joins("a", Named::ResourceClaim, "ns", name), "{name}");
+    }
+    assert!(!graph.joins("a", Named::ResourceClaim, "ns", "of-nobody"));
+}
+
+#[test]
+fn of_a_volume_a_kubelet_reads_only_what_it_mounts_with() {
+    let volume = |source: &str| {
+        let text = format!(r#"{{"spec":{{"claimRef":{{"namespace":"ns","name":"c"}},{source}}}}}"#);
+        Tree::from_json(text.as_bytes()).unwrap()
+    };
+    let names = |source: &str, namespace: &str| graph::volume_names_secret(&volume(source), namespace, "s");
+    for field in ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"] {
+        let source = format!(r#""csi":{{"{field}":{{"name":"s","namespace":"drivers"}}}}"#);
+        assert!(names(&source, "drivers") && !names(&source, "ns"), "{field}");
+    }
+    for field in ["controllerPublishSecretRef", "controllerExpandSecretRef"] {
+        assert!(!names(&format!(r#""csi":{{"{field}":{{"name":"s","namespace":"drivers"}}}}"#), "drivers"), "{field}");
+    }
+    assert!(names(r#""rbd":{"secretRef":{"name":"s"}}"#, "ns") && names(r#""azureFile":{"secretName":"s"}"#, "ns"));
+    assert!(!names(r#""cinder":{"secretRef":{"name":"s"}}"#, "ns"));
 }

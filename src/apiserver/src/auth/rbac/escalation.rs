@@ -6,7 +6,7 @@ use api::tree::Tree;
 
 use super::{GROUP, rules};
 use crate::auth::authentication::quoted;
-use crate::auth::{Attributes, Authorization, Authorizer, PolicyRule, UserInfo};
+use crate::auth::{ALL_FIELDS, Attributes, Authorization, Authorizer, PolicyRule, UserInfo};
 use crate::status::Status;
 
 /// A role or binding that `user` wants to write; `old` is what is stored.
@@ -43,6 +43,7 @@ fn may(authorization: &Authorization, grant: &Grant<'_>, verb: &str, resource: &
         name,
         resource_request: true,
         path: "",
+        fields: &ALL_FIELDS,
     };
     authorization.authorize(&attributes).allowed()
 }

@@ -2,7 +2,7 @@ use api::tree::Tree;
 
 use super::policy::{Kind, Policy};
 use super::rules;
-use crate::auth::{Attributes, PolicyRule, UserInfo, bootstrap};
+use crate::auth::{ALL_FIELDS, Attributes, PolicyRule, UserInfo, bootstrap};
 
 fn role(rules: &str) -> Tree {
     Tree::from_json(format!(r#"{{"rules":{rules}}}"#).as_bytes()).unwrap()
@@ -32,6 +32,7 @@ fn ask(policy: &Policy, user: &UserInfo, question: &str) -> Result<String, Vec<S
         name,
         resource_request: !path,
         path: if path { what } else { "" },
+        fields: &ALL_FIELDS,
     };
     let mut missing = Vec::new();
     let found = policy.visit(user, namespace, &mut missing, |rule, source| {
