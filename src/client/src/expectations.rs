@@ -34,16 +34,17 @@ impl Expectations {
 
     /// Replaces what was expected for `key`. Call before the first create.
     pub fn expect_creations(&self, key: &ObjectKey, creations: usize) {
-        self.set(key, creations, HashSet::new());
+        self.expect(key, creations, []);
     }
 
     /// Replaces what was expected for `key`. Call before the first delete.
     pub fn expect_deletions(&self, key: &ObjectKey, uids: impl IntoIterator<Item = String>) {
-        self.set(key, 0, uids.into_iter().collect());
+        self.expect(key, 0, uids);
     }
 
-    fn set(&self, key: &ObjectKey, creations: usize, deletions: HashSet<String>) {
-        let entry = Entry { creations, deletions, since: self.clock.now() };
+    /// Replaces what was expected for `key`. Call before the first create or delete.
+    pub fn expect(&self, key: &ObjectKey, creations: usize, deletions: impl IntoIterator<Item = String>) {
+        let entry = Entry { creations, deletions: deletions.into_iter().collect(), since: self.clock.now() };
         self.entries.lock().expect(POISON).insert(key.clone(), entry);
     }
 

@@ -9,7 +9,6 @@ mod numbers;
 mod plan;
 mod revision;
 mod status;
-mod template;
 #[cfg(test)]
 mod tests;
 
@@ -23,11 +22,11 @@ use client::{
 };
 
 use self::plan::{Plan, Set, plan};
-use self::template::equal_ignoring_hash;
 use crate::context::ControllerContext;
 use crate::failure::{During, Failure, unless_gone};
 use crate::ownership::{claim, is_controlled_by, selector_of, selects};
 use crate::pods;
+use crate::template::equal_ignoring_hash;
 
 const NAME: &str = "deployment-controller";
 const KIND: &str = "Deployment";

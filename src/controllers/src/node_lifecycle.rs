@@ -11,6 +11,8 @@ mod taints;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::eviction::tolerates;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -28,6 +28,13 @@ pub(crate) fn is_controlled_by<K: Named, O: Named>(object: &K, owner: &O) -> boo
     controller_of(object.meta()).is_some_and(|c| c.uid == owner.uid())
 }
 
+/// The key of the `O` that controls `object`.
+pub(crate) fn owner_key<K: Kind, O: Kind>(object: &K) -> Option<ObjectKey> {
+    let owner = controller_of(object.meta())?;
+    let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    (owner.kind == O::KIND && group == O::GROUP).then(|| ObjectKey::new(object.namespace(), owner.name.clone()))
+}
+
 pub(crate) fn selector_of(selector: &meta::LabelSelector) -> Result<LabelSelector, Failure> {
     LabelSelector::from_typed(Some(selector)).map_err(|e| Failure::Unusable(format!("invalid label selector: {e}")))
 }

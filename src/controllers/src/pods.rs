@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use client::k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
-use client::{Informer, Named};
+use client::{Event, Expectations, Informer, Kind, Named, ObjectKey, WorkQueue};
 use jiff::{SignedDuration, Timestamp};
+
+use crate::ownership::owner_key;
 
 pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Pods by `namespace/uid-of-controller`; orphans under `namespace/`.
@@ -98,6 +100,37 @@ pub(crate) fn owned_and_orphans(pods: &Informer<Pod>, owner: &impl Named) -> Vec
 
 pub(crate) fn owned(pods: &Informer<Pod>, owner: &impl Named) -> Vec<Arc<Pod>> {
     pods.by_index(OWNER_INDEX, &format!("{}/{}", owner.namespace(), owner.uid()))
+}
+
+/// Lowers what is expected of the owners of kind `O` by what an event shows, and wakes them.
+pub(crate) fn on_owned<O: Kind>(expectations: &Expectations, queue: &WorkQueue<ObjectKey>, event: &Event<Pod>) {
+    let (old, pod) = (event.old(), event.object());
+    let now_owner = owner_key::<Pod, O>(pod);
+    if let Some(key) = &now_owner {
+        match (is_going(event), event) {
+            // Being deleted counts as deleted; a restart may show a pod for the first time in that state.
+            (true, _) => expectations.deletion_observed(key, pod.uid()),
+            (false, Event::Added(_)) => expectations.creation_observed(key),
+            _ => {}
+        }
+        queue.add(key.clone());
+    }
+    if let Some(key) = old.and_then(|o| owner_key::<Pod, O>(o)).filter(|k| Some(k) != now_owner.as_ref()) {
+        queue.add(key);
+    }
+}
+
+fn is_going(event: &Event<Pod>) -> bool {
+    matches!(event, Event::Deleted(_)) || event.object().is_deleting()
+}
+
+/// An orphan that appeared, or whose labels or owners have changed.
+pub(crate) fn may_be_adopted_now(event: &Event<Pod>) -> bool {
+    let pod = event.object();
+    let changed = event.old().is_none_or(|o| {
+        o.metadata.labels != pod.metadata.labels || o.metadata.owner_references != pod.metadata.owner_references
+    });
+    client::controller_of(&pod.metadata).is_none() && !is_going(event) && changed
 }
 
 /// The first `count` pods in the order in which they are deleted; `related` are all pods whose doubling up on a node counts.

@@ -28,6 +28,8 @@ controllers! {
     "persistentvolume-binder-controller" => volume_binding,
     "persistentvolumeclaim-protection-controller" => volume_protection,
     "ephemeral-volume-controller" => ephemeral_volume,
+    "replicationcontroller-controller" => replication,
+    "daemonset-controller" => daemonset,
     "endpointslice-controller" => endpointslice,
     "endpoints-controller" => endpoints,
     "serviceaccount-controller" => service_account,

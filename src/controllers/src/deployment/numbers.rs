@@ -1,6 +1,7 @@
 //! The arithmetic of a rollout.
 use client::k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use client::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::intstr::scaled;
 
 pub(super) fn is_rolling(d: &Deployment) -> bool {
     d.spec.strategy.as_ref().and_then(|s| s.type_.as_deref()) != Some("Recreate")
@@ -16,20 +17,6 @@ pub(super) fn replicas(rs: &ReplicaSet) -> i32 {
 
 pub(super) fn available(rs: &ReplicaSet) -> i32 {
     rs.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
-}
-
-/// A number, or a percentage of `total`; what is neither counts as nothing.
-fn scaled(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
-    match value {
-        Some(IntOrString::Int(n)) => *n,
-        Some(IntOrString::String(text)) => {
-            let percent = text.strip_suffix('%').and_then(|p| p.parse::<i64>().ok()).unwrap_or(0);
-            let product = percent * i64::from(total);
-            let rounded = if round_up { (product + 99).div_euclid(100) } else { product.div_euclid(100) };
-            i32::try_from(rounded).unwrap_or(i32::MAX)
-        }
-        None => 0,
-    }
 }
 
 /// How many pods more than wanted, and how many fewer available ones, a rollout may have at a time.

@@ -9,10 +9,10 @@ use client::{Named, Next, controller_of};
 use jiff::Timestamp;
 
 use super::numbers::{available, is_rolling, max_surge, max_unavailable, new_replicas, proportion, replicas, wanted};
-use super::template::{HASH_LABEL, equal_ignoring_hash, hash};
 use super::{revision, status};
 use crate::ownership::controller_reference;
 use crate::pods;
+use crate::template::{HASH_LABEL, equal_ignoring_hash, hash};
 
 /// A ReplicaSet as it shall be.
 pub(super) struct Set {

@@ -78,7 +78,7 @@ fn a_first_set_is_made_whole_with_the_hash_in_name_labels_and_selector() {
 
 #[test]
 fn the_hash_depends_on_template_and_collisions_and_on_nothing_else() {
-    let hash = |d: &Deployment, n| template::hash(&d.spec.template, n);
+    let hash = |d: &Deployment, n| crate::template::hash(&d.spec.template, n);
     let a = deployment(3, "a", |_| {});
     assert_eq!(hash(&a, None), hash(&deployment(9, "a", |d| d["metadata"]["name"] = "x".into()), None));
     assert_ne!(hash(&a, None), hash(&deployment(3, "b", |_| {}), None));

@@ -46,7 +46,7 @@ pub(super) fn fate<'a>(taints: impl Iterator<Item = &'a Taint>, tolerations: &[T
 }
 
 /// Toleration.ToleratesTaint.
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let (effect, key) = (text(&toleration.effect), text(&toleration.key));
     if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {

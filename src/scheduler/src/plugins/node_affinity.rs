@@ -1,7 +1,8 @@
 //! NodeAffinity: the pod's nodeSelector and required node terms filter, its preferred terms score.
 //!
-//! Models pkg/scheduler/framework/plugins/nodeaffinity and component-helpers/scheduling/corev1/nodeaffinity.
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
+//! Models pkg/scheduler/framework/plugins/nodeaffinity.
+use api::selector::{node_is_allowed, node_term_matches};
+use k8s_openapi::api::core::v1::NodeSelector;
 
 use super::{ClusterEvent, Filter, Reason, Score, World, normalize};
 use crate::cache::NodeState;
@@ -9,45 +10,14 @@ use crate::pod::PodInfo;
 
 pub struct NodeAffinity;
 
-fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let within = |v: &str| values.iter().any(|x| x == v);
-    let compare = |ok: fn(i64, i64) -> bool| {
-        let limit = values.first().and_then(|v| v.parse::<i64>().ok());
-        value.and_then(|v| v.parse::<i64>().ok()).zip(limit).is_some_and(|(v, l)| ok(v, l))
-    };
-    match requirement.operator.as_str() {
-        "In" => value.is_some_and(within),
-        "NotIn" => !value.is_some_and(within),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compare(|v, l| v > l),
-        "Lt" => compare(|v, l| v < l),
-        _ => false,
-    }
-}
-
-/// All requirements of a term hold; an empty term matches nothing.
-fn term_matches(term: &NodeSelectorTerm, node: &NodeState) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let field = |key: &str| (key == "metadata.name").then_some(node.name.as_str());
-    expressions.iter().all(|r| requirement_matches(r, node.labels.get(&r.key).map(String::as_str)))
-        && fields.iter().all(|r| requirement_matches(r, field(&r.key)))
-}
-
 /// One of the terms holds.
 pub fn selector_matches(selector: &NodeSelector, node: &NodeState) -> bool {
-    selector.node_selector_terms.iter().any(|t| term_matches(t, node))
+    selector.node_selector_terms.iter().any(|t| node_term_matches(t, &node.name, &node.labels))
 }
 
 /// Whether the node is one of those that the pod's selector and required terms allow.
 pub fn allows(pod: &PodInfo, node: &NodeState) -> bool {
-    pod.node_selector.iter().all(|(k, v)| node.labels.get(k) == Some(v))
-        && pod.required_nodes.as_ref().is_none_or(|s| selector_matches(s, node))
+    node_is_allowed(Some(&pod.node_selector), pod.required_nodes.as_ref(), &node.name, &node.labels)
 }
 
 impl Filter for NodeAffinity {
@@ -76,7 +46,7 @@ impl Score for NodeAffinity {
         if pod.preferred_nodes.is_empty() {
             return None;
         }
-        let total = |n: &NodeState| pod.preferred_nodes.iter().filter(|t| term_matches(&t.preference, n)).map(|t| i64::from(t.weight)).sum();
+        let total = |n: &NodeState| pod.preferred_nodes.iter().filter(|t| node_term_matches(&t.preference, &n.name, &n.labels)).map(|t| i64::from(t.weight)).sum();
         let mut scores: Vec<i64> = nodes.iter().map(|n| total(n)).collect();
         normalize(&mut scores, false);
         Some(scores)

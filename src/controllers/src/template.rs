@@ -2,7 +2,7 @@
 use client::k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
 
-pub(super) const HASH_LABEL: &str = "pod-template-hash";
+pub(crate) const HASH_LABEL: &str = "pod-template-hash";
 /// Letters and digits that form no bad words, as k8s.io/apimachinery/pkg/util/rand.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
@@ -37,17 +37,22 @@ fn prune(value: &mut Value) {
     }
 }
 
-pub(super) fn equal_ignoring_hash(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
+pub(crate) fn equal_ignoring_hash(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     canonical(a) == canonical(b)
 }
 
 /// The value of `pod-template-hash`: FNV-1a over canonical JSON and the collision count, in upstream's safe alphabet.
-pub(super) fn hash(template: &PodTemplateSpec, collision_count: Option<i32>) -> String {
+pub(crate) fn hash(template: &PodTemplateSpec, collision_count: Option<i32>) -> String {
     // Maps of serde_json are sorted, so equal templates have equal text.
     let mut text = canonical(template).to_string().into_bytes();
     if let Some(count) = collision_count {
         text.extend(count.to_le_bytes());
     }
     let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    safe_encode(hash)
+}
+
+/// A hash as text that forms no bad words.
+pub(crate) fn safe_encode(hash: u32) -> String {
     hash.to_string().bytes().map(|digit| ALPHABET[usize::from(digit) % ALPHABET.len()] as char).collect()
 }
