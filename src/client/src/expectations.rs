@@ -48,6 +48,16 @@ impl Expectations {
         self.entries.lock().expect(POISON).insert(key.clone(), entry);
     }
 
+    /// Adds to what is expected for `key`. Call before the first create or delete.
+    pub fn raise(&self, key: &ObjectKey, creations: usize, deletions: impl IntoIterator<Item = String>) {
+        let since = self.clock.now();
+        let mut entries = self.entries.lock().expect(POISON);
+        let entry = entries.entry(key.clone()).or_insert(Entry { creations: 0, deletions: HashSet::new(), since });
+        entry.creations += creations;
+        entry.deletions.extend(deletions);
+        entry.since = since;
+    }
+
     /// The watch has shown a creation, or the create has failed.
     pub fn creation_observed(&self, key: &ObjectKey) {
         self.creations_observed(key, 1);
@@ -98,7 +108,11 @@ mod tests {
         expectations.expect_creations(&key, 2);
         expectations.creation_observed(&key);
         assert!(!expectations.satisfied(&key));
+        expectations.raise(&key, 1, ["z".to_owned()]);
         expectations.creation_observed(&key);
+        expectations.creation_observed(&key);
+        assert!(!expectations.satisfied(&key));
+        expectations.deletion_observed(&key, "z");
         assert!(expectations.satisfied(&key));
     }
 }

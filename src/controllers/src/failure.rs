@@ -24,6 +24,11 @@ impl RetryPolicy for Failure {
 }
 
 impl Failure {
+    /// Why, for events and conditions: the server's words where it refused something.
+    pub fn reason(&self) -> String {
+        self.api().map_or_else(|| self.to_string(), ToString::to_string)
+    }
+
     pub fn api(&self) -> Option<&ApiError> {
         match self {
             Self::Api { source, .. } => Some(source),

@@ -43,6 +43,7 @@ mod replication;
 mod root_ca;
 mod service_account;
 mod service_lb;
+mod statefulset;
 mod token_cleaner;
 mod ttl_after_finished;
 mod volume_binding;

@@ -82,11 +82,22 @@ pub(crate) async fn claim_with<K: Kind, O: Kind>(
     candidates: Vec<Arc<K>>,
     finalizers: &[&str],
 ) -> Result<Vec<Arc<K>>, Failure> {
+    claim_if(client, owner, |o: &K| selector.matches_map(o.meta().labels.as_ref()), candidates, finalizers).await
+}
+
+/// As [`claim_with`], for owners that look at more than labels.
+pub(crate) async fn claim_if<K: Kind, O: Kind>(
+    client: &Client,
+    owner: &O,
+    matches: impl Fn(&K) -> bool,
+    candidates: Vec<Arc<K>>,
+    finalizers: &[&str],
+) -> Result<Vec<Arc<K>>, Failure> {
     let mut claimed = Vec::with_capacity(candidates.len());
     let mut checked = false;
     let mut first_failure = None;
     for object in candidates {
-        let result = match decide(&*object, owner, selector.matches_map(object.meta().labels.as_ref())) {
+        let result = match decide(&*object, owner, matches(&object)) {
             Claim::Keep => Ok(true),
             Claim::Ignore => Ok(false),
             Claim::Release => release(client, owner, &*object, finalizers).await.map(|()| false),

@@ -30,6 +30,7 @@ controllers! {
     "ephemeral-volume-controller" => ephemeral_volume,
     "replicationcontroller-controller" => replication,
     "daemonset-controller" => daemonset,
+    "statefulset-controller" => statefulset,
     "endpointslice-controller" => endpointslice,
     "endpoints-controller" => endpoints,
     "serviceaccount-controller" => service_account,

@@ -208,7 +208,7 @@ pub(super) fn create_failed(
 ) -> DeploymentStatus {
     let mut status = DeploymentStatus { conditions: status.conditions, ..d.status.clone().unwrap_or_default() };
     if has_deadline(d) {
-        let why = failure.api().map_or_else(|| failure.to_string(), ToString::to_string);
+        let why = failure.reason();
         let message = format!("Failed to create new replica set {name:?}: {why}");
         progressing(&mut status, "False", "ReplicaSetCreateError", message, now);
     }

@@ -78,7 +78,7 @@ fn conditions(
                 std::cmp::Ordering::Greater => Some("FailedDelete"),
                 std::cmp::Ordering::Equal => None,
             };
-            let message = failure.api().map_or_else(|| failure.to_string(), ToString::to_string);
+            let message = failure.reason();
             conditions.push(ReplicaSetCondition {
                 type_: Some("ReplicaFailure".to_owned()),
                 status: Some("True".to_owned()),
