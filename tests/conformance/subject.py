@@ -118,6 +118,9 @@ class Upstream(Lab):
                            input=json.dumps(node), text=True, check=True, stdout=subprocess.DEVNULL)
             self.run("hub", self.bin / "kubectl", "--kubeconfig", self.kubeconfig, "patch", "node", f"node-{number}", "--subresource=status",
                      "--type=merge", "-p", json.dumps(ready), quiet=True)
+            # Admission marks each new node as not ready; the controller that would take the mark off is among those left out.
+            self.run("hub", self.bin / "kubectl", "--kubeconfig", self.kubeconfig, "patch", "node", f"node-{number}", "--type=merge",
+                     "-p", '{"spec": {"taints": null}}', quiet=True)
 
     def logs(self):
         return {name: self.out / f"{name}.log" for name in ("kube-apiserver", "kube-controller-manager")}
