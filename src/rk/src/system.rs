@@ -7,8 +7,7 @@ pub fn image() -> String {
 }
 
 /// Name of a part, as `--disable` takes it, and its objects.
-const PARTS: [(&str, &str); 3] = [
-    ("nodes", include_str!("../../../manifests/nodes.yaml")),
+const PARTS: [(&str, &str); 2] = [
     ("dns", include_str!("../../../manifests/dns.yaml")),
     ("ingress", include_str!("../../../manifests/ingress.yaml")),
 ];

@@ -24,8 +24,8 @@ pub enum ReconcileError {
     Write { kind: String, name: String, source: WriteError },
 }
 
-/// Upstream's objects and, in `own.json`, ours: what joining takes, as kubeadm binds it, and what the service proxy of an
-/// agent reads with its node's credential. Parsed once.
+/// Upstream's objects and, in `own.json`, ours: what joining takes, as kubeadm binds it, and what a node reads beside its own: the
+/// facts about its cluster, and what its service proxy needs, which has no identity of its own. Parsed once.
 pub fn policy() -> &'static [Tree] {
     static POLICY: OnceLock<Vec<Tree>> = OnceLock::new();
     POLICY.get_or_init(|| {

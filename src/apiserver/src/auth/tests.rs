@@ -118,6 +118,46 @@ async fn certificates_name_users_and_groups() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_of_a_node_is_good_only_for_the_key_that_has_the_name() {
+    let cluster = Cluster::new().await;
+    let leaf = cluster.pki.client("node", &LeafRequest::node("a"), SystemTime::now()).unwrap();
+    let chain = [CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).unwrap()];
+    let key = pki::key_fingerprint(&chain[0]).unwrap();
+    let maps = "/api/v1/namespaces/kube-system/configmaps";
+    let record = |data: String| format!(r#"{{"metadata":{{"name":"a.node-key"}},"data":{{{data}}}}}"#);
+    cluster.admin("POST", maps, &record(r#""key":"other""#.into())).await;
+    let path = format!("{maps}/a.node-key");
+    let refused = cluster.authentication.authenticate(Credential::Certificates(&chain)).await.unwrap_err();
+    assert_eq!(refused, "the name of node \"a\" belongs to another key");
+    for good in [format!(r#""key":"{key}""#), format!(r#""key":"other","previous-key":"{key}""#)] {
+        cluster.admin("PUT", &path, &record(good)).await;
+        assert!(cluster.authentication.authenticate(Credential::Certificates(&chain)).await.unwrap().is_some());
+    }
+    cluster.admin("PUT", &path, &record(String::new())).await;
+    assert!(cluster.authentication.authenticate(Credential::Certificates(&chain)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bootstrap_token_is_good_for_asking_and_little_else() {
+    let cluster = Cluster::new().await;
+    let secret = r#"{"metadata":{"name":"bootstrap-token-abcdef"},"type":"bootstrap.kubernetes.io/token","stringData":{"token-id":"abcdef",
+        "token-secret":"0123456789abcdef","usage-bootstrap-authentication":"true","auth-extra-groups":"system:bootstrappers:rk:default-node-token"}}"#;
+    cluster.admin("POST", "/api/v1/namespaces/kube-system/secrets", secret).await;
+    let user = cluster.token("abcdef.0123456789abcdef").await.unwrap().unwrap().user;
+    assert_eq!(user.name, "system:bootstrap:abcdef");
+    assert!(cluster.token("abcdef.0123456789abcdeg").await.unwrap().is_none());
+    let csrs = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    assert_eq!(cluster.call(&user, "GET", csrs, "").await.0, 200);
+    assert_eq!(cluster.call(&user, "GET", "/api/v1/namespaces/kube-system/configmaps/rk-cluster", "").await.0, 404);
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    for (verb, path) in [("GET", secrets), ("GET", "/api/v1/nodes"), ("POST", "/api/v1/nodes"), ("GET", PODS), ("DELETE", csrs)] {
+        assert_eq!(cluster.call(&user, verb, path, "{}").await.0, 403, "{verb} {path}");
+    }
+    cluster.admin("DELETE", &format!("{secrets}/bootstrap-token-abcdef"), "").await;
+    assert!(cluster.token("abcdef.0123456789abcdef").await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bound_token_lives_as_long_as_its_pod() {
     let cluster = Cluster::new().await;
     let pod = cluster.admin("POST", PODS, POD).await;

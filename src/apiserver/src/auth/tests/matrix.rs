@@ -303,6 +303,11 @@ async fn a_stolen_node_credential_reaches_its_own_and_nothing_else() {
             }
         }
     }
+    for (name, is_told) in [("rk-cluster", true), ("own.node-key", false), ("", false)] {
+        let path = format!("/api/v1/namespaces/kube-system/configmaps/{name}");
+        assert_eq!(matrix.may("GET", path.trim_end_matches('/'), "").await, is_told, "{name}");
+        assert!(!matrix.may("PATCH", &path, "{}").await, "{name}");
+    }
     for verb in ["GET", "PUT", "PATCH", "DELETE"] {
         let path = "/apis/coordination.k8s.io/v1/namespaces/ns/leases/own?dryRun=All";
         assert!(!matrix.may(verb, path, "{}").await, "a Lease that is no node's");
