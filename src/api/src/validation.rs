@@ -159,7 +159,7 @@ pub fn validate_status_kind(group: &str, kind: &str, new: &Tree, old: &Tree) -> 
     match group {
         "" => core::status(e, kind, new, old),
         "apps" => apps::status(e, kind, new, old),
-        "batch" if kind == "Job" => batch::job_status(e, new),
+        "batch" if kind == "Job" => batch::job_status::check(e, new, old),
         "networking.k8s.io" if kind == "Ingress" => networking::ingress_status(e, new),
         "certificates.k8s.io" if kind == "CertificateSigningRequest" => certificates::update(e, new, old, certificates::By::Status),
         _ => {}

@@ -1,6 +1,12 @@
 //! Jobs and CronJobs.
 //!
-//! Models pkg/apis/batch/validation/validation.go. Left out: the parts of `podFailurePolicy` and `successPolicy` beyond their shape.
+//! Models pkg/apis/batch/validation/validation.go. Left out: `scheduling` (alpha).
+mod indexes;
+pub(super) mod job_status;
+mod policies;
+#[cfg(test)]
+mod tests;
+
 use super::check::*;
 use super::pod;
 use crate::cron::Schedule;
@@ -38,43 +44,60 @@ fn job(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
             errors.push(FieldError::invalid(path.child("metadata").child("labels"), labels, detail));
         }
     }
-    let Some(old) = old.map(|o| at(o, "spec")) else { return };
+    let Some(old_job) = old else { return };
+    let old = at(old_job, "spec");
     // An indexed job may be resized when completions and parallelism change together.
-    let resized = text(spec, "completionMode") == "Indexed" && same(at(spec, "completions"), at(spec, "parallelism"));
-    if !resized {
-        immutable(errors, at(spec, "completions"), at(old, "completions"), &SPEC.child("completions"));
+    let (completions, path) = (at(spec, "completions"), SPEC.child("completions"));
+    if text(spec, "completionMode") != "Indexed" {
+        immutable(errors, completions, at(old, "completions"), &path);
+    } else if !same(completions, at(old, "completions")) && !same(completions, at(spec, "parallelism")) {
+        errors.push(FieldError::invalid(path, completions, "can only be modified in tandem with spec.parallelism"));
     }
     immutable(errors, at(spec, "selector"), at(old, "selector"), &SPEC.child("selector"));
-    template_immutable(errors, spec, old);
+    template_immutable(errors, new, old_job);
     for key in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
         immutable(errors, at(spec, key), at(old, key), &SPEC.child(key));
     }
 }
 
-/// While a job is suspended, where its pods may run can still change.
-fn template_immutable(errors: &mut Errors, spec: &Tree, old: &Tree) {
-    let mut munged = at(spec, "template").clone();
-    if flag(old, "suspend") {
-        let old_template = at(old, "template");
-        let free: [&[&str]; 5] = [
-            &["metadata", "labels"],
-            &["metadata", "annotations"],
-            &["spec", "affinity"],
-            &["spec", "nodeSelector"],
-            &["spec", "tolerations"],
-        ];
-        for path in free.into_iter().chain([["spec", "schedulingGates"].as_slice()]) {
-            match old_template.at(path) {
-                Some(value) => munged.set(path, value.clone()),
-                None => {
-                    munged.remove(path);
-                }
+/// While a job is suspended and has no pods, what its pods ask for and where they may run can still change.
+fn template_immutable(errors: &mut Errors, new: &Tree, old: &Tree) {
+    let (spec, old_spec) = (at(new, "spec"), at(old, "spec"));
+    let status = at(old, "status");
+    let told = list(status, "conditions").iter().any(|c| text(c, "type") == "Suspended" && text(c, "status") == "True");
+    let idle = (set(status, "startTime").is_none() || told) && int(status, "active").unwrap_or(0) == 0;
+    let (template, mut allowed) = (at(spec, "template"), at(old_spec, "template").clone());
+    if !(flag(old_spec, "suspend") && idle) {
+        return immutable(errors, template, &allowed, &SPEC.child("template"));
+    }
+    let free: [&[&str]; 6] = [
+        &["metadata", "labels"],
+        &["metadata", "annotations"],
+        &["spec", "affinity", "nodeAffinity"],
+        &["spec", "nodeSelector"],
+        &["spec", "tolerations"],
+        &["spec", "schedulingGates"],
+    ];
+    for path in free {
+        match template.at(path) {
+            Some(value) => allowed.set(path, value.clone()),
+            None => drop(allowed.remove(path)),
+        }
+    }
+    for key in ["containers", "initContainers"] {
+        let wanted = list(at(template, "spec"), key);
+        let Some(containers) = allowed.at_mut(&["spec", key]).and_then(Tree::as_array_mut) else { continue };
+        if containers.len() != wanted.len() {
+            continue;
+        }
+        for (container, wanted) in containers.iter_mut().zip(wanted).filter(|(c, w)| text(c, "name") == text(w, "name")) {
+            match wanted.get("resources") {
+                Some(resources) => container.set(&["resources"], resources.clone()),
+                None => drop(container.remove(&["resources"])),
             }
         }
     }
-    if !same(&munged, at(old, "template")) {
-        errors.push(FieldError::invalid(SPEC.child("template"), at(spec, "template"), IMMUTABLE));
-    }
+    immutable(errors, at(template, "spec"), at(&allowed, "spec"), &SPEC.child("template").child("spec"));
 }
 
 fn generated_selector(errors: &mut Errors, job: &Tree) {
@@ -117,29 +140,46 @@ fn job_spec(errors: &mut Errors, spec: &Tree, path: &Path) {
     for key in counts {
         non_negative(errors, int(spec, key), &path.child(key));
     }
+    let (completions, parallelism, max_failed) = (int(spec, "completions"), int(spec, "parallelism"), int(spec, "maxFailedIndexes"));
+    let per_index = set(spec, "backoffLimitPerIndex").is_some();
+    if max_failed.is_some() && !per_index {
+        errors.push(FieldError::required(path.child("backoffLimitPerIndex"), "when maxFailedIndexes is specified"));
+    }
+    if let Some(by) = set(spec, "managedBy").and_then(Tree::as_str) {
+        managed_by(errors, by, &path.child("managedBy"));
+    }
     let mode = text(spec, "completionMode");
     one_of_or_empty(errors, mode, &["Indexed", "NonIndexed"], &path.child("completionMode"));
     if mode == "Indexed" {
-        match int(spec, "completions") {
-            None => {
-                let detail = "when completion mode is Indexed, completions must be specified";
-                errors.push(FieldError::required(path.child("completions"), detail));
+        if completions.is_none() {
+            errors.push(FieldError::required(path.child("completions"), "when completion mode is Indexed"));
+        }
+        let mut at_most = |key: &str, value: Option<i64>, max: i64, detail: &str| {
+            if let Some(value) = value.filter(|v| *v > max) {
+                errors.push(FieldError::invalid(path.child(key), value, detail));
             }
-            Some(_) => {
-                if let Some(parallelism) = int(spec, "parallelism").filter(|p| *p > 100_000) {
-                    let detail = "must be less than or equal to 100000 when completion mode is Indexed";
-                    errors.push(FieldError::invalid(path.child("parallelism"), parallelism, detail));
-                }
+        };
+        let detail = "must be less than or equal to 100000 when completion mode is Indexed";
+        at_most("parallelism", parallelism, 100_000, detail);
+        at_most("maxFailedIndexes", max_failed, completions.unwrap_or(i64::MAX), "must be less than or equal to completions");
+        at_most("maxFailedIndexes", max_failed, 100_000, "must be less than or equal to 100000");
+        if per_index && completions.is_some_and(|n| n > 100_000) {
+            let detail = "must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index";
+            at_most("parallelism", parallelism, 10_000, detail);
+            at_most("maxFailedIndexes", max_failed, 10_000, detail);
+            if max_failed.is_none() {
+                let detail = "must be specified when completions is above 100000";
+                errors.push(FieldError::required(path.child("maxFailedIndexes"), detail));
             }
         }
     } else {
         for key in ["backoffLimitPerIndex", "maxFailedIndexes"] {
             if let Some(value) = int(spec, key) {
-                let detail = "requires indexed completion mode";
-                errors.push(FieldError::invalid(path.child(key), value, detail));
+                errors.push(FieldError::invalid(path.child(key), value, "requires indexed completion mode"));
             }
         }
     }
+    policies::check(errors, spec, path);
     let template = at(spec, "template");
     let template_path = path.child("template");
     pod::template(errors, template, &template_path);
@@ -156,8 +196,18 @@ fn job_spec(errors: &mut Errors, spec: &Tree, path: &Path) {
         let detail = "only \"Never\" is supported when podFailurePolicy is specified";
         errors.push(FieldError::invalid(pod_path.child("restartPolicy"), policy, detail));
     }
-    if let Some(replacement) = set(spec, "podReplacementPolicy") {
-        supported(errors, replacement.as_str().unwrap_or(""), &["Failed", "TerminatingOrFailed"], &path.child("podReplacementPolicy"));
+}
+
+/// `example.com/controller`
+fn managed_by(errors: &mut Errors, by: &str, path: &Path) {
+    const BYTES_MAX: usize = 63;
+    match by.split_once('/') {
+        _ if by.is_empty() => errors.push(FieldError::required(path, "")),
+        Some((domain, name)) if !name.is_empty() => dns_subdomain(errors, domain, path),
+        _ => errors.push(FieldError::invalid(path, by, "must be a domain-prefixed path (such as \"acme.io/foo\")")),
+    }
+    if by.len() > BYTES_MAX {
+        errors.push(FieldError::too_long(path, BYTES_MAX));
     }
 }
 
@@ -205,13 +255,5 @@ fn time_zone(errors: &mut Errors, spec: &Tree) {
         errors.push(FieldError::invalid(path, zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"));
     } else if jiff::tz::TimeZone::get(zone).is_err() {
         errors.push(FieldError::invalid(path, zone, format!("unknown time zone {zone}")));
-    }
-}
-
-pub(super) fn job_status(errors: &mut Errors, job: &Tree) {
-    let status = at(job, "status");
-    let path = Path::new("status");
-    for key in ["active", "succeeded", "failed", "ready", "terminating"] {
-        non_negative(errors, int(status, key), &path.child(key));
     }
 }
