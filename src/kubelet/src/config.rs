@@ -20,6 +20,9 @@ pub struct KubeletConfig {
     /// Where the network keeps its records. `/var/lib/rk/network`.
     pub network_state_dir: PathBuf,
     pub bridge: String,
+    /// How pods of other nodes are reached.
+    pub network_backend: network::Backend,
+    /// Of the pods' links; 0: what fits the node's own links.
     pub mtu: u32,
     pub cluster_cidr: Ipv4Net,
     pub service_cidr: Ipv4Net,
@@ -52,7 +55,8 @@ impl KubeletConfig {
             run_dir: "/run/rk/kubelet".into(),
             network_state_dir: "/var/lib/rk/network".into(),
             bridge: "rk0".into(),
-            mtu: 1500,
+            network_backend: network::Backend::default(),
+            mtu: 0,
             cluster_cidr: "10.42.0.0/16".parse().expect("a literal network"),
             service_cidr: "10.43.0.0/16".parse().expect("a literal network"),
             cluster_dns: vec![IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10))],

@@ -6,6 +6,7 @@
 pub mod machine;
 pub mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,7 +90,12 @@ async fn register(cx: &Arc<Context>) -> Result<Node, String> {
         }
         Err(error) if error.is_not_found() => {
             let mut node = Node {
-                metadata: ObjectMeta { name: Some(cx.config.node_name.clone()), labels: Some(labels), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    name: Some(cx.config.node_name.clone()),
+                    labels: Some(labels),
+                    annotations: annotations(cx)?,
+                    ..ObjectMeta::default()
+                },
                 ..Node::default()
             };
             node.spec.get_or_insert_default().taints = taints;
@@ -177,6 +183,7 @@ async fn set_up_network(cx: Arc<Context>) {
     };
     let config = NodeConfig {
         bridge,
+        backend: cx.config.network_backend,
         mtu: (cx.config.mtu > 0).then_some(cx.config.mtu),
         ..NodeConfig::new(cidr, cx.config.cluster_cidr, cx.config.service_cidr, cx.config.node_ip, cx.config.network_state_dir.clone())
     };
@@ -184,9 +191,9 @@ async fn set_up_network(cx: Arc<Context>) {
     loop {
         match Network::setup(config.clone()).await {
             Ok(network) => {
-                info!(%cidr, "pod network is up");
+                info!(%cidr, backend = %config.backend, "pod network is up");
                 cx.network.send_replace(Some(network));
-                return;
+                break;
             }
             Err(error) => {
                 let message = chain(&error);
@@ -197,6 +204,24 @@ async fn set_up_network(cx: Arc<Context>) {
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(Duration::from_secs(60));
     }
+    while let Err(error) = publish(&cx).await {
+        warn!(error, "publish what other nodes must know of this one's network");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// What other nodes must know to reach this one's pods, once there is a network; nothing, for most backends.
+fn annotations(cx: &Context) -> Result<Option<BTreeMap<String, String>>, String> {
+    let Some(network) = cx.network.borrow().clone() else { return Ok(None) };
+    let key = network.mesh().public_key().map_err(|e| chain(&e))?;
+    Ok(key.map(|key| BTreeMap::from([(network::PUBLIC_KEY_ANNOTATION.to_owned(), key.to_string())])))
+}
+
+async fn publish(cx: &Context) -> Result<(), String> {
+    let Some(annotations) = annotations(cx)? else { return Ok(()) };
+    let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+    let patched = cx.client.patch::<Node>(&ObjectKey::cluster(&cx.config.node_name), &patch).await;
+    patched.map(drop).map_err(|e| chain(&e))
 }
 
 fn pod_cidr(node: &Node) -> Option<Ipv4Net> {

@@ -16,8 +16,11 @@ use crate::types::{IfName, NodeConfig};
 
 /// When the default link is unknown.
 const MTU_FALLBACK: u32 = 1500;
-/// Records the pod CIDR below the state directory, for the teardown of its route.
-const POD_CIDR: &str = "pod-cidr";
+/// What every host must take (RFC 791), and what most of those with jumbo frames do.
+const MTU_MIN: u32 = 576;
+const MTU_MAX: u32 = 9216;
+/// Records the networks that were made unreachable, below the state directory: their routes belong to no link.
+const UNREACHABLE: &str = "pod-cidr";
 /// Records that forwarding was off before.
 const FORWARDING_WAS_OFF: &str = "ip-forward-was-off";
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -26,46 +29,65 @@ fn step<T>(what: impl Into<String>, result: Result<T, Error>) -> Result<T, StepE
     result.map_err(|e| StepError::new(what)(e.into()))
 }
 
-/// Makes or completes the bridge and returns the MTU. Pod links whose address is not `in_use` are remains, and go.
+/// Makes or completes the bridge and returns the pods' MTU. Pod links whose address is not `in_use` are remains, and go.
 pub(crate) fn setup(config: &NodeConfig, in_use: impl Fn(Ipv4Addr) -> bool) -> Result<u32, StepError> {
     let mut routes = step("open a netlink socket", Routes::open())?;
     let name = config.bridge.as_str();
     let mtu = match config.mtu {
         Some(mtu) => mtu,
-        None => step("find the default link", default_mtu(&mut routes, config))?,
+        None => {
+            let underlay = step("find the node's links", underlay_mtu(&mut routes, config))?;
+            underlay.saturating_sub(config.backend.overhead_bytes()).max(MTU_MIN)
+        }
     };
     let index = link(&mut routes, config, mtu)?;
     address(&mut routes, config, index)?;
     enable_forwarding(&config.state_dir)?;
     // Without a route to the Services a node that has no default route cannot reach them: "network is unreachable" comes before
-    // any rule. And what is sent to a pod that is gone must not leave by the default route.
-    step(
-        format!("route {} to {name}", config.service_cidr),
-        routes.run(vec![
-            Request::put_route(link_route(config.service_cidr, index, config.gateway())),
-            Request::put_route(unreachable_route(config.pod_cidr)),
-        ]),
-    )?;
-    fs::write(config.state_dir.join(POD_CIDR), config.pod_cidr.to_string()).map_err(StepError::new("record the pod CIDR"))?;
+    // any rule.
+    let to_services = Request::put_route(link_route(config.service_cidr, index, config.gateway()));
+    step(format!("route {} to {name}", config.service_cidr), routes.run(vec![to_services]))?;
+    bar(&mut routes, config)?;
     remove_remains(&mut routes, in_use)?;
     Ok(mtu)
 }
 
-fn default_mtu(routes: &mut Routes, config: &NodeConfig) -> Result<u32, Error> {
-    let index = match routes.default_route_link()? {
-        Some(index) => Some(index),
-        // Without a default route, the link that has the node's address.
-        None => {
-            let all = routes.addresses()?;
-            all.into_iter().find(|a| a.address == config.node_ip).map(|a| a.index)
-        }
-    };
-    let link = match index {
-        Some(index) => routes.link_by_index(index)?,
-        None => None,
-    };
+/// What is sent to a pod or a node that is gone must not leave by the default route.
+fn bar(routes: &mut Routes, config: &NodeConfig) -> Result<(), StepError> {
+    let wanted = [config.pod_cidr, config.cluster_cidr];
+    // Of an earlier pod CIDR, which may be another node's by now.
+    for old in barred(&config.state_dir).into_iter().filter(|old| !wanted.contains(old)) {
+        step(format!("delete the route to {old}"), delete_unreachable(routes, old))?;
+    }
+    let record = wanted.map(|cidr| cidr.to_string()).join(" ");
+    fs::write(config.state_dir.join(UNREACHABLE), record).map_err(StepError::new("record the pod CIDR"))?;
+    let requests = wanted.into_iter().map(|cidr| Request::put_route(unreachable_route(cidr))).collect();
+    step("make unknown pods unreachable", routes.run(requests))
+}
+
+fn barred(state_dir: &Path) -> Vec<Ipv4Net> {
+    let recorded = fs::read_to_string(state_dir.join(UNREACHABLE)).unwrap_or_default();
+    recorded.split_whitespace().filter_map(|text| text.parse().ok()).collect()
+}
+
+fn delete_unreachable(routes: &mut Routes, cidr: Ipv4Net) -> Result<(), Error> {
+    match routes.run(vec![Request::delete_route(unreachable_route(cidr))]) {
+        Err(e) if !e.is(Errno::SRCH) => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// The least of the link with the default route and the link that has the node's address: pods use both.
+fn underlay_mtu(routes: &mut Routes, config: &NodeConfig) -> Result<u32, Error> {
+    let addresses = routes.addresses()?;
+    let own = addresses.into_iter().find(|a| a.address == config.node_ip).map(|a| a.index);
+    let mut least = None;
+    for index in [routes.default_route_link()?, own].into_iter().flatten() {
+        let mtu = routes.link_by_index(index)?.map(|link| link.mtu);
+        least = mtu.into_iter().chain(least).min();
+    }
     // A loopback link's 65536 is no use on any other.
-    Ok(link.map_or(MTU_FALLBACK, |l| l.mtu).clamp(576, 9216))
+    Ok(least.unwrap_or(MTU_FALLBACK).clamp(MTU_MIN, MTU_MAX))
 }
 
 fn link(routes: &mut Routes, config: &NodeConfig, mtu: u32) -> Result<u32, StepError> {
@@ -131,7 +153,7 @@ pub(crate) fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
-/// Deletes the pods' links, the bridge and the route that belongs to no link; addresses and other routes go with the links.
+/// Deletes the pods' links, the bridge and the routes that belong to no link; addresses and other routes go with the links.
 pub(crate) fn remove(routes: &mut Routes, bridge: &IfName, state_dir: &Path, failed: &mut Vec<StepError>) {
     let links = match routes.links() {
         Ok(links) => links,
@@ -146,19 +168,15 @@ pub(crate) fn remove(routes: &mut Routes, bridge: &IfName, state_dir: &Path, fai
             failed.push(StepError::new(format!("delete link {}", link.name))(e.into()));
         }
     }
-    let record = state_dir.join(POD_CIDR);
-    let recorded = fs::read_to_string(&record).ok();
-    if let Some(cidr) = recorded.and_then(|text| text.parse::<Ipv4Net>().ok()) {
-        let request = Request::delete_route(unreachable_route(cidr));
-        match routes.run(vec![request]) {
-            Err(e) if !e.is(Errno::SRCH) => {
-                failed.push(StepError::new(format!("delete the route to {cidr}"))(e.into()));
-            }
-            _ => {}
+    for cidr in barred(state_dir) {
+        if let Err(e) = delete_unreachable(routes, cidr) {
+            failed.push(StepError::new(format!("delete the route to {cidr}"))(e.into()));
         }
-        if let Err(e) = fs::remove_file(&record) {
-            failed.push(StepError::new(format!("remove {}", record.display()))(e));
-        }
+    }
+    let record = state_dir.join(UNREACHABLE);
+    match fs::remove_file(&record) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => failed.push(StepError::new(format!("remove {}", record.display()))(e)),
+        _ => {}
     }
 }
 

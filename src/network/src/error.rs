@@ -38,6 +38,19 @@ pub enum SetupError {
     Rules(#[from] CommitError),
 }
 
+/// Some pods of other nodes may not be reached; everything that worked stands. Try again.
+#[derive(Debug, thiserror::Error)]
+#[error("set up the way to other nodes: {}", list(.steps))]
+pub struct MeshError {
+    pub steps: Vec<StepError>,
+}
+
+impl MeshError {
+    pub(crate) fn of(step: StepError) -> MeshError {
+        MeshError { steps: vec![step] }
+    }
+}
+
 /// The pod has no network and must not be started. Try again later; addresses already recorded are used again.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {

@@ -1,4 +1,4 @@
-//! One blocking netlink socket for all three families used here: routes and links, nf_tables, conntrack.
+//! One blocking netlink socket for all families used here: routes and links, nf_tables and conntrack, generic netlink.
 //!
 //! Primer (netlink(7), RFC 3549): a datagram holds one or more messages, each with a 16-byte header in host byte order (length,
 //! type, flags, sequence number, port) and padded to 4 bytes. Attributes inside are length, type, value, again padded to 4;
@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 
 use rtnetlink::sys;
+use rustix::net::RecvFlags;
 
 pub(crate) const NLMSG_ERROR: u16 = 2;
 pub(crate) const NLMSG_DONE: u16 = 3;
@@ -35,6 +36,7 @@ const RECEIVE_BUFFER_BYTES: usize = 256 * 1024;
 pub(crate) enum Family {
     Route = 0,
     Netfilter = 12,
+    Generic = 16,
 }
 
 /// Why a request did not work.
@@ -219,6 +221,21 @@ impl Socket {
         Ok(Socket { inner, buffer: Vec::new(), send_buffer_bytes: 64 * 1024, sequence: 0 })
     }
 
+    /// Opens a socket that the kernel tells of changes to what the multicast `groups` are about.
+    pub(crate) fn listen(family: Family, groups: &[u32]) -> Result<Socket, Error> {
+        let mut socket = Socket::open(family)?;
+        socket.inner.bind_auto()?;
+        for group in groups {
+            socket.inner.add_membership(*group)?;
+        }
+        Ok(socket)
+    }
+
+    /// From now on the kernel filters dumps by what the request's header says, and refuses headers that say more than they may.
+    pub(crate) fn filter_dumps(&self) -> Result<(), Error> {
+        Ok(self.inner.set_netlink_get_strict_chk(true)?)
+    }
+
     /// Numbers for the next `count` messages; the first is returned.
     pub(crate) fn sequences(&mut self, count: u32) -> u32 {
         // Zero is left to the kernel's own notifications.
@@ -249,10 +266,20 @@ impl Socket {
 
     /// Waits for one datagram and returns its messages.
     pub(crate) fn receive(&mut self) -> Result<Messages<'_>, Error> {
+        self.receive_with(RecvFlags::empty())
+    }
+
+    /// The messages of one datagram that is there already; fails with EAGAIN where there is none.
+    pub(crate) fn receive_waiting(&mut self) -> Result<Messages<'_>, Error> {
+        self.receive_with(RecvFlags::DONTWAIT)
+    }
+
+    fn receive_with(&mut self, flags: RecvFlags) -> Result<Messages<'_>, Error> {
+        let flags = i32::try_from(flags.bits()).expect("flags of recv(2) are an int");
         self.buffer.clear();
         self.buffer.reserve(RECEIVE_BUFFER_BYTES);
         loop {
-            match self.inner.recv_from(&mut self.buffer, 0) {
+            match self.inner.recv_from(&mut self.buffer, flags) {
                 Ok(_) => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e.into()),
@@ -279,8 +306,8 @@ impl Socket {
         Ok(refused)
     }
 
-    /// Sends a request for a dump and hands each message of the answer to `each`.
-    pub(crate) fn dump(&mut self, request: &[u8], sequence: u32, mut each: impl FnMut(Message<'_>)) -> Result<(), Error> {
+    /// Sends a request that asks for a dump or an acknowledgement, and hands each message before the end to `each`.
+    pub(crate) fn transact(&mut self, request: &[u8], sequence: u32, mut each: impl FnMut(Message<'_>)) -> Result<(), Error> {
         self.send(request)?;
         loop {
             for message in self.receive()? {
@@ -288,8 +315,7 @@ impl Socket {
                     continue;
                 }
                 match message.kind {
-                    NLMSG_DONE => return message.verdict(),
-                    NLMSG_ERROR => message.verdict()?,
+                    NLMSG_DONE | NLMSG_ERROR => return message.verdict(),
                     _ => each(message),
                 }
             }

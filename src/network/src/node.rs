@@ -1,4 +1,4 @@
-//! The node's network: bridge, addresses, and the pods' links.
+//! The node's network: bridge, addresses, the pods' links, and the way to other nodes.
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use crate::addresses::Addresses;
 use crate::bridge;
 use crate::error::{AttachError, CommitError, DetachError, SetupError, StepError, TeardownError};
+use crate::mesh::{self, Mesh};
 use crate::netlink;
 use crate::pod;
 use crate::routes::{Routes, pod_link_name};
@@ -24,6 +25,7 @@ struct Inner {
     mtu: u32,
     addresses: Mutex<Addresses>,
     services: ServiceWriter,
+    mesh: Mesh,
 }
 
 impl Network {
@@ -33,16 +35,17 @@ impl Network {
             return Err(SetupError::PodCidrTooSmall { cidr: config.pod_cidr });
         }
         let given = config.clone();
-        let (mtu, addresses) = on_own_thread("rk-net-setup", move || {
+        let (mtu, addresses, mesh) = on_own_thread("rk-net-setup", move || {
             let boot_id = boot_id()?;
             let addresses =
                 Addresses::open(&given.state_dir, given.pod_cidr, &boot_id).map_err(StepError::new("read the recorded addresses"))?;
             let mtu = bridge::setup(&given, |address| addresses.contains(address))?;
-            Ok::<_, StepError>((mtu, addresses))
+            let mesh = Mesh::setup(&given, mtu)?;
+            Ok::<_, StepError>((mtu, addresses, mesh))
         })
         .await?;
         let services = services::start(&config).await?;
-        Ok(Network { inner: Arc::new(Inner { config, mtu, addresses: Mutex::new(addresses), services }) })
+        Ok(Network { inner: Arc::new(Inner { config, mtu, addresses: Mutex::new(addresses), services, mesh }) })
     }
 
     /// Gives the sandbox whose network namespace is at `netns` an address and a link. Idempotent by `sandbox_id`: a second
@@ -97,6 +100,11 @@ impl Network {
         self.inner.services.clone()
     }
 
+    /// The way to the pods of other nodes.
+    pub fn mesh(&self) -> Mesh {
+        self.inner.mesh.clone()
+    }
+
     pub fn config(&self) -> &NodeConfig {
         &self.inner.config
     }
@@ -116,7 +124,7 @@ impl Network {
     }
 }
 
-/// Removes the bridge, the pods' links, the table `rk-proxy` and the records below `state_dir`, whoever made them. Tries every
+/// Removes the bridge, the pods' links, links and routes to other nodes, the table `rk-proxy` and the records below `state_dir`, whoever made them. Tries every
 /// step and reports all that failed. Not for a node whose [`Network`] is still used.
 pub async fn teardown(bridge: &IfName, state_dir: &Path) -> Result<(), TeardownError> {
     let (bridge, state_dir) = (bridge.clone(), state_dir.to_owned());
@@ -126,6 +134,7 @@ pub async fn teardown(bridge: &IfName, state_dir: &Path) -> Result<(), TeardownE
         if let Err(e) = services::remove_table() {
             steps.push(failed("remove the table rk-proxy", e));
         }
+        mesh::remove(&state_dir, &mut steps);
         match Routes::open() {
             Ok(mut routes) => bridge::remove(&mut routes, &bridge, &state_dir, &mut steps),
             Err(e) => steps.push(failed("open a netlink socket", e)),
@@ -145,7 +154,7 @@ pub async fn teardown(bridge: &IfName, state_dir: &Path) -> Result<(), TeardownE
 }
 
 /// Runs blocking work on a thread that lives only for it: it may enter another namespace without a way back.
-async fn on_own_thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn on_own_thread<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, answer) = oneshot::channel();
     std::thread::Builder::new()
         .name(name.to_owned())

@@ -20,7 +20,8 @@ use crate::netlink::{
 };
 use crate::types::IfName;
 
-const RTM_NEWLINK: u16 = 16;
+pub(crate) const RTM_NEWLINK: u16 = 16;
+pub(crate) const RTM_DELLINK: u16 = 17;
 
 /// What is known of one link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,11 @@ pub(crate) struct Link {
     pub mtu: u32,
     /// "bridge", "veth" and so on; empty for plain devices.
     pub kind: String,
+    /// Switched on, whether or not it has a carrier.
+    pub up: bool,
+    pub mac: Vec<u8>,
+    /// What the kind says about it: attributes, IFLA_INFO_DATA.
+    pub data: Vec<u8>,
 }
 
 /// An IPv4 address on a link.
@@ -47,6 +53,10 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    pub(crate) fn new(message: RouteNetlinkMessage, flags: u16) -> Request {
+        Request { message, flags }
+    }
+
     pub(crate) fn create_link(link: LinkMessage) -> Request {
         Request { message: RouteNetlinkMessage::NewLink(link), flags: NLM_F_CREATE | NLM_F_EXCL }
     }
@@ -126,6 +136,13 @@ impl Routes {
         Ok(Routes { socket: Socket::open(Family::Route)? })
     }
 
+    /// As [`Routes::open`], with dumps filtered by the kernel; see [`Socket::filter_dumps`].
+    pub(crate) fn open_filtering() -> Result<Routes, Error> {
+        let socket = Socket::open(Family::Route)?;
+        socket.filter_dumps()?;
+        Ok(Routes { socket })
+    }
+
     /// Sends all requests at once. The kernel goes through all of them in order, also past one that it refuses; the refusals
     /// come back with the position of their request.
     pub(crate) fn send(&mut self, requests: Vec<Request>) -> Result<Vec<(usize, Error)>, Error> {
@@ -163,9 +180,17 @@ impl Routes {
     }
 
     fn one_link(&mut self, message: LinkMessage) -> Result<Option<Link>, Error> {
+        match self.one(RouteNetlinkMessage::GetLink(message), |answer| parse_link(&answer)) {
+            Err(e) if e.is(Errno::NODEV) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Asks for one thing; `parse` says `None` to a message that is no answer.
+    pub(crate) fn one<T>(&mut self, request: RouteNetlinkMessage, mut parse: impl FnMut(Message<'_>) -> Option<T>) -> Result<T, Error> {
         let sequence = self.socket.sequences(1);
         let mut datagram = Vec::new();
-        append(&mut datagram, RouteNetlinkMessage::GetLink(message), 0, sequence);
+        append(&mut datagram, request, 0, sequence);
         self.socket.send(&datagram)?;
         loop {
             for answer in self.socket.receive()? {
@@ -173,14 +198,11 @@ impl Routes {
                     continue;
                 }
                 if answer.kind == NLMSG_ERROR {
-                    return match answer.verdict() {
-                        Err(e) if e.is(Errno::NODEV) => Ok(None),
-                        Err(e) => Err(e),
-                        Ok(()) => Err(Error::Malformed("acknowledgement without a link")),
-                    };
+                    answer.verdict()?;
+                    return Err(Error::Malformed("acknowledgement without an answer"));
                 }
-                if answer.kind == RTM_NEWLINK {
-                    return parse_link(&answer).map(Some).ok_or(Error::Malformed("link message too short"));
+                if let Some(found) = parse(answer) {
+                    return Ok(found);
                 }
             }
         }
@@ -203,12 +225,16 @@ impl Routes {
         Ok(routes.into_iter().min().map(|(_metric, index)| index))
     }
 
-    fn dump<T>(&mut self, request: RouteNetlinkMessage, mut parse: impl FnMut(Message<'_>) -> Option<T>) -> Result<Vec<T>, Error> {
+    pub(crate) fn dump<T>(
+        &mut self,
+        request: RouteNetlinkMessage,
+        mut parse: impl FnMut(Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         let sequence = self.socket.sequences(1);
         let mut datagram = Vec::new();
         append(&mut datagram, request, NLM_F_DUMP, sequence);
         let mut found = Vec::new();
-        self.socket.dump(&datagram, sequence, |message| found.extend(parse(message)))?;
+        self.socket.transact(&datagram, sequence, |message| found.extend(parse(message)))?;
         Ok(found)
     }
 }
@@ -228,23 +254,33 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// `struct ifinfomsg` (16 bytes, index at 4) and IFLA_* attributes.
-fn parse_link(message: &Message<'_>) -> Option<Link> {
+/// `struct ifinfomsg` (16 bytes: index at 4, flags at 8) and IFLA_* attributes.
+pub(crate) fn parse_link(message: &Message<'_>) -> Option<Link> {
+    const IFF_UP: u32 = 1;
+    const IFLA_ADDRESS: u16 = 1;
     const IFLA_IFNAME: u16 = 3;
     const IFLA_MTU: u16 = 4;
     const IFLA_LINKINFO: u16 = 18;
     const IFLA_INFO_KIND: u16 = 1;
-    if message.kind != RTM_NEWLINK {
+    const IFLA_INFO_DATA: u16 = 2;
+    if ![RTM_NEWLINK, RTM_DELLINK].contains(&message.kind) {
         return None;
     }
-    let mut link = Link { index: read_u32(message.body, 4)?, ..Link::default() };
+    let up = read_u32(message.body, 8)? & IFF_UP != 0;
+    let mut link = Link { index: read_u32(message.body, 4)?, up, ..Link::default() };
     for (kind, value) in Attributes::new(message.body.get(16..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
             IFLA_MTU => link.mtu = read_u32(value, 0)?,
+            IFLA_ADDRESS => link.mac = value.to_vec(),
             IFLA_LINKINFO => {
-                let info = Attributes::new(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
-                link.kind = info.map(|(_, name)| text(name)).unwrap_or_default();
+                for (kind, value) in Attributes::new(value) {
+                    match kind {
+                        IFLA_INFO_KIND => link.kind = text(value),
+                        IFLA_INFO_DATA => link.data = value.to_vec(),
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }

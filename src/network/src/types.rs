@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 
 use crate::error::InvalidIfName;
+use crate::mesh::Backend;
 
 /// The name of a network link: 1 to 15 bytes, and no dot, because a dot breaks sysctl paths.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,7 +44,9 @@ pub struct NodeConfig {
     pub cluster_cidr: Ipv4Net,
     /// Addresses of Services (ClusterIPs).
     pub service_cidr: Ipv4Net,
-    /// `None`: that of the link with the default route, or of the link that has `node_ip`, or 1500.
+    /// How pods of other nodes are reached.
+    pub backend: Backend,
+    /// Of the pods' links. `None`: that of the node's own links, less what the backend puts around a packet.
     pub mtu: Option<u32>,
     /// Allocated addresses are recorded below this directory.
     pub state_dir: PathBuf,
@@ -51,13 +54,14 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// A configuration with the customary bridge name and the MTU of the node's default link.
+    /// A configuration with the customary bridge name, the usual backend, and an MTU that fits the node's links.
     pub fn new(pod_cidr: Ipv4Net, cluster_cidr: Ipv4Net, service_cidr: Ipv4Net, node_ip: Ipv4Addr, state_dir: PathBuf) -> Self {
         NodeConfig {
             bridge: IfName("rk0".to_owned()),
             pod_cidr: pod_cidr.trunc(),
             cluster_cidr: cluster_cidr.trunc(),
             service_cidr: service_cidr.trunc(),
+            backend: Backend::default(),
             mtu: None,
             state_dir,
             node_ip,

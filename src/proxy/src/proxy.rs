@@ -9,8 +9,9 @@ use std::sync::Arc;
 use client::{Client, Event, Informer, ObjectKey, Subscription};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use network::{Change, ServiceId, ServiceWriter};
+use network::{Change, Mesh, Network, ServiceId, ServiceWriter};
 
+use crate::nodes;
 use crate::rule::of_service;
 
 /// Services that somebody else proxies, or nobody.
@@ -18,21 +19,28 @@ const SELECTOR: &str = "!service.kubernetes.io/service-proxy-name,!service.kuber
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const BY_SERVICE: &str = "service";
 
-/// A node's Service proxy.
+/// A node's proxy.
 pub struct Proxy {
     client: Client,
     writer: ServiceWriter,
+    mesh: Mesh,
     node_name: String,
 }
 
 impl Proxy {
     /// A proxy for the node `node_name`, whose endpoints are the local ones.
-    pub fn new(client: Client, writer: ServiceWriter, node_name: impl Into<String>) -> Proxy {
-        Proxy { client, writer, node_name: node_name.into() }
+    pub fn new(client: Client, network: &Network, node_name: impl Into<String>) -> Proxy {
+        Proxy { client, writer: network.services(), mesh: network.mesh(), node_name: node_name.into() }
     }
 
-    /// Runs until it is dropped. A refused change is retried by the writer; here it is told.
+    /// Runs until it is dropped.
     pub async fn run(self) {
+        let (client, mesh, name) = (self.client.clone(), self.mesh.clone(), self.node_name.clone());
+        tokio::join!(nodes::run(&client, &mesh, &name), self.run_services());
+    }
+
+    /// A refused change is retried by the writer; here it is told.
+    async fn run_services(self) {
         let services: Informer<Service> = Informer::builder(&self.client).labels(SELECTOR).project(slim_service).start();
         let slices: Informer<EndpointSlice> = Informer::builder(&self.client).labels(SELECTOR).project(slim_slice).start();
         slices.add_index(BY_SERVICE, |slice| service_of(slice).iter().map(index_value).collect());

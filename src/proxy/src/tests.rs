@@ -3,11 +3,11 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use expect_test::{Expect, expect};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use network::ServiceRule;
 
-use crate::of_service;
+use crate::{nodes, of_service};
 
 fn show(rule: &ServiceRule) -> String {
     let mut text = String::new();
@@ -180,6 +180,47 @@ status:
             cluster [10.43.0.80]
             affinity Some(60s)
             Tcp 80: [] local []
+        "#]],
+    );
+}
+
+#[track_caller]
+fn check_peers(nodes: &str, expected: Expect) {
+    let nodes: Vec<Arc<Node>> = serde_saphyr::from_multiple(nodes).expect("Nodes").into_iter().map(Arc::new).collect();
+    let mut text = String::new();
+    for peer in nodes::peers(&nodes, "here") {
+        let key = peer.public_key.map_or(String::new(), |key| format!(" key {key}"));
+        writeln!(text, "{} {} {}{key}", peer.name, peer.node_ip, peer.pod_cidr).expect("a string grows");
+    }
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn a_peer_is_any_other_node_with_an_address_and_a_pod_cidr() {
+    check_peers(
+        "
+metadata: {name: here, creationTimestamp: 2026-01-01T00:00:00Z}
+spec: {podCIDR: 10.42.0.0/24, podCIDRs: [10.42.0.0/24]}
+status: {addresses: [{type: InternalIP, address: 192.168.77.1}]}
+---
+metadata: {name: a-later, creationTimestamp: 2026-01-03T00:00:00Z}
+spec: {podCIDR: 10.42.2.0/24}
+status: {addresses: [{type: Hostname, address: 10.1.1.1}, {type: InternalIP, address: 'fd00::3'}, {type: InternalIP, address: 192.168.77.3}]}
+---
+metadata: {name: z-earlier, creationTimestamp: 2026-01-02T00:00:00Z, annotations: {rk.io/wireguard-public-key: q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=}}
+spec: {podCIDRs: ['fd01::/64', 10.42.1.0/24]}
+status: {addresses: [{type: InternalIP, address: 192.168.77.2}]}
+---
+metadata: {name: no-cidr}
+spec: {}
+status: {addresses: [{type: InternalIP, address: 192.168.77.4}]}
+---
+metadata: {name: no-address}
+spec: {podCIDR: 10.42.5.0/24}
+",
+        expect![[r#"
+            z-earlier 192.168.77.2 10.42.1.0/24 key q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=
+            a-later 192.168.77.3 10.42.2.0/24
         "#]],
     );
 }

@@ -60,7 +60,7 @@ fn findings() -> Vec<Finding> {
     ] {
         add(what, false, fs::metadata(file).is_err().then(|| format!("this kernel was built without {module}")));
     }
-    add("bridges, veth and nf_tables", false, network::probe().err().map(|e| format!("{e}; load the modules: modprobe -a bridge veth nf_tables nft_chain_nat nft_masq nft_fib_ipv4 nft_numgen")));
+    add("bridges, veth, VXLAN and nf_tables", false, network::probe().err().map(|e| format!("{e}; load the modules: modprobe -a bridge veth vxlan nf_tables nft_chain_nat nft_masq nft_fib_ipv4 nft_numgen")));
     let port = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 6443));
     let busy = port.err().filter(|e| e.kind() == std::io::ErrorKind::AddrInUse);
     add("port 6443", true, busy.map(|_| "in use (by a running rk server?); choose another with --https-listen-port".to_owned()));

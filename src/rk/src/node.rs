@@ -55,7 +55,7 @@ pub async fn start(
         async move {
             let ready = network.wait_for(Option::is_some).await.context("the kubelet ended before its network was ready")?.clone();
             let network = ready.expect("waited for it");
-            proxy::Proxy::new(clients.proxy, network.services(), node_name).run().await;
+            proxy::Proxy::new(clients.proxy, &network, node_name).run().await;
             Ok("service proxy")
         }
         .instrument(info_span!("proxy")),
@@ -73,6 +73,7 @@ fn kubelet_config(settings: &NodeSettings, facts: &ClusterFacts) -> KubeletConfi
         service_cidr: facts.service_cidr,
         cluster_dns: vec![facts.cluster_dns.into()],
         cluster_domain: facts.cluster_domain.clone(),
+        network_backend: facts.network_backend,
         host_resolv_conf: settings.resolv_conf.clone(),
         node_labels: settings.labels.clone(),
         node_taints: settings.taints.clone(),

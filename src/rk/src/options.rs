@@ -56,6 +56,9 @@ pub struct ServerOptions {
     /// Domain of the cluster
     #[arg(long, value_name = "NAME", default_value = "cluster.local", help_heading = "Network")]
     pub cluster_domain: String,
+    /// How pods of other nodes are reached: vxlan, host-gw (nodes on one link), wireguard
+    #[arg(long, value_name = "BACKEND", default_value = "vxlan", help_heading = "Network")]
+    pub network_backend: network::Backend,
 
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME", help_heading = "Node")]

@@ -99,6 +99,12 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
         resolv_conf: options.resolv_conf.clone(),
         private_registry: options.private_registry.clone(),
     };
-    let facts = ClusterFacts { cluster_cidr: pods, service_cidr: services, cluster_dns, cluster_domain: options.cluster_domain.clone() };
+    let facts = ClusterFacts {
+        cluster_cidr: pods,
+        service_cidr: services,
+        cluster_dns,
+        cluster_domain: options.cluster_domain.clone(),
+        network_backend: options.network_backend,
+    };
     Ok(Settings { node, facts, advertise, node_ports: from..=to, kubeconfig_mode, options })
 }

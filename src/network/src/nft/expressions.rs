@@ -195,6 +195,13 @@ impl<'a> Rule<'a> {
         self.set_mark(reg(0));
     }
 
+    /// `meta mark set meta mark & ~BIT`
+    pub(crate) fn take_from_mark(&mut self, bit: u32) {
+        self.mark(reg(0));
+        self.bitwise(reg(0), &(!bit).to_ne_bytes(), &[0; 4]);
+        self.set_mark(reg(0));
+    }
+
     /// `numgen random mod MODULUS [offset OFFSET]`
     pub(crate) fn random(&mut self, to: u32, modulus: u32, offset: u32) {
         self.expression("numgen", |b| {

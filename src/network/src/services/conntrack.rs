@@ -46,7 +46,7 @@ pub(crate) fn forget(frontends: &BTreeSet<Frontend>, allows: impl Fn(Frontend, S
     let mut request = Vec::new();
     message(&mut request, GET, NLM_F_DUMP, sequence, &[]);
     let mut wrong = Vec::new();
-    socket.dump(&request, sequence, |answer| {
+    socket.transact(&request, sequence, |answer| {
         let Some(entry) = parse(&answer) else {
             return;
         };

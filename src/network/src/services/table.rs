@@ -99,15 +99,19 @@ pub(crate) fn write_fixed_part(b: &mut Batch, networks: &Networks) {
     });
     b.add_rule(NAME, MARK_MASQUERADE, |r| r.add_to_mark(MASQUERADE_BIT));
 
-    // To pods of this node under the gateway's address: their links have none for `masquerade` to choose.
+    // To pods, of this node and of others, under the gateway's address: their links have none for `masquerade` to choose, and what is
+    // answered to this node's own address may not come back the way it went. The mark goes before the packet does: a tunnel hands
+    // it on to the packet around this one, which would be masqueraded as well.
     let gateway = networks.gateway();
     b.add_rule(NAME, "postrouting", |r| {
         r.if_mark_has(MASQUERADE_BIT);
-        r.if_destination_in(pod_cidr);
+        r.if_destination_in(cluster_cidr);
+        r.take_from_mark(MASQUERADE_BIT);
         r.snat(gateway);
     });
     b.add_rule(NAME, "postrouting", |r| {
         r.if_mark_has(MASQUERADE_BIT);
+        r.take_from_mark(MASQUERADE_BIT);
         r.masquerade();
     });
     b.add_rule(NAME, "postrouting", |r| {
@@ -119,6 +123,13 @@ pub(crate) fn write_fixed_part(b: &mut Batch, networks: &Networks) {
     b.add_rule(NAME, "postrouting", |r| {
         r.if_destination_in(network("224.0.0.0/4"));
         r.verdict(Verdict::Return);
+    });
+    // Pods of other nodes are reached by the cluster's addresses only: the same reason as above.
+    b.add_rule(NAME, "postrouting", |r| {
+        r.if_destination_in(cluster_cidr);
+        r.if_destination_not_in(pod_cidr);
+        r.if_source_not_in(cluster_cidr);
+        r.snat(gateway);
     });
     b.add_rule(NAME, "postrouting", |r| {
         r.if_source_in(pod_cidr);

@@ -32,6 +32,10 @@ impl Namespace {
         Namespace { name }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
     }
@@ -83,11 +87,19 @@ impl Namespace {
     /// What the server behind `to` says: its name and the address that it sees.
     pub fn ask(&self, to: SocketAddrV4) -> Result<(String, Ipv4Addr), std::io::ErrorKind> {
         self.inside(move || {
-            let mut stream = TcpStream::connect_timeout(&to.into(), Duration::from_millis(1500)).map_err(|e| e.kind())?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text).map_err(|e| e.kind())?;
-            let (server, peer) = text.split_once(' ').expect("two words");
-            Ok((server.to_owned(), peer.parse().expect("an address")))
+            let stream = TcpStream::connect_timeout(&to.into(), Duration::from_millis(1500)).map_err(|e| e.kind())?;
+            read_answer(stream)
+        })
+    }
+
+    /// As [`Namespace::ask`], from one of several addresses of the namespace.
+    pub fn ask_as(&self, from: Ipv4Addr, to: SocketAddrV4) -> Result<(String, Ipv4Addr), std::io::ErrorKind> {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        self.inside(move || {
+            let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+            bind(&socket, &SocketAddrV4::new(from, 0)).expect("an own address");
+            connect(&socket, &to).map_err(|e| std::io::Error::from(e).kind())?;
+            read_answer(TcpStream::from(socket))
         })
     }
 
@@ -98,6 +110,13 @@ impl Namespace {
         names.dedup();
         names
     }
+}
+
+fn read_answer(mut stream: TcpStream) -> Result<(String, Ipv4Addr), std::io::ErrorKind> {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).map_err(|e| e.kind())?;
+    let (server, peer) = text.split_once(' ').expect("two words");
+    Ok((server.to_owned(), peer.parse().expect("an address")))
 }
 
 impl Drop for Namespace {
@@ -162,8 +181,8 @@ impl Lab {
     }
 }
 
-/// Runs a test with a lab, on a thread inside its node.
-pub fn with_lab<F: Future<Output = ()>>(test: impl FnOnce(std::sync::Arc<Lab>) -> F + Send + 'static) {
+/// Whether the tests can run here; says so if not.
+pub fn able() -> bool {
     let able = rustix::process::geteuid().is_root()
         && ["ip", "nft"].iter().all(|program| {
             let found = Command::new(program).arg("-V").output();
@@ -171,6 +190,13 @@ pub fn with_lab<F: Future<Output = ()>>(test: impl FnOnce(std::sync::Arc<Lab>) -
         });
     if !able {
         eprintln!("SKIPPED: needs root and the programs ip and nft");
+    }
+    able
+}
+
+/// Runs a test with a lab, on a thread inside its node.
+pub fn with_lab<F: Future<Output = ()>>(test: impl FnOnce(std::sync::Arc<Lab>) -> F + Send + 'static) {
+    if !able() {
         return;
     }
     let lab = std::sync::Arc::new(Lab::new());

@@ -23,10 +23,11 @@ fn the_fixed_part_is_what_nft_would_write() {
 
             	chain postrouting {
             		type nat hook postrouting priority srcnat; policy accept;
-            		meta mark & 0x00004000 != 0x00000000 ip daddr 10.42.0.0/24 snat to 10.42.0.1 fully-random
-            		meta mark & 0x00004000 != 0x00000000 masquerade fully-random
+            		meta mark & 0x00004000 != 0x00000000 ip daddr 10.42.0.0/16 meta mark set meta mark & 0xffffbfff snat to 10.42.0.1 fully-random
+            		meta mark & 0x00004000 != 0x00000000 meta mark set meta mark & 0xffffbfff masquerade fully-random
             		ip saddr . ip daddr @hairpin snat to 10.42.0.1 fully-random
             		ip daddr 224.0.0.0/4 return
+            		ip daddr 10.42.0.0/16 ip daddr != 10.42.0.0/24 ip saddr != 10.42.0.0/16 snat to 10.42.0.1 fully-random
             		ip saddr 10.42.0.0/24 ip daddr != 10.42.0.0/16 masquerade fully-random
             	}
 

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Context;
 use ipnet::Ipv4Net;
+use network::Backend;
 use serde::{Deserialize, Serialize};
 
 pub const NAMESPACE: &str = "kube-system";
@@ -20,6 +21,22 @@ pub struct ClusterFacts {
     #[serde(rename = "clusterDNS")]
     pub cluster_dns: Ipv4Addr,
     pub cluster_domain: String,
+    #[serde(default, with = "as_text")]
+    pub network_backend: Backend,
+}
+
+/// The backend by its name.
+mod as_text {
+    use network::Backend;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(backend: &Backend, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(backend.as_str())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Backend, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
 }
 
 impl ClusterFacts {
@@ -58,9 +75,11 @@ mod tests {
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             cluster_dns: Ipv4Addr::new(10, 43, 0, 10),
             cluster_domain: "cluster.local".into(),
+            network_backend: Backend::HostGw,
         };
         let data = facts.to_data();
         assert_eq!(data["clusterCIDR"], "10.42.0.0/16");
+        assert_eq!(data["networkBackend"], "host-gw");
         assert_eq!(ClusterFacts::from_data(&data).unwrap(), facts);
         assert!(ClusterFacts::from_data(&BTreeMap::new()).is_err());
     }

@@ -1,0 +1,107 @@
+//! The VXLAN link of a node.
+//!
+//! Primer (RFC 7348): the link wraps Ethernet frames into UDP. Where the frame for a hardware address goes, its forwarding table
+//! says, which here is written and never learned; without an entry a frame is dropped, so nothing is ever flooded. A packet for a pod
+//! elsewhere takes the route to that node's pod CIDR, whose next hop is the first address of the CIDR; the neighbour table knows that
+//! hop's hardware address, the forwarding table the node behind it.
+//!
+//! The link is bound to the node's address and to no other link, so it outlives a link that is taken down or replaced.
+use std::io;
+
+use rtnetlink::{LinkUnspec, LinkVxlan};
+use rustix::io::Errno;
+
+use super::plan::{Local, vtep_mac};
+use crate::error::StepError;
+use crate::genetlink::Generic;
+use crate::netlink::{Attributes, Error, read_u32};
+use crate::routes::{Link, Request, Routes};
+
+pub(crate) const LINK: &str = "rk-vx";
+const VNI: u32 = 1;
+/// What Linux used before the port had a number, and what other distributions of Kubernetes use to this day.
+const PORT: u16 = 8472;
+
+/// Makes the link, or brings one that is there in line; returns its index.
+pub(crate) fn ensure(routes: &mut Routes, local: &Local, mtu: u32) -> Result<u32, StepError> {
+    let step = |what: &str| StepError::new(format!("{what} link {LINK}"));
+    if let Some(found) = routes.link(LINK).map_err(|e| step("find")(e.into()))? {
+        if found.kind != "vxlan" {
+            let taken = io::Error::new(io::ErrorKind::AlreadyExists, "a link of this name exists and is no VXLAN link: rename it");
+            return Err(step("create")(taken));
+        }
+        if fits(&found, local) {
+            if !found.up || found.mtu != mtu {
+                let change = LinkUnspec::new_with_index(found.index).mtu(mtu).up().build();
+                routes.run(vec![Request::change_link(change)]).map_err(|e| step("change")(e.into()))?;
+            }
+            return Ok(found.index);
+        }
+        // Most of it cannot be changed in place.
+        routes.run(vec![Request::delete_link(LINK)]).map_err(|e| step("delete")(e.into()))?;
+    }
+    let link = LinkVxlan::new(LINK, VNI)
+        .local(local.node_ip)
+        .port(PORT)
+        .learning(false)
+        .address(vtep_mac(local.pod_cidr).to_vec())
+        .mtu(mtu)
+        .up()
+        .build();
+    routes.run(vec![Request::create_link(link)]).map_err(|e| step("create")(explain(e)))?;
+    let made = routes.link(LINK).map_err(|e| step("find")(e.into()))?;
+    let index = made.map(|link| link.index).ok_or_else(|| step("find")(Errno::NODEV.into()))?;
+    if let Err(e) = checksum_offload_off(index) {
+        tracing::warn!(link = LINK, error = %e, "transmit checksum offload stays on; some network cards then send broken packets");
+    }
+    Ok(index)
+}
+
+fn explain(e: Error) -> io::Error {
+    match e.is(Errno::OPNOTSUPP) {
+        true => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this kernel has no VXLAN: load the module vxlan, or choose another --network-backend",
+        ),
+        false => e.into(),
+    }
+}
+
+/// Whether a link is as [`ensure`] makes it.
+fn fits(link: &Link, local: &Local) -> bool {
+    const IFLA_VXLAN_ID: u16 = 1;
+    const IFLA_VXLAN_LINK: u16 = 3;
+    const IFLA_VXLAN_LOCAL: u16 = 4;
+    const IFLA_VXLAN_LEARNING: u16 = 7;
+    const IFLA_VXLAN_PORT: u16 = 15;
+    let find = |wanted| Attributes::new(&link.data).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    link.mac == vtep_mac(local.pod_cidr)
+        && find(IFLA_VXLAN_ID).and_then(|v| read_u32(v, 0)) == Some(VNI)
+        && find(IFLA_VXLAN_LOCAL).is_some_and(|v| v == local.node_ip.octets())
+        && find(IFLA_VXLAN_PORT).is_some_and(|v| v == PORT.to_be_bytes())
+        && find(IFLA_VXLAN_LEARNING).is_some_and(|v| v == [0])
+        && find(IFLA_VXLAN_LINK).and_then(|v| read_u32(v, 0)).unwrap_or(0) == 0
+}
+
+/// Has the kernel fill in checksums before packets are wrapped. Cards and drivers that know tunnels badly send wrong ones else
+/// (vmxnet3 with ports other than 4789, for one). `ethtool -K rk-vx tx-checksum-ip-generic off`.
+fn checksum_offload_off(index: u32) -> Result<(), Error> {
+    const FEATURES_SET: u8 = 12;
+    const FEATURES_HEADER: u16 = 1;
+    const HEADER_DEV_INDEX: u16 = 1;
+    const HEADER_FLAGS: u16 = 3;
+    const OMIT_REPLY: u32 = 2;
+    const FEATURES_WANTED: u16 = 3;
+    const BITSET_BITS: u16 = 3;
+    const BITS_BIT: u16 = 1;
+    const BIT_NAME: u16 = 2;
+    let mut ethtool = Generic::open("ethtool", 1)?.ok_or(Error::Malformed("the kernel has no ethtool netlink"))?;
+    ethtool.execute(FEATURES_SET, |w| {
+        w.nest(FEATURES_HEADER, |w| {
+            w.bytes(HEADER_DEV_INDEX, &index.to_ne_bytes());
+            w.bytes(HEADER_FLAGS, &OMIT_REPLY.to_ne_bytes());
+        });
+        // A bit that is named without a value is to be off; those not named stay.
+        w.nest(FEATURES_WANTED, |w| w.nest(BITSET_BITS, |w| w.nest(BITS_BIT, |w| w.text(BIT_NAME, "tx-checksum-ip-generic"))));
+    })
+}
