@@ -36,8 +36,8 @@ suite=$!
 trap 'kill $suite 2>/dev/null || true' EXIT
 
 echo "== build"
-cargo build -j2 --locked --package rk
-export RK_BINARY=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/rk
+cargo build -j2 --locked --package rk --package xtask
+export RK_BINARY=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/rk XTASK=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/xtask
 status=0
 echo "== unit and kernel tests"
 cargo test -j2 --locked --workspace --quiet --no-fail-fast || status=1

@@ -16,7 +16,6 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::protocol::{
@@ -61,7 +60,6 @@ struct Link {
     number: u64,
     sender: SendRequest<Empty<Bytes>>,
     places: Arc<Semaphore>,
-    replaced: CancellationToken,
 }
 
 /// All tunnels that end at this server. Clones share them.
@@ -132,19 +130,14 @@ impl Tunnels {
             }
         };
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let replaced = CancellationToken::new();
-        let link = Link { number, sender, places: Arc::new(Semaphore::new(STREAMS_MAX)), replaced: replaced.clone() };
-        if let Some(old) = self.links().insert(node.to_owned(), Arc::new(link)) {
-            old.replaced.cancel();
-        }
+        let link = Link { number, sender, places: Arc::new(Semaphore::new(STREAMS_MAX)) };
+        // With its last sender, an older connection ends after the streams that it has.
+        self.links().insert(node.to_owned(), Arc::new(link));
         self.0.arrived.notify_waiters();
         info!(node, "tunnel is open");
-        tokio::select! {
-            ended = connection => match ended {
-                Ok(()) => info!(node, "tunnel has ended"),
-                Err(error) => info!(node, %error, "tunnel broke"),
-            },
-            () = replaced.cancelled() => debug!(node, "tunnel is replaced by a new one"),
+        match connection.await {
+            Ok(()) => info!(node, "tunnel has ended"),
+            Err(error) => info!(node, %error, "tunnel broke"),
         }
         let mut links = self.links();
         if links.get(node).is_some_and(|current| current.number == number) {

@@ -31,11 +31,13 @@ impl FromStr for ServerAddress {
         let wrong = || AddressError { text: text.to_owned() };
         let rest = text.trim().strip_prefix("https://").ok_or_else(wrong)?;
         let authority: http::uri::Authority = rest.trim_end_matches('/').parse().map_err(|_| wrong())?;
-        let host = authority.host().trim_matches(['[', ']']);
-        if host.is_empty() || authority.as_str().contains('@') || (authority.port().is_some() && authority.port_u16().is_none()) {
-            return Err(wrong());
-        }
-        Ok(Self { host: host.to_ascii_lowercase(), port: authority.port_u16().unwrap_or(PORT) })
+        // No user in front, and behind the host a port or nothing.
+        let port = match authority.as_str().strip_prefix(authority.host()).ok_or_else(wrong)? {
+            "" => PORT,
+            port => port.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or_else(wrong)?,
+        };
+        let host = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
+        if host.is_empty() { Err(wrong()) } else { Ok(Self { host, port }) }
     }
 }
 

@@ -1,0 +1,211 @@
+"""One server and two agents, each a machine of its own (`cargo xtask lab`): joining, the tunnel, crashes, and what is said when it fails."""
+import json
+import os
+import pathlib
+import re
+import time
+
+import lab
+import pytest
+from lab import eventually, run
+
+NAME = "agents"
+IMAGE = "rk.local/demo:1"
+
+
+class Machines:
+    """A lab by name, through `xtask lab`."""
+
+    def __init__(self, xtask):
+        self.xtask = str(xtask)
+
+    def task(self, *words, **options):
+        return run(self.xtask, "lab", words[0], "--name", NAME, *words[1:], timeout=600, **options)
+
+    def on(self, machine, *words, check=True, input=None):
+        return run(self.xtask, "lab", "exec", "--name", NAME, machine, "--", *words, check=check, input=input)
+
+    def kubectl(self, *words, check=True, input=None):
+        return self.on("hub", "kubectl", *words, check=check, input=input).stdout
+
+    def get(self, *words):
+        return json.loads(self.kubectl("get", *words, "-o", "json"))
+
+    def state(self):
+        return json.loads(pathlib.Path(f"/run/rk-lab/{NAME}/lab.json").read_text())
+
+    def address(self, machine):
+        return next(m["address"] for m in self.state()["machines"] if m["name"] == machine)
+
+    def log(self, machine):
+        return (pathlib.Path(self.state()["data"]) / machine / "rk.log").read_text()
+
+    def ready(self, node):
+        conditions = self.get("node", node)["status"]["conditions"]
+        return next(c["status"] for c in conditions if c["type"] == "Ready") == "True"
+
+    def token(self, *more):
+        return self.on("server-1", "rk", "token", "create", *more).stdout.split()[-1]
+
+    def join_fails(self, machine, *words):
+        """What `rk agent join` says on a machine whose agent is stopped; it must fail soon."""
+        done = self.on(machine, "timeout", "30", "rk", "agent", "join", *words, check=False)
+        assert done.returncode not in (0, 124), done.stdout + done.stderr
+        return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory):
+    xtask, binary = os.environ["XTASK"], os.environ["RK_BINARY"]
+    made = Machines(xtask)
+    archive = tmp_path_factory.mktemp("image") / "demo.tar"
+    run(lab.ROOT / "installer/demo-image.sh", archive, IMAGE)
+    made.task("up", "--servers", "1", "--agents", "2", "--binary", binary)
+    try:
+        for machine in ("agent-1", "agent-2"):
+            made.on(machine, "rk", "image", "import", archive)
+        yield made
+    finally:
+        made.task("down")
+
+
+def pod(name, node):
+    return json.dumps({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"nodeName": node, "terminationGracePeriodSeconds": 1, "containers": [{
+            "name": "c", "image": IMAGE, "imagePullPolicy": "Never",
+            "command": ["sh", "-c", "echo started; echo $HOSTNAME > /www/index.html; httpd -p 8080 -h /www; while read line; do echo got $line; done; sleep 1d"],
+            "stdin": True, "securityContext": {"runAsUser": 0}}]}})
+
+
+def wait_for_pod(machines, name):
+    eventually(f"pod {name}", lambda: machines.get("pod", name)["status"]["phase"] == "Running")
+
+
+def container_id(machines, name):
+    return machines.get("pod", name)["status"]["containerStatuses"][0]["containerID"]
+
+
+def test_agents_are_ready_and_hold_no_secret_but_their_key(machines):
+    nodes = {n["metadata"]["name"]: n for n in machines.get("nodes")["items"]}
+    assert sorted(nodes) == ["agent-1", "agent-2", "server-1"]
+    assert len({n["spec"]["podCIDR"] for n in nodes.values()}) == 3
+    files = machines.on("agent-1", "find", "/var/lib/rk/agent", "-type", "f", "-printf", "%f %m\n").stdout.split("\n")
+    assert sorted(filter(None, files)) == ["agent.json 600", "client.crt 644", "client.key 600", "server-ca.crt 644"]
+    machines.on("agent-1", "sh", "-c", "! grep -rq '::' /var/lib/rk/agent")
+    facts = machines.get("-n", "kube-system", "configmap", "rk-cluster")["data"]
+    assert facts["clusterCIDR"] == "10.42.0.0/16" and facts["clusterDomain"] == "cluster.local"
+
+
+def test_logs_exec_attach_forward_and_proxies_reach_an_agent(machines):
+    machines.kubectl("apply", "-f", "-", input=pod("far", "agent-1"))
+    wait_for_pod(machines, "far")
+    assert machines.kubectl("logs", "far") == "started\n"
+    assert machines.kubectl("exec", "far", "--", "echo", "hello") == "hello\n"
+    assert machines.kubectl("exec", "-i", "far", "--", "cat", input="x" * 300_000) == "x" * 300_000
+    assert "got me" in eventually("attach", lambda: machines.on(
+        "hub", "sh", "-c", "(echo me; sleep 2) | timeout 5 kubectl attach -i far", check=False).stdout)
+    forward = machines.on(
+        "hub", "sh", "-c",
+        "kubectl port-forward pod/far 18080:8080 >/dev/null & sleep 2; curl -s --retry 5 --retry-connrefused http://127.0.0.1:18080/; kill $!").stdout
+    assert forward == "far\n"
+    assert machines.kubectl("get", "--raw", "/api/v1/nodes/agent-1/proxy/healthz") == "ok"
+    assert machines.kubectl("get", "--raw", "/api/v1/nodes/agent-2/proxy/stats/summary").startswith("{")
+    assert "container_" in machines.kubectl("get", "--raw", "/api/v1/nodes/agent-1/proxy/metrics/resource")
+
+
+def test_an_agent_listens_on_no_port(machines):
+    ours = machines.on("agent-1", "cat", "/run/rk/server.lock").stdout
+    listeners = machines.on("agent-1", "ss", "-Hltnp").stdout
+    assert not re.search(rf"pid={ours}\b", listeners), listeners
+
+
+def test_a_restarted_agent_leaves_its_containers_alone(machines):
+    before = container_id(machines, "far")
+    machines.task("kill", "agent-1")
+    done = machines.on("hub", "kubectl", "logs", "far", check=False)
+    assert 'error dialing backend: node "agent-1" is not connected to this server' in done.stderr
+    machines.task("start", "agent-1")
+    eventually("its tunnel", lambda: machines.kubectl("logs", "far").startswith("started"))
+    assert container_id(machines, "far") == before
+    assert machines.get("pod", "far")["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_a_restarted_server_gets_its_agents_back(machines):
+    before = container_id(machines, "far")
+    machines.task("kill", "server-1")
+    time.sleep(2)
+    machines.task("start", "server-1")
+    eventually("the tunnel", lambda: machines.kubectl("logs", "far").startswith("started"))
+    assert container_id(machines, "far") == before
+
+
+def test_an_agent_starts_while_the_server_is_away(machines):
+    before = container_id(machines, "far")
+    machines.task("kill", "server-1")
+    machines.task("kill", "agent-1")
+    machines.task("start", "agent-1")
+    eventually("the agent", lambda: "rk agent runs" in machines.log("agent-1").split("cannot be reached")[-1] or "no tunnel" in machines.log("agent-1"))
+    machines.task("start", "server-1")
+    eventually("the tunnel", lambda: machines.kubectl("logs", "far").startswith("started"))
+    assert container_id(machines, "far") == before
+
+
+def test_an_agent_that_is_cut_off_becomes_not_ready_and_comes_back(machines):
+    machines.task("link", "agent-2", "cut")
+    eventually("agent-2 NotReady", lambda: not machines.ready("agent-2"))
+    machines.task("link", "agent-2", "restore")
+    eventually("agent-2 Ready", lambda: machines.ready("agent-2"))
+    eventually("its tunnel", lambda: machines.kubectl("get", "--raw", "/api/v1/nodes/agent-2/proxy/healthz") == "ok")
+
+
+def test_what_is_wrong_with_a_join_is_said_in_a_sentence(machines):
+    server = f"https://{machines.address('server-1')}:6443"
+    token = machines.token()
+    machines.on("server-1", "rk", "token", "delete", token.split("::")[1].split(".")[0])
+    machines.task("kill", "agent-2")
+    # As a machine that was installed anew.
+    machines.on("agent-2", "mv", "/var/lib/rk/agent", "/var/lib/rk/agent.old")
+    fails = machines.join_fails
+    assert "rk token" in fails("agent-2", "--server", server, "--token", token), "a deleted token"
+    good = machines.token()
+    other = re.sub(r"^K1.{64}", "K1" + "0" * 64, good)
+    error = fails("agent-2", "--server", server, "--token", other)
+    assert "another cluster" in error and "rk token" in error
+    error = fails("agent-2", "--server", f"https://{machines.address('server-1')}:7000", "--token", good)
+    assert "cannot be reached: Connection refused" in error and "rk server" in error
+    assert "--token" in fails("agent-2", "--server", server, "--token", good[:-1])
+    assert "https://HOST:PORT" in fails("agent-2", "--server", "10.0.0.1", "--token", good)
+    assert "rk token" in fails("agent-2")
+    error = fails("agent-2", "--server", server, "--token", good, "--node-name", "agent-2")
+    assert "node name taken" in error and "kubectl delete node agent-2" in error
+    machines.on("agent-2", "sh", "-c", "rm -r /var/lib/rk/agent; mv /var/lib/rk/agent.old /var/lib/rk/agent")
+    stored = machines.on("agent-2", "cat", "/var/lib/rk/agent/server-ca.crt").stdout
+    machines.on("agent-2", "sh", "-c", "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=other -keyout /dev/null -out /var/lib/rk/agent/server-ca.crt 2>/dev/null")
+    assert "--leave-old-cluster" in fails("agent-2", "--server", server, "--token", good)
+    machines.on("agent-2", "sh", "-c", "cat > /var/lib/rk/agent/server-ca.crt", input=stored)
+    machines.task("start", "agent-2")
+    eventually("agent-2 Ready", lambda: machines.ready("agent-2"))
+
+
+def test_a_machine_that_was_installed_anew_joins_after_its_node_is_deleted(machines):
+    machines.task("kill", "agent-2")
+    machines.on("agent-2", "rm", "-r", "/var/lib/rk/agent")
+    machines.kubectl("delete", "node", "agent-2")
+    machines.task("start", "agent-2")
+    eventually("agent-2 Ready", lambda: machines.ready("agent-2"))
+
+
+def test_only_a_node_opens_a_tunnel(machines):
+    done = machines.on("hub", "kubectl", "get", "--raw", "/rk/v1/tunnel", check=False)
+    assert "is no node, and only a node opens a tunnel" in done.stderr
+
+
+def test_uninstall_leaves_nothing_on_an_agent(machines):
+    before = machines.on("agent-1", "sh", "-c", "ls -A /var/lib/rk | wc -l").stdout.strip()
+    assert before != "0"
+    machines.kubectl("delete", "pod", "far", "--wait=false")
+    # The machine's folders are mounts here, and stay as empty ones.
+    machines.on("agent-1", "rk", "uninstall", check=False)
+    left = machines.on("agent-1", "sh", "-c", "find /var/lib/rk /run/rk /var/log/pods /var/log/containers -mindepth 1 2>/dev/null; nft list tables; ip -o link | grep -E 'rk|veth' || true").stdout
+    assert left.strip() == "", left
