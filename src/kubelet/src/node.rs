@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Informer, ObjectKey, Patch};
+use client::{Backoff, Event as Change, Informer, ObjectKey, Patch, Subscription};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
@@ -30,6 +30,7 @@ const LEASE_RENEWAL: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
 const STATUS_EVERY: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(15);
 
 pub async fn run(cx: Arc<Context>, shutdown: CancellationToken) {
     tokio::select! {
@@ -39,21 +40,25 @@ pub async fn run(cx: Arc<Context>, shutdown: CancellationToken) {
 }
 
 async fn work(cx: &Arc<Context>) {
+    let mut backoff = Backoff::new(RETRY, RETRY_MAX);
     let mut last = loop {
         match register(cx).await {
             Ok(node) => break node,
             Err(error) => warn!(error, "register the node"),
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(backoff.next_delay()).await;
     };
     info!(node = cx.config.node_name, "node is registered");
     cx.recorder.node(false, "Starting", "Starting kubelet.");
-    let setup = tokio::spawn(set_up_network(cx.clone()));
+    let informer = Informer::<Node>::builder(&cx.client).fields(format!("metadata.name={}", cx.config.node_name)).start();
+    let mut changes = informer.subscribe();
+    let setup = tokio::spawn(set_up_network(cx.clone(), informer.subscribe()));
     let mut network = cx.network.subscribe();
     let mut written = tokio::time::Instant::now();
     let mut tick = tokio::time::interval(LEASE_RENEWAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        let mut is_gone = false;
         tokio::select! {
             _ = tick.tick() => {
                 renew_lease(cx, &last).await;
@@ -61,8 +66,13 @@ async fn work(cx: &Arc<Context>) {
             }
             // The node becomes Ready the moment its network is.
             Ok(()) = network.changed() => {}
+            // Others write here too: a node that was cut off is Unknown until it says otherwise.
+            change = changes.recv() => match change {
+                Change::Added(node) | Change::Updated { new: node, .. } => last = (*node).clone(),
+                Change::Deleted(_) => is_gone = true,
+            },
         }
-        let due = written.elapsed() >= STATUS_EVERY;
+        let due = written.elapsed() >= STATUS_EVERY || is_gone;
         match write_status(cx, &last, due).await {
             Ok(Some(node)) => {
                 last = node;
@@ -164,10 +174,7 @@ async fn renew_lease(cx: &Arc<Context>, node: &Node) {
 }
 
 /// Waits for the node's pod CIDR, then for a network on it.
-async fn set_up_network(cx: Arc<Context>) {
-    let name = &cx.config.node_name;
-    let informer = Informer::<Node>::builder(&cx.client).fields(format!("metadata.name={name}")).start();
-    let mut changes = informer.subscribe();
+async fn set_up_network(cx: Arc<Context>, mut changes: Subscription<Node>) {
     let cidr = loop {
         let change = changes.recv().await;
         if let Some(cidr) = pod_cidr(change.object()) {
