@@ -253,6 +253,17 @@ pub fn c_identifier(value: &str) -> Texts {
     vec![regex_error(message, "[A-Za-z_][A-Za-z0-9_]*", &["my_name", "MY_NAME", "MyName"])]
 }
 
+/// The reason of a `metav1.Condition`.
+pub fn condition_reason(value: &str) -> Texts {
+    let end = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    if shaped(value, |b| b.is_ascii_alphabetic(), |b| end(b) || b == b',' || b == b':', end) {
+        return Vec::new();
+    }
+    let message = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
+    let examples = ["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
+    vec![regex_error(message, "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", &examples)]
+}
+
 /// Keys of ConfigMaps and Secrets: they become file names.
 pub fn config_map_key(value: &str) -> Texts {
     let mut texts = Vec::new();

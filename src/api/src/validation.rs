@@ -18,14 +18,17 @@ mod pod;
 mod pod_update;
 mod policy;
 mod probe;
+mod projected;
 mod rbac;
 mod resources;
 mod review;
 mod security;
 mod service;
+mod signer;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod volume;
 
 pub use meta::NameRule;
@@ -123,6 +126,11 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
             events::event(e, group, new, old);
             return errors;
         }
+        // Named after its signer.
+        ("certificates.k8s.io", "ClusterTrustBundle", None) => {
+            trust::new_bundle(e, new);
+            return errors;
+        }
         _ => {}
     }
     match old {
@@ -138,9 +146,13 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
         "rbac.authorization.k8s.io" => rbac::check(e, kind, new, old),
         "policy" | "scheduling.k8s.io" | "coordination.k8s.io" => policy::check(e, kind, new, old),
         "storage.k8s.io" => storage::check(e, kind, new, old),
-        "certificates.k8s.io" if kind == "CertificateSigningRequest" => match old {
-            None => certificates::create(e, new),
-            Some(old) => certificates::update(e, new, old, certificates::By::Main),
+        "certificates.k8s.io" => match (kind, old) {
+            ("CertificateSigningRequest", None) => certificates::create(e, new),
+            ("CertificateSigningRequest", Some(old)) => certificates::update(e, new, old, certificates::By::Main),
+            ("ClusterTrustBundle", Some(old)) => trust::bundle_update(e, new, old),
+            ("PodCertificateRequest", None) => trust::new_request(e, new),
+            ("PodCertificateRequest", Some(old)) => trust::request_update(e, new, old),
+            _ => {}
         },
         _ => {}
     }
@@ -162,6 +174,7 @@ pub fn validate_status_kind(group: &str, kind: &str, new: &Tree, old: &Tree) -> 
         "batch" if kind == "Job" => batch::job_status::check(e, new, old),
         "networking.k8s.io" if kind == "Ingress" => networking::ingress_status(e, new),
         "certificates.k8s.io" if kind == "CertificateSigningRequest" => certificates::update(e, new, old, certificates::By::Status),
+        "certificates.k8s.io" if kind == "PodCertificateRequest" => trust::request_status(e, new, old),
         _ => {}
     }
     errors

@@ -143,6 +143,28 @@ pub trait Authorizer: Send + Sync + 'static {
     fn rules_for(&self, user: &UserInfo, namespace: &str) -> UserRules;
 }
 
+/// Whether `user` may `approve`, `sign` or `attest` for a signer: by its name, or for all signers of its domain.
+/// Models pkg/certauthorization/certauthorization.go IsAuthorizedForSignerName.
+pub fn may_use_signer(authorizer: &dyn Authorizer, user: &UserInfo, verb: &str, signer: &str) -> bool {
+    let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
+    [signer, &format!("{domain}/*")].iter().any(|name| {
+        let attributes = Attributes {
+            user,
+            verb,
+            api_group: "certificates.k8s.io",
+            api_version: "*",
+            resource: "signers",
+            subresource: "",
+            namespace: "",
+            name,
+            resource_request: true,
+            path: "",
+            fields: &ALL_FIELDS,
+        };
+        authorizer.authorize(&attributes).allowed()
+    })
+}
+
 /// What a ServiceAccount token is to say (TokenRequest, already defaulted and validated).
 #[derive(Clone, Debug)]
 pub struct TokenSpec {

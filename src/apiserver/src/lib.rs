@@ -21,6 +21,7 @@ mod local;
 mod metrics;
 mod negotiate;
 mod node;
+mod pem;
 mod pipeline;
 mod request;
 mod rest;

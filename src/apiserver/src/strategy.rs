@@ -7,6 +7,7 @@ mod namespace;
 mod node;
 mod pod;
 mod simple;
+mod trust;
 mod volumes;
 
 use api::field_error::FieldError;
@@ -15,7 +16,7 @@ use api::registry::Resource;
 use api::tree::Tree;
 use store::Durability;
 
-use crate::auth::UserInfo;
+use crate::auth::{Authorizer, UserInfo};
 use crate::rest::storage::Part;
 
 pub use namespace::is_namespace;
@@ -60,6 +61,7 @@ pub fn allows_unconditional_update(resource: &Resource) -> bool {
             | ("admissionregistration.k8s.io", _)
             | ("apiregistration.k8s.io", _)
             | ("apiextensions.k8s.io", _)
+            | ("certificates.k8s.io", "clustertrustbundles" | "podcertificaterequests")
     )
 }
 
@@ -146,7 +148,7 @@ pub fn prepare_create(resource: &'static Resource, object: &mut Tree, user: &Use
         ("", "persistentvolumes" | "persistentvolumeclaims") => volumes::prepare_create(resource.plural, object),
         ("", "services") => object.set(&["status", "loadBalancer"], Tree::object()),
         ("", "secrets") => simple::merge_string_data(object),
-        ("certificates.k8s.io", "certificatesigningrequests") => certificates::prepare_create(object, user),
+        SIGNING_REQUEST => certificates::prepare_create(object, user),
         _ => {}
     }
     // Status was made anew: what Go always writes comes back.
@@ -162,7 +164,7 @@ pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
             }
             match id(resource) {
                 ("", "namespaces") => copy(new, old, &["spec", "finalizers"]),
-                ("certificates.k8s.io", "certificatesigningrequests") => copy(new, old, &["spec"]),
+                SIGNING_REQUEST => copy(new, old, &["spec"]),
                 ("", "secrets") => simple::merge_string_data(new),
                 _ => {}
             }
@@ -170,10 +172,15 @@ pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
         Part::Status => {
             let mut kept = old.clone();
             copy(&mut kept, new, &["status"]);
-            for field in ["labels", "annotations", "finalizers", "resourceVersion"] {
+            let metadata: &[&str] = match id(resource) {
+                // A signer writes its answer and nothing else.
+                POD_CERTIFICATE => &["resourceVersion"],
+                _ => &["labels", "annotations", "finalizers", "resourceVersion"],
+            };
+            for field in metadata {
                 copy(&mut kept, new, &["metadata", field]);
             }
-            if is_signing_request(resource) {
+            if id(resource) == SIGNING_REQUEST {
                 certificates::restrict_status(&mut kept, old);
             }
             if id(resource) == ("", "persistentvolumes") {
@@ -227,25 +234,44 @@ fn wanted_differs(resource: &Resource, new: &Tree, old: &Tree) -> bool {
     wanted(new) != wanted(old) || (labels_count && meta::labels(new) != meta::labels(old))
 }
 
+const SIGNING_REQUEST: (&str, &str) = ("certificates.k8s.io", "certificatesigningrequests");
+const TRUST_BUNDLE: (&str, &str) = ("certificates.k8s.io", "clustertrustbundles");
+const POD_CERTIFICATE: (&str, &str) = ("certificates.k8s.io", "podcertificaterequests");
+
 pub fn validate_create(resource: &'static Resource, object: &Tree) -> Vec<FieldError> {
     let mut errors = api::validation::validate(resource, object, None);
-    if is_signing_request(resource) {
-        errors.extend(certificates::validate_request(object));
+    match id(resource) {
+        SIGNING_REQUEST => errors.extend(certificates::validate_request(object)),
+        TRUST_BUNDLE => errors.extend(trust::validate_bundle(object, None)),
+        POD_CERTIFICATE => errors.extend(trust::validate_request(object)),
+        _ => {}
     }
     errors
 }
 
-fn is_signing_request(resource: &Resource) -> bool {
-    id(resource) == ("certificates.k8s.io", "certificatesigningrequests")
+/// What may be written by some only, though all may write the part. Models what strategies ask of an authorizer.
+pub fn authorize_update(authorizer: &dyn Authorizer, resource: &Resource, part: Part, user: &UserInfo, new: &Tree, old: &Tree) -> Vec<FieldError> {
+    match (id(resource), part) {
+        (POD_CERTIFICATE, Part::Status) => trust::may_sign(authorizer, user, new, old),
+        _ => Vec::new(),
+    }
 }
 
 pub fn validate_update(resource: &'static Resource, part: Part, new: &Tree, old: &Tree) -> Vec<FieldError> {
     match part {
-        Part::Main | Part::Scale => api::validation::validate(resource, new, Some(old)),
+        Part::Main | Part::Scale => {
+            let mut errors = api::validation::validate(resource, new, Some(old));
+            if id(resource) == TRUST_BUNDLE {
+                errors.extend(trust::validate_bundle(new, Some(old)));
+            }
+            errors
+        }
         Part::Status => {
             let mut errors = api::validation::validate_status(resource, new, old);
-            if is_signing_request(resource) {
-                errors.extend(certificates::validate_certificate(new, old));
+            match id(resource) {
+                SIGNING_REQUEST => errors.extend(certificates::validate_certificate(new, old)),
+                POD_CERTIFICATE if errors.is_empty() => errors.extend(trust::validate_issuance(new, old, jiff::Timestamp::now())),
+                _ => {}
             }
             errors
         }

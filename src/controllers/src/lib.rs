@@ -36,6 +36,7 @@ mod namespace;
 mod node_ipam;
 mod node_keys;
 mod node_lifecycle;
+mod pod_certificate_cleaner;
 mod pod_gc;
 mod replicaset;
 mod resource_quota;
@@ -48,6 +49,7 @@ mod token_cleaner;
 mod ttl_after_finished;
 mod volume_binding;
 mod volume_protection;
+mod trust_bundle_publisher;
 
 pub use context::{Config, ControllerContext};
 pub use start::start;

@@ -48,6 +48,8 @@ controllers! {
     "node-keys-controller" => node_keys,
     "token-cleaner-controller" => token_cleaner,
     "bootstrap-signer-controller" => bootstrap_signer,
+    "kube-apiserver-serving-clustertrustbundle-publisher-controller" => trust_bundle_publisher,
+    "podcertificaterequest-cleaner-controller" => pod_certificate_cleaner,
 }
 
 /// Runs until the returned set is dropped or shut down; it never becomes empty on its own.

@@ -5,7 +5,10 @@
 //! with an event that names the kind.
 
 pub mod atomic;
+pub mod bundles;
+pub mod certificates;
 pub mod claims;
+pub mod credentials;
 pub mod host_path;
 pub mod ownership;
 pub mod payload;
@@ -21,7 +24,7 @@ use std::path::{Path, PathBuf};
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 
-use self::payload::{Payload, PayloadError};
+use self::payload::{Given, Payload, PayloadError};
 use self::sources::PodSources;
 use crate::fields::NodeFacts;
 use crate::resources;
@@ -116,8 +119,8 @@ pub struct Request<'a> {
     pub pod: &'a Pod,
     pub roots: &'a Roots,
     pub sources: &'a PodSources,
-    /// Token by volume and path, fetched before.
-    pub tokens: &'a token::Tokens,
+    /// Tokens and certificates, fetched before.
+    pub credentials: &'a credentials::Credentials,
     pub facts: &'a NodeFacts,
     /// Volumes of claims, fetched before.
     pub claimed: &'a claims::Claimed,
@@ -155,7 +158,14 @@ fn set_up(request: &Request<'_>, volume: &Volume) -> Result<Prepared, SetUpError
     }
     if let Some(source) = &volume.projected {
         let owner = token::owner(request.pod);
-        let payload = payload::projected_volume(name, source, request.pod, request.sources, request.tokens, request.facts, owner.is_some() || fs_group.is_some())?;
+        let given = Given {
+            pod: request.pod,
+            sources: request.sources,
+            credentials: request.credentials,
+            facts: request.facts,
+            owned: owner.is_some() || fs_group.is_some(),
+        };
+        let payload = payload::projected_volume(name, source, &given)?;
         return follow("kubernetes.io~projected", payload, owner);
     }
     if let Some(source) = &volume.empty_dir {

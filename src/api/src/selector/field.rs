@@ -204,7 +204,7 @@ fn labels_of(group: &str, kind: &str) -> Option<(&'static [&'static str], Wordin
         ("certificates.k8s.io", "CertificateSigningRequest") => (&["metadata.name", "spec.signerName"], Wording::Plain),
         ("certificates.k8s.io", "ClusterTrustBundle") => (&["metadata.name", "spec.signerName"], Wording::Plain),
         ("certificates.k8s.io", "PodCertificateRequest") => {
-            (&["metadata.name", "metadata.namespace", "spec.nodeName", "spec.signerName"], Wording::Plain)
+            (&["metadata.name", "spec.nodeName", "spec.podName", "spec.signerName"], Wording::Plain)
         }
         ("resource.k8s.io", "ResourceSlice") => (&["metadata.name", "spec.driver", "spec.nodeName"], Wording::Plain),
         _ => return None,

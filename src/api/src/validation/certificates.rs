@@ -2,8 +2,8 @@
 //!
 //! Models pkg/apis/certificates/validation/validation.go.
 use super::check::*;
+use super::signer::signer_name;
 use crate::field_error::{FieldError, Path};
-use crate::names;
 use crate::tree::Tree;
 
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
@@ -148,39 +148,6 @@ fn check_conditions(errors: &mut Errors, new: &[Tree], old: &[Tree]) {
         if !has_twice(&old) && before.iter().any(|k| k == kind) {
             errors.push(FieldError::duplicate(path_of.child("type"), kind));
         }
-    }
-}
-
-/// Models pkg/apis/core/validation/names.go ValidateSignerName.
-fn signer_name(errors: &mut Errors, signer: &str, path: &Path) {
-    if signer.is_empty() {
-        errors.push(FieldError::required(path, ""));
-        return;
-    }
-    let segments: Vec<&str> = signer.split('/').collect();
-    let [domain, name] = segments[..] else {
-        let form = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        errors.push(FieldError::invalid(path, signer, form));
-        return;
-    };
-    if domain.len() > 253 {
-        errors.push(FieldError::too_long(path, 253));
-    }
-    first_wrong(errors, domain, names::dns1123_label, path);
-    if domain.split('.').count() < 2 {
-        errors.push(FieldError::invalid(path, domain, "should be a domain with at least two segments separated by dots"));
-    }
-    first_wrong(errors, name, names::dns1123_subdomain, path);
-    if signer.len() > 253 + 253 + 63 + 2 {
-        errors.push(FieldError::too_long(path, 253 + 253 + 63 + 2));
-    }
-}
-
-/// Only the first label that is wrong: all would be told in the same words.
-fn first_wrong(errors: &mut Errors, value: &str, check: fn(&str) -> Vec<String>, path: &Path) {
-    let wrong = value.split('.').map(|label| (label, check(label))).find(|(_, texts)| !texts.is_empty());
-    if let Some((label, texts)) = wrong {
-        invalid(errors, path, value, texts.into_iter().map(|text| format!("validating label \"{label}\": {text}")).collect());
     }
 }
 

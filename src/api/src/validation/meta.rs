@@ -50,16 +50,21 @@ impl NameRule {
 
 /// `metadata` of a new object, after its name was generated.
 pub(super) fn create(errors: &mut Errors, object: &Tree, namespaced: bool, rule: NameRule) {
+    create_with(errors, object, namespaced, &|name, is_prefix| rule.check(name, is_prefix));
+}
+
+/// The same where more than the kind decides what a name must be.
+pub(super) fn create_with(errors: &mut Errors, object: &Tree, namespaced: bool, rule: &dyn Fn(&str, bool) -> Vec<String>) {
     let meta = at(object, "metadata");
     let prefix = text(meta, "generateName");
     if !prefix.is_empty() {
-        invalid(errors, &PATH.child("generateName"), prefix, rule.check(prefix, true));
+        invalid(errors, &PATH.child("generateName"), prefix, rule(prefix, true));
     }
     let name = text(meta, "name");
     if name.is_empty() {
         errors.push(FieldError::required(PATH.child("name"), "name or generateName is required"));
     } else {
-        invalid(errors, &PATH.child("name"), name, rule.check(name, false));
+        invalid(errors, &PATH.child("name"), name, rule(name, false));
     }
     let namespace = text(meta, "namespace");
     match (namespaced, namespace.is_empty()) {

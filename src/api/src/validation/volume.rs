@@ -4,6 +4,7 @@
 //! of in-tree drivers that no longer exist are checked for their required fields only.
 use super::check::*;
 use super::container::{object_field, resource_field};
+use super::projected;
 use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::tree::Tree;
@@ -131,7 +132,7 @@ fn one_source(errors: &mut Errors, name: &str, source: &Tree, path: &Path) {
             file_mode(errors, source, "defaultMode", path);
             list(source, "items").iter().for_each(|file| downward_file(errors, file, path));
         }
-        "projected" => projected(errors, source, path),
+        "projected" => projection(errors, source, path),
         "persistentVolumeClaim" => require(errors, source, "claimName", path),
         "csi" => {
             let driver = text(source, "driver");
@@ -263,7 +264,7 @@ fn downward_file(errors: &mut Errors, file: &Tree, path: &Path) {
     file_mode(errors, file, "mode", path);
 }
 
-fn projected(errors: &mut Errors, projection: &Tree, path: &Path) {
+fn projection(errors: &mut Errors, projection: &Tree, path: &Path) {
     file_mode(errors, projection, "defaultMode", path);
     let sources = path.child("sources");
     let mut paths: Vec<&str> = Vec::new();
@@ -316,19 +317,18 @@ fn projected(errors: &mut Errors, projection: &Tree, path: &Path) {
         }
         if let Some(bundle) = set(source, "clusterTrustBundle") {
             count += 1;
-            let path = source_path.child("clusterTrustBundle");
-            match (set(bundle, "name"), set(bundle, "signerName")) {
-                (Some(_), Some(_)) => errors.push(FieldError::invalid(path, bundle, "only one of name and signerName may be used")),
-                (None, None) => errors.push(FieldError::required(path, "either name or signerName must be specified")),
-                (Some(_), None) if set(bundle, "labelSelector").is_some() => {
-                    let detail = "labelSelector must be unset if name is specified";
-                    errors.push(FieldError::invalid(path.child("labelSelector"), at(bundle, "labelSelector"), detail));
-                }
-                _ => label_selector(errors, at(bundle, "labelSelector"), &path.child("labelSelector")),
-            }
-            require(errors, bundle, "path", &path);
-            non_reserved_path(errors, text(bundle, "path"), &path.child("path"));
+            projected::trust_bundle(errors, bundle, &source_path.child("clusterTrustBundle"));
             take(errors, text(bundle, "path"), text(bundle, "path"));
+        }
+        if let Some(certificate) = set(source, "podCertificate") {
+            count += 1;
+            projected::pod_certificate(errors, certificate, &source_path.child("podCertificate"));
+            for key in projected::CERTIFICATE_PATHS {
+                let target = text(certificate, key);
+                if !target.is_empty() {
+                    take(errors, target, target);
+                }
+            }
         }
         if count > 1 {
             errors.push(FieldError::forbidden(source_path, "may not specify more than 1 volume type per source"));
@@ -350,7 +350,7 @@ pub(super) fn no_backsteps(errors: &mut Errors, target: &str, path: &Path) {
     }
 }
 
-fn non_reserved_path(errors: &mut Errors, target: &str, path: &Path) {
+pub(super) fn non_reserved_path(errors: &mut Errors, target: &str, path: &Path) {
     descending_path(errors, target, path);
     if target.starts_with("..") && !target.starts_with("../") {
         errors.push(FieldError::invalid(path, target, "must not start with '..'"));

@@ -1,18 +1,22 @@
-//! Who may approve and sign certificate requests, and for whom.
+//! Who may approve and sign certificate requests, and attest bundles, and for whom.
 //!
-//! Models plugin/pkg/admission/certificates/{approval,signing,subjectrestriction,util.go}.
+//! Models plugin/pkg/admission/certificates/{approval,signing,subjectrestriction,ctbattest}.
 use api::tree::Tree;
 
 use super::{Operation, Request};
-use crate::auth::{ALL_FIELDS, Attributes, Authorization, Authorizer};
+use crate::auth::{Authorization, may_use_signer};
 use crate::status::Status;
 
 const GROUP: &str = "certificates.k8s.io";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
 pub fn validate(authorization: &Authorization, request: &Request) -> Result<(), Status> {
-    if request.resource.group != GROUP || request.resource.plural != "certificatesigningrequests" {
-        return Ok(());
+    match (request.resource.group, request.resource.plural) {
+        (GROUP, "certificatesigningrequests") => {}
+        (GROUP, "clustertrustbundles") if matches!(request.operation, Operation::Create | Operation::Update) => {
+            return attest(authorization, request);
+        }
+        _ => return Ok(()),
     }
     let none = Tree::Null;
     let old = request.old.as_deref().unwrap_or(&none);
@@ -32,29 +36,36 @@ fn issued(status: &Tree) -> (&str, Vec<&Tree>) {
     (status.str_at(&["certificate"]), failed.collect())
 }
 
-/// The signer by name, or all signers of its domain.
 fn may(authorization: &Authorization, request: &Request, verb: &str, signer: &str) -> Result<(), Status> {
-    let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
-    let allowed = [signer.to_owned(), format!("{domain}/*")].iter().any(|name| {
-        let attributes = Attributes {
-            user: &request.user,
-            verb,
-            api_group: GROUP,
-            api_version: "*",
-            resource: "signers",
-            subresource: "",
-            namespace: "",
-            name,
-            resource_request: true,
-            path: "",
-            fields: &ALL_FIELDS,
-        };
-        authorization.authorize(&attributes).allowed()
-    });
-    if allowed {
+    if may_use_signer(authorization, &request.user, verb, signer) {
         return Ok(());
     }
     Err(request.forbidden(format!("user not permitted to {verb} requests with signerName {signer:?}")))
+}
+
+/// Who says that a bundle is a signer's must be allowed to. Models plugin/pkg/admission/certificates/ctbattest/admission.go.
+fn attest(authorization: &Authorization, request: &Request) -> Result<(), Status> {
+    let signer = request.object.str_at(&["spec", "signerName"]);
+    if signer.is_empty() || request.old.as_deref().is_some_and(|old| differs_in_upkeep_only(&request.object, old)) {
+        return Ok(());
+    }
+    if may_use_signer(authorization, &request.user, "attest", signer) {
+        return Ok(());
+    }
+    Err(request.forbidden(format!("user not permitted to attest for signerName {signer:?}")))
+}
+
+/// Whether nothing but what the garbage collector and migrations write has changed.
+/// Models pkg/registry/rbac/helpers.go IsOnlyMutatingGCFields.
+fn differs_in_upkeep_only(new: &Tree, old: &Tree) -> bool {
+    let rest = |tree: &Tree| {
+        let mut tree = tree.clone();
+        for field in ["ownerReferences", "finalizers", "managedFields", "resourceVersion"] {
+            tree.remove(&["metadata", field]);
+        }
+        tree
+    };
+    rest(new) == rest(old)
 }
 
 /// Nobody becomes `system:masters` by a request.

@@ -356,7 +356,10 @@ impl Target {
         let _reserved = alloc::reserve_update(&self.server.0.services, resource, part, &mut new, &old)
             .map_err(|errors| Status::invalid(resource.group, resource.kind, &self.name, &errors))?;
         meta::set_resource_version(&mut new, meta::resource_version(&old));
-        let errors = strategy::validate_update(resource, part, &new, &old);
+        let mut errors = strategy::validate_update(resource, part, &new, &old);
+        if errors.is_empty() {
+            errors = strategy::authorize_update(&*self.server.0.parts.authorizer, resource, part, &self.user, &new, &old);
+        }
         if !errors.is_empty() {
             return Err(Status::invalid(resource.group, resource.kind, &self.name, &errors).into());
         }

@@ -23,8 +23,9 @@ use crate::pod::spec::{LABEL_NAMESPACE, LABEL_POD, LABEL_UID, PodPaths, runtime_
 use crate::recorder::Recorder;
 use crate::resources;
 use crate::volumes::claims;
+use crate::volumes::credentials::Credentials;
 use crate::volumes::sources::{Objects, PodSources};
-use crate::volumes::token::{self, Tokens};
+use crate::volumes::token;
 use crate::volumes::{self, Mounted, Roots};
 
 pub struct Context {
@@ -63,7 +64,7 @@ impl Context {
     pub fn new(config: KubeletConfig, client: Client, runtime: Runtime, images: Images) -> Self {
         Self {
             recorder: Recorder::new(&client, &config.node_name),
-            objects: Objects::new(&client),
+            objects: Objects::new(&client, &config.node_name),
             roots: Roots { disk: config.root_dir.clone(), memory: config.run_dir.clone() },
             machine: Machine::read(&config.root_dir),
             // Of a Service only its address and ports become variables.
@@ -103,20 +104,19 @@ impl Context {
         }
     }
 
-    pub async fn make_volumes(self: Arc<Self>, pod: Arc<Pod>, sources: Arc<PodSources>, tokens: Arc<Mutex<Tokens>>, cancelled: &CancellationToken) -> Result<Mounted, String> {
-        let mut held = tokens.lock().await;
-        let renewed = tokio::select! {
-            renewed = async {
-                sources.synced().await?;
-                Ok::<_, String>(token::renew(&self.client, &pod, &mut held).await)
-            } => renewed?,
+    pub async fn make_volumes(
+        self: Arc<Self>,
+        pod: Arc<Pod>,
+        sources: Arc<PodSources>,
+        credentials: Arc<Mutex<Credentials>>,
+        cancelled: &CancellationToken,
+    ) -> Result<Mounted, String> {
+        let mut held = credentials.lock().await;
+        tokio::select! {
+            renewed = self.renew(&pod, &sources, &mut held) => renewed?,
             () = cancelled.cancelled() => return Err("cancelled".into()),
-        };
-        if let Err(error) = renewed {
-            let name = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).find(|v| v.projected.is_some()).map(|v| v.name.clone());
-            return Err(format!("MountVolume.SetUp failed for volume {:?} : failed to fetch token: {error}", name.unwrap_or_default()));
         }
-        let tokens = held.clone();
+        let credentials = held.clone();
         drop(held);
         let claimed = tokio::select! {
             claimed = claims::find(&self.client, &pod) => claimed?,
@@ -124,9 +124,22 @@ impl Context {
         };
         let made = tokio::task::spawn_blocking(move || {
             let facts = self.facts(&[]);
-            volumes::prepare(&volumes::Request { pod: &pod, roots: &self.roots, sources: &sources, tokens: &tokens, facts: &facts, claimed: &claimed })
+            volumes::prepare(&volumes::Request { pod: &pod, roots: &self.roots, sources: &sources, credentials: &credentials, facts: &facts, claimed: &claimed })
         });
         made.await.map_err(|e| e.to_string())?.map_err(|e| chain(&e))
+    }
+
+    /// Waits for what the volumes are made of, and has tokens and certificates issued that are missing or due.
+    async fn renew(&self, pod: &Pod, sources: &PodSources, credentials: &mut Credentials) -> Result<(), String> {
+        sources.synced().await?;
+        if let Err(error) = token::renew(&self.client, pod, &mut credentials.tokens).await {
+            let name = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).find(|v| v.projected.is_some()).map(|v| v.name.clone());
+            return Err(format!("MountVolume.SetUp failed for volume {:?} : failed to fetch token: {error}", name.unwrap_or_default()));
+        }
+        match &sources.requests {
+            Some(requests) => requests.advance(pod, &mut credentials.certificates, &self.recorder).await.map_err(|e| e.to_string()),
+            None => Ok(()),
+        }
     }
 
     /// Namespaces and cgroup, then the network; what was made is taken away again when a step fails.

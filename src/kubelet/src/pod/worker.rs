@@ -32,8 +32,8 @@ use super::status::Verdict;
 use crate::kubelet::Context;
 use crate::time;
 use crate::volumes::Mounted;
+use crate::volumes::credentials::Credentials;
 use crate::volumes::sources::PodSources;
-use crate::volumes::token::Tokens;
 
 /// Events waiting for the worker. Senders wait when it is full; the worker itself never sends to itself.
 const QUEUE: usize = 256;
@@ -91,7 +91,7 @@ pub struct Worker {
     refresh_wanted: bool,
     sources: Arc<PodSources>,
     changed: Arc<Notify>,
-    tokens: Arc<Mutex<Tokens>>,
+    credentials: Arc<Mutex<Credentials>>,
     verdict: Option<Verdict>,
     /// Gone from the API.
     removed: bool,
@@ -136,7 +136,7 @@ impl Worker {
             refresh_wanted: false,
             sources,
             changed,
-            tokens: Arc::default(),
+            credentials: Arc::default(),
             verdict: None,
             removed: false,
             stopping_since: None,
@@ -284,7 +284,7 @@ impl Worker {
                 times.push(*retry_at);
             }
             if !self.refreshing {
-                times.push(self.token_renewal());
+                times.push(self.credential_renewal());
             }
             for record in &self.records {
                 times.push(record.retry_at);

@@ -1,7 +1,7 @@
 //! The files of volumes that follow API objects. Pure.
 //!
 //! Models MakePayload of pkg/volume/{configmap,secret}, CollectData of pkg/volume/downwardapi and collectData of
-//! pkg/volume/projected, v1.37. Left out: clusterTrustBundle and podCertificate sources, refused by name.
+//! pkg/volume/projected, v1.37.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,10 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, KeyToPath, Pod, ProjectedVolumeSource, Secret, SecretVolumeSource,
 };
 
+use super::bundles::BundleError;
+use super::certificates::CertificateError;
+use super::credentials::Credentials;
 use super::sources::PodSources;
-use super::token::Tokens;
 use crate::fields::{self, NodeFacts};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +38,10 @@ pub enum PayloadError {
     Field(#[from] fields::FieldError),
     #[error("no token for path {0:?} yet")]
     NoToken(String),
-    #[error("projected volumes from {0} are not supported by this kubelet")]
-    Unsupported(&'static str),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
 }
 
 fn mode(own: Option<i32>, default: Option<i32>) -> u32 {
@@ -68,19 +72,22 @@ pub fn downward_volume(source: &DownwardAPIVolumeSource, pod: &Pod, facts: &Node
     downward(source.items.as_deref(), source.default_mode, pod, facts)
 }
 
-#[allow(clippy::too_many_arguments)]
-pub fn projected_volume(
-    volume: &str,
-    source: &ProjectedVolumeSource,
-    pod: &Pod,
-    sources: &PodSources,
-    tokens: &Tokens,
-    facts: &NodeFacts,
-    owned: bool,
-) -> Result<Payload, PayloadError> {
+/// What the sources of a projected volume are made from.
+pub struct Given<'a> {
+    pub pod: &'a Pod,
+    pub sources: &'a PodSources,
+    pub credentials: &'a Credentials,
+    pub facts: &'a NodeFacts,
+    /// The files will be the pod's user's or group's: nobody else needs to read a secret among them.
+    pub owned: bool,
+}
+
+pub fn projected_volume(volume: &str, source: &ProjectedVolumeSource, given: &Given<'_>) -> Result<Payload, PayloadError> {
+    let Given { pod, sources, credentials, facts, owned } = *given;
     let default = source.default_mode;
+    let secret_mode = if owned { 0o600 } else { mode(None, default) };
     let mut out = Payload::new();
-    for part in source.sources.iter().flatten() {
+    for (i, part) in source.sources.iter().flatten().enumerate() {
         if let Some(s) = &part.config_map {
             let optional = s.optional == Some(true);
             match sources.config_map(&s.name).as_deref() {
@@ -98,14 +105,21 @@ pub fn projected_volume(
         } else if let Some(s) = &part.downward_api {
             out.extend(downward(s.items.as_deref(), default, pod, facts)?);
         } else if let Some(s) = &part.service_account_token {
-            let token = tokens.get(volume, &s.path).ok_or_else(|| PayloadError::NoToken(s.path.clone()))?;
-            // Owned by the pod's user or group: nobody else needs to read it.
-            let mode = if owned { 0o600 } else { mode(None, default) };
-            out.insert(s.path.clone(), File { data: token.as_bytes().to_vec(), mode });
-        } else if part.cluster_trust_bundle.is_some() {
-            return Err(PayloadError::Unsupported("clusterTrustBundle"));
-        } else {
-            return Err(PayloadError::Unsupported("podCertificate"));
+            let token = credentials.tokens.get(volume, &s.path).ok_or_else(|| PayloadError::NoToken(s.path.clone()))?;
+            out.insert(s.path.clone(), File { data: token.as_bytes().to_vec(), mode: secret_mode });
+        } else if let Some(s) = &part.cluster_trust_bundle {
+            let data = sources.trust_anchors(s)?;
+            out.insert(s.path.clone(), File { data, mode: secret_mode });
+        } else if let Some(s) = &part.pod_certificate {
+            let issued = credentials.certificates.get(volume, i)?;
+            let mut put = |path: &Option<String>, parts: &[&str]| {
+                if let Some(path) = path.as_ref().filter(|p| !p.is_empty()) {
+                    out.insert(path.clone(), File { data: parts.concat().into_bytes(), mode: secret_mode });
+                }
+            };
+            put(&s.credential_bundle_path, &[&issued.key, &issued.chain]);
+            put(&s.key_path, &[&issued.key]);
+            put(&s.certificate_chain_path, &[&issued.chain]);
         }
     }
     Ok(out)

@@ -1,4 +1,5 @@
-//! ConfigMaps and Secrets that pods refer to: one watch for each object that some pod here uses, and none else.
+//! ConfigMaps and Secrets that pods refer to: one watch for each object that some pod here uses, and none else. Beside them, what pods
+//! mount of bundles and certificates.
 //!
 //! Models pkg/kubelet/util/manager/watch_based_manager.go, v1.37. A watch ends with its last user.
 
@@ -8,9 +9,11 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use client::{Client, HandlerGuard, Informer, Kind, ObjectKey};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ClusterTrustBundleProjection, ConfigMap, Pod, Secret};
 use tokio::sync::Notify;
 
+use super::bundles::{BundleError, Bundles, PodBundles};
+use super::certificates::issue::{PodRequests, Requests};
 use crate::env;
 
 /// How long a first list may take before the pod's start reports it (and goes on trying).
@@ -45,13 +48,17 @@ impl<K: Kind> Shared<K> {
 pub struct Objects {
     config_maps: Arc<Shared<ConfigMap>>,
     secrets: Arc<Shared<Secret>>,
+    bundles: Arc<Bundles>,
+    requests: Arc<Requests>,
 }
 
 impl Objects {
-    pub fn new(client: &Client) -> Self {
+    pub fn new(client: &Client, node_name: &str) -> Self {
         Self {
             config_maps: Arc::new(Shared { client: client.clone(), entries: Mutex::default() }),
             secrets: Arc::new(Shared { client: client.clone(), entries: Mutex::default() }),
+            bundles: Arc::new(Bundles::new(client)),
+            requests: Arc::new(Requests::new(client, node_name)),
         }
     }
 
@@ -61,7 +68,13 @@ impl Objects {
         let (maps, secrets) = references(pod);
         let config_maps = maps.into_iter().map(|name| (name.clone(), Use::new(&self.config_maps, &namespace, name, changed))).collect();
         let secrets = secrets.into_iter().map(|name| (name.clone(), Use::new(&self.secrets, &namespace, name, changed))).collect();
-        PodSources { config_maps, secrets, known: AtomicBool::new(false) }
+        PodSources {
+            config_maps,
+            secrets,
+            bundles: self.bundles.subscribe(pod, changed),
+            requests: self.requests.subscribe(pod, changed),
+            known: AtomicBool::new(false),
+        }
     }
 }
 
@@ -84,6 +97,9 @@ impl<K: Kind> Use<K> {
 pub struct PodSources {
     config_maps: BTreeMap<String, Use<ConfigMap>>,
     secrets: BTreeMap<String, Use<Secret>>,
+    bundles: Option<PodBundles>,
+    /// For certificates of the pod's own.
+    pub requests: Option<PodRequests>,
     known: AtomicBool,
 }
 
@@ -104,6 +120,14 @@ impl PodSources {
             let wait = tokio::time::timeout_at(deadline, used.entry.informer.synced()).await;
             wait.map_err(|_| format!("failed to sync secret cache for {name:?}: timed out waiting for the condition"))?;
         }
+        if let Some(bundles) = &self.bundles {
+            let wait = tokio::time::timeout_at(deadline, bundles.synced()).await;
+            wait.map_err(|_| "ClusterTrustBundle informer has not yet synced".to_owned())?;
+        }
+        if let Some(requests) = &self.requests {
+            let wait = tokio::time::timeout_at(deadline, requests.synced()).await;
+            wait.map_err(|_| "PodCertificateRequest informer has not yet synced".to_owned())?;
+        }
         self.known.store(true, Ordering::Release);
         Ok(())
     }
@@ -116,6 +140,11 @@ impl PodSources {
     pub fn secret(&self, name: &str) -> Option<Arc<Secret>> {
         let used = self.secrets.get(name)?;
         used.entry.informer.get(&used.entry.key)
+    }
+
+    /// The file of a `clusterTrustBundle`.
+    pub fn trust_anchors(&self, wanted: &ClusterTrustBundleProjection) -> Result<Vec<u8>, BundleError> {
+        self.bundles.as_ref().ok_or(BundleError::Neither)?.anchors(wanted)
     }
 
     /// What an environment is made from; services are the caller's to add.

@@ -104,7 +104,8 @@ impl Matrix {
                     name,
                     &format!(
                         r#""signerName":"{SIGNER}","podName":"{name}","podUID":"{pod}","serviceAccountName":"{name}","serviceAccountUID":"{account}",
-                    "nodeName":"{name}","nodeUID":"{node}","maxExpirationSeconds":86400,"pkixPublicKey":"QQ==","proofOfPossession":"QQ==""#
+                    "nodeName":"{name}","nodeUID":"{node}","maxExpirationSeconds":86400,"stubPKCS10Request":"{}""#,
+                        stub()
                     ),
                 )
             }
@@ -316,4 +317,13 @@ async fn a_stolen_node_credential_reaches_its_own_and_nothing_else() {
     let extra: Vec<_> = found.iter().filter(|line| !wanted.contains(&line.as_str())).collect();
     let missing: Vec<_> = wanted.iter().filter(|line| !found.iter().any(|f| f == *line)).collect();
     assert!(extra.is_empty() && missing.is_empty(), "not in the table:\n{extra:#?}\nin the table, but refused:\n{missing:#?}");
+}
+
+/// A request as the kubelet sends it along, in base64: signed, and empty.
+fn stub() -> String {
+    use base64::Engine as _;
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let request = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    base64::engine::general_purpose::STANDARD.encode(request.der())
 }

@@ -73,29 +73,30 @@ impl Worker {
     }
 
     pub(super) fn ensure_volumes(&mut self, now: Timestamp) {
-        let due = self.publisher.refresh_at.is_some_and(|at| at <= now);
+        // After a failure the next attempt has its time, however long something is due.
+        let due = self.publisher.refresh_at.map_or_else(|| self.credential_due(now), |at| at <= now);
         match &self.volumes {
             Volumes::Missing { retry_at } if retry_at.is_none_or(|at| at <= now) => self.volumes = Volumes::Preparing,
-            Volumes::Ready(_) if !self.refreshing && (self.refresh_wanted || due || self.token_due(now)) => self.refreshing = true,
+            Volumes::Ready(_) if !self.refreshing && (self.refresh_wanted || due) => self.refreshing = true,
             _ => return,
         }
         self.refresh_wanted = false;
         self.publisher.refresh_at = None;
-        let (cx, pod, sources, tokens, events) =
-            (self.cx.clone(), self.pod.clone(), self.sources.clone(), self.tokens.clone(), self.events.0.clone());
+        let (cx, pod, sources, credentials, events) =
+            (self.cx.clone(), self.pod.clone(), self.sources.clone(), self.credentials.clone(), self.events.0.clone());
         let cancelled = self.cancelled.clone();
         self.tasks.spawn_owing(Event::VolumesMade(Err(DIED.into())), async move {
-            let result = cx.make_volumes(pod, sources, tokens, &cancelled).await;
+            let result = cx.make_volumes(pod, sources, credentials, &cancelled).await;
             let _ = events.send(Event::VolumesMade(result)).await;
         });
     }
 
-    pub(super) fn token_renewal(&self) -> Option<Timestamp> {
-        self.tokens.try_lock().ok().and_then(|t| t.renew_at())
+    pub(super) fn credential_renewal(&self) -> Option<Timestamp> {
+        self.credentials.try_lock().ok().and_then(|t| t.renew_at())
     }
 
-    pub(super) fn token_due(&self, now: Timestamp) -> bool {
-        self.token_renewal().is_some_and(|at| at <= now)
+    pub(super) fn credential_due(&self, now: Timestamp) -> bool {
+        self.credential_renewal().is_some_and(|at| at <= now)
     }
 
     /// Whether there is a sandbox to start containers in.
