@@ -30,6 +30,7 @@ mod storage;
 mod tests;
 mod trust;
 mod volume;
+mod webhooks;
 
 pub use meta::NameRule;
 
@@ -146,6 +147,7 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
         "rbac.authorization.k8s.io" => rbac::check(e, kind, new, old),
         "policy" | "scheduling.k8s.io" | "coordination.k8s.io" => policy::check(e, kind, new, old),
         "storage.k8s.io" => storage::check(e, kind, new, old),
+        "admissionregistration.k8s.io" if kind.ends_with("WebhookConfiguration") => webhooks::configuration(e, new, old),
         "certificates.k8s.io" => match (kind, old) {
             ("CertificateSigningRequest", None) => certificates::create(e, new),
             ("CertificateSigningRequest", Some(old)) => certificates::update(e, new, old, certificates::By::Main),

@@ -13,6 +13,7 @@ mod runtime_class;
 mod service_account;
 mod storage;
 mod taint_nodes;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -73,8 +74,8 @@ impl Request {
 pub trait Admission: Send + Sync + 'static {
     /// Before validation; may change `request.object`.
     fn admit<'a>(&'a self, request: &'a mut Request) -> BoxFuture<'a, Result<(), Status>>;
-    /// After validation; must not change the object.
-    fn validate<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<(), Status>>;
+    /// After validation; may add warnings, must not change the object.
+    fn validate<'a>(&'a self, request: &'a mut Request) -> BoxFuture<'a, Result<(), Status>>;
 }
 
 /// Admits everything (tests).
@@ -84,7 +85,7 @@ impl Admission for AdmitAll {
     fn admit<'a>(&'a self, _: &'a mut Request) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async { Ok(()) })
     }
-    fn validate<'a>(&'a self, _: &'a Request) -> BoxFuture<'a, Result<(), Status>> {
+    fn validate<'a>(&'a self, _: &'a mut Request) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -13,6 +13,7 @@ pub mod config;
 mod convert;
 mod discovery;
 mod extension;
+mod endpoints;
 mod fixed;
 mod health;
 mod housekeeping;

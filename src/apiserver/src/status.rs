@@ -5,6 +5,31 @@ use api::tree::{Object, Tree};
 use api::field_error::FieldError;
 use http::StatusCode;
 
+/// Every reason of upstream. Models apimachinery/pkg/apis/meta/v1/types.go StatusReason.
+const REASONS: [&str; 21] = [
+    "AlreadyExists",
+    "BadRequest",
+    "Conflict",
+    "Expired",
+    "Forbidden",
+    "Gone",
+    "InternalError",
+    "Invalid",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "NotFound",
+    "RequestEntityTooLarge",
+    "ServerTimeout",
+    "ServiceUnavailable",
+    "StorageReadError",
+    "StoreReadError",
+    "Timeout",
+    "TooManyRequests",
+    "Unauthorized",
+    "Unknown",
+    "UnsupportedMediaType",
+];
+
 /// A failure as the client reads it: `kind: Status`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
@@ -195,6 +220,11 @@ impl Status {
     pub fn internal(why: impl std::fmt::Display) -> Self {
         let why = why.to_string();
         Self::new(500, "InternalError", format!("Internal error occurred: {why}")).with_cause("", why, "")
+    }
+
+    /// A webhook's refusal. A reason that clients do not know is left out.
+    pub fn by_webhook(code: u16, reason: &str, message: String) -> Self {
+        Self::new(code, REASONS.iter().find(|known| **known == reason).copied().unwrap_or(""), message)
     }
 
     pub fn service_unavailable(message: impl Into<String>) -> Self {

@@ -1,10 +1,11 @@
 //! Everything below an object: `status`, `scale`, `binding`, `eviction`, `token`, and the streams to kubelets and pods.
 mod binding;
+mod connect;
 mod eviction;
 mod pods;
 mod proxy;
 mod relay;
-mod scale;
+pub(crate) mod scale;
 mod token;
 
 use axum::body::Body;

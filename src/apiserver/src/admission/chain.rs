@@ -1,11 +1,12 @@
 //! The compiled-in plugins, in upstream's order.
 //!
 //! Models pkg/kubeapiserver/options/plugins.go. What NamespaceLifecycle says of creations stands in `rest`, and
-//! so does the call of ResourceQuota; left out: webhooks, ValidatingAdmissionPolicy.
+//! so does the call of ResourceQuota; left out: admission policies.
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use super::webhook::{Reinvocation, Webhooks};
 use super::{Admission, Operation, Request};
 use super::{
     certificates, default_ingress_class, default_toleration_seconds, limit_ranger, node_restriction, owner_references,
@@ -19,11 +20,26 @@ use crate::status::Status;
 pub struct Plugins {
     cache: Cache,
     authorization: Arc<Authorization>,
+    webhooks: Webhooks,
 }
 
 impl Plugins {
     pub fn new(cache: &Cache, authorization: Arc<Authorization>) -> Self {
-        Self { cache: cache.clone(), authorization }
+        Self { cache: cache.clone(), authorization, webhooks: Webhooks::new(cache) }
+    }
+
+    /// All that may change the object, once; webhooks come last.
+    async fn mutate(&self, request: &mut Request, rounds: &mut Reinvocation) -> Result<(), Status> {
+        limit_ranger::admit(&self.cache, request)?;
+        service_account::admit(&self.cache, request).await?;
+        node_restriction::check(&self.cache, &self.authorization, request)?;
+        taint_nodes::admit(request);
+        priority::admit(&self.cache, request)?;
+        default_toleration_seconds::admit(request);
+        runtime_class::admit(&self.cache, request)?;
+        storage::admit(&self.cache, request);
+        default_ingress_class::admit(&self.cache, request);
+        self.webhooks.mutate(request, rounds).await
     }
 
     fn escalation(&self, request: &Request) -> Result<(), Status> {
@@ -53,33 +69,34 @@ fn immortal_namespaces(request: &Request) -> Result<(), Status> {
 impl Admission for Plugins {
     fn admit<'a>(&'a self, request: &'a mut Request) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move {
-            limit_ranger::admit(&self.cache, request)?;
-            service_account::admit(&self.cache, request).await?;
-            node_restriction::check(&self.cache, &self.authorization, request)?;
-            taint_nodes::admit(request);
-            priority::admit(&self.cache, request)?;
-            default_toleration_seconds::admit(request);
-            runtime_class::admit(&self.cache, request)?;
-            storage::admit(&self.cache, request);
-            default_ingress_class::admit(&self.cache, request);
+            let mut rounds = Reinvocation::default();
+            self.mutate(request, &mut rounds).await?;
+            if rounds.begin_again() {
+                self.mutate(request, &mut rounds).await?;
+            }
             // Validating upstream; but only here can it add warnings.
             pod_security::check(&self.cache, request)
         })
     }
 
-    fn validate<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<(), Status>> {
-        let result = || {
+    fn validate<'a>(&'a self, request: &'a mut Request) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            // What has no mutating half of its own; webhooks are asked about it all the same.
+            let is_whole = matches!(request.operation, Operation::Delete | Operation::Connect) || request.subresource == "eviction";
+            if is_whole {
+                if request.operation == Operation::Delete {
+                    node_restriction::check(&self.cache, &self.authorization, request)?;
+                }
+                self.webhooks.mutate(request, &mut Reinvocation::default()).await?;
+            }
             immortal_namespaces(request)?;
             limit_ranger::validate(&self.cache, request)?;
             service_account::validate(request)?;
-            if request.operation == Operation::Delete {
-                node_restriction::check(&self.cache, &self.authorization, request)?; // a delete has no mutating half
-            }
             priority::validate(&self.cache, request)?;
             certificates::validate(&self.authorization, request)?;
             owner_references::validate(&self.authorization, request)?;
-            self.escalation(request)
-        };
-        Box::pin(std::future::ready(result()))
+            self.escalation(request)?;
+            self.webhooks.validate(request).await
+        })
     }
 }

@@ -182,7 +182,7 @@ impl Target {
             let cached = self.current().ok_or_else(|| self.not_found())?;
             let old = Arc::new(self.tree(&cached));
             self.check_preconditions(&old, options)?;
-            self.admission_validate(Operation::Delete, Part::Main, Tree::Null, Some(old.clone()), options.dry_run).await?;
+            self.admission_validate(Operation::Delete, Part::Main, Tree::Null, Some(old.clone()), options.dry_run, &mut Vec::new()).await?;
             match plan(self, &old, options) {
                 Plan::Pending => return Ok(Deleted::Later(old.to_json().into())),
                 Plan::Remove if options.dry_run => return Ok(Deleted::Now(Arc::unwrap_or_clone(old))),

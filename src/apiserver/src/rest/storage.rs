@@ -164,9 +164,11 @@ impl Target {
         object: Tree,
         old: Option<Arc<Tree>>,
         dry_run: bool,
+        warnings: &mut Vec<String>,
     ) -> Result<Tree, Status> {
-        let request = self.request(operation, part, object, old, dry_run);
-        self.server.0.parts.admission.validate(&request).await?;
+        let mut request = self.request(operation, part, object, old, dry_run);
+        self.server.0.parts.admission.validate(&mut request).await?;
+        warnings.append(&mut request.warnings);
         admission::resource_quota::charge(&self.server, &request).await?;
         Ok(request.object)
     }
@@ -200,7 +202,7 @@ impl Target {
             if attempt == 1 {
                 warnings.extend(strategy::warnings(resource, &object));
             }
-            let object = self.admission_validate(admission::Operation::Create, Part::Main, object, None, dry_run).await?;
+            let object = self.admission_validate(admission::Operation::Create, Part::Main, object, None, dry_run, warnings).await?;
             let name = meta::name(&object).to_owned();
             let key = self.key(&name);
             if dry_run {
@@ -367,7 +369,7 @@ impl Target {
             if part == Part::Main {
                 warnings.extend(strategy::warnings(resource, &new));
             }
-            new = self.admission_validate(admission::Operation::Update, part, new, Some(old.clone()), dry_run).await?;
+            new = self.admission_validate(admission::Operation::Update, part, new, Some(old.clone()), dry_run, warnings).await?;
         }
         if strategy::is_gone_after_update(resource, &new, &old) {
             return self.delete_emptied(cached, &new, dry_run).await.map_err(|f| f.conditional(conditional));

@@ -34,7 +34,7 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
         return Err(Status::invalid("", "Binding", &target.name, &errors));
     }
     let binding = target.admit(Operation::Create, Part::Binding, binding, None, options.dry_run, &mut call.warnings).await?;
-    let binding = target.admission_validate(Operation::Create, Part::Binding, binding, None, options.dry_run).await?;
+    let binding = target.admission_validate(Operation::Create, Part::Binding, binding, None, options.dry_run, &mut call.warnings).await?;
     let change = |pod: &Tree| if pod.is_null() { Ok(Tree::Null) } else { bound(pod, &binding) };
     target.update(Part::Binding, true, options.dry_run, &mut call.warnings, &change).await?;
     let mut success = status::success(None);

@@ -37,7 +37,7 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
         _ => DeleteOptions::default(),
     };
     delete.dry_run |= options.dry_run;
-    target.admission_validate(Operation::Create, Part::Other("eviction"), eviction, None, delete.dry_run).await?;
+    target.admission_validate(Operation::Create, Part::Other("eviction"), eviction, None, delete.dry_run, &mut call.warnings).await?;
     evict(&target, &mut delete).await?;
     let mut success = status::success(None);
     success.set(&["code"], 201i64);

@@ -7,7 +7,7 @@ use axum::body::Body;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
-use super::relay;
+use super::{connect, relay};
 use crate::admission::Operation;
 use crate::node::NodeStream;
 use crate::request::encode;
@@ -114,10 +114,11 @@ fn check_log_options(call: &Call) -> Result<(), Status> {
 }
 
 /// exec, attach, portforward.
-pub async fn stream(call: &Call, kind: &'static str, request: Request<Body>) -> Result<Response<Body>, Status> {
+pub async fn stream(call: &mut Call, kind: &'static str, request: Request<Body>) -> Result<Response<Body>, Status> {
     let pod = call.current()?.tree();
     let target = call.target();
-    target.admission_validate(Operation::Connect, Part::Other(kind), Tree::Null, None, false).await?;
+    let options = connect::options(call, kind);
+    target.admission_validate(Operation::Connect, Part::Other(kind), options, None, false, &mut call.warnings).await?;
     let node = pod.str_at(&["spec", "nodeName"]);
     let name = &call.info.name;
     if kind != "portforward" {

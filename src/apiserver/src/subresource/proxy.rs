@@ -13,8 +13,9 @@ use http::header::{LOCATION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 
-use super::{pods, relay};
+use super::{connect, pods, relay};
 use crate::admission::Operation;
+use crate::endpoints;
 use crate::node::NodeStream;
 use crate::rest::Call;
 use crate::rest::storage::Part;
@@ -39,7 +40,8 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
     let (scheme, name, port) = split_name(&full).ok_or_else(invalid)?;
     call.info.name = name.to_owned();
     let object = call.current()?.tree();
-    call.target().admission_validate(Operation::Connect, Part::Other("proxy"), Tree::Null, None, false).await?;
+    let options = connect::options(call, "proxy");
+    call.target().admission_validate(Operation::Connect, Part::Other("proxy"), options, None, false, &mut call.warnings).await?;
     // Relative links of the page need the slash; only the bare path lacks one.
     if call.info.rest.is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
         let query = request.uri().query().map_or(String::new(), |q| format!("?{q}"));
@@ -102,21 +104,10 @@ async fn service_backend(call: &Call, service: &Tree, port: &str) -> Result<(Box
     let none = || Status::service_unavailable(format!("no endpoints available for service \"{name}\""));
     let unknown = || Status::service_unavailable(format!("no service port \"{port}\" found for service \"{name}\""));
     let port_name = found.ok_or_else(unknown)?.str_at(&["name"]).to_owned();
-    let slices = call.server.0.parts.cache.list("discovery.k8s.io", "endpointslices", Some(&call.info.namespace));
-    let mut backends: Vec<(String, u16)> = Vec::new();
-    for slice in slices.iter().filter(|s| s.label("kubernetes.io/service-name") == Some(name)) {
-        let slice = slice.tree();
-        let number = slice.array_at(&["ports"]).iter().find(|p| p.str_at(&["name"]) == port_name).and_then(|p| p.get("port").and_then(Tree::as_i64));
-        let Some(number) = number.and_then(|n| u16::try_from(n).ok()) else { continue };
-        for endpoint in slice.array_at(&["endpoints"]) {
-            if endpoint.at(&["conditions", "ready"]).and_then(Tree::as_bool) != Some(false) {
-                backends.extend(endpoint.array_at(&["addresses"]).iter().filter_map(Tree::as_str).map(|ip| (ip.to_owned(), number)));
-            }
-        }
-    }
+    let backends = endpoints::ready(&call.server.0.parts.cache, &call.info.namespace, name, &port_name);
     if backends.is_empty() {
         return Err(none());
     }
-    let (ip, number) = &backends[TURN.fetch_add(1, Ordering::Relaxed) % backends.len()];
-    dial(ip, *number).await
+    let (ip, number) = backends[TURN.fetch_add(1, Ordering::Relaxed) % backends.len()];
+    dial(&ip.to_string(), number).await
 }

@@ -18,7 +18,7 @@ use crate::status::Status;
 
 const SCALE: Expected = Expected { group: "autoscaling", version: "v1", kind: "Scale" };
 
-fn scale_of(workload: &Tree, is_core: bool) -> Tree {
+pub(crate) fn scale_of(workload: &Tree, is_core: bool) -> Tree {
     let mut scale = Tree::object();
     meta::set_type(&mut scale, "autoscaling/v1", "Scale");
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -46,7 +46,7 @@ fn scale_of(workload: &Tree, is_core: bool) -> Tree {
 }
 
 /// The workload with the scale's replicas; its uid and version are conditions.
-fn scaled(workload: &Tree, scale: &Tree, name: &str) -> Result<Tree, Status> {
+pub(crate) fn scaled(workload: &Tree, scale: &Tree, name: &str) -> Result<Tree, Status> {
     let replicas = scale.at(&["spec", "replicas"]).and_then(Tree::as_i64).unwrap_or(0);
     if replicas < 0 {
         let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");

@@ -1,0 +1,244 @@
+//! Asks others: webhooks that mutate and webhooks that validate.
+//!
+//! Models k8s.io/apiserver/pkg/admission/plugin/webhook/{mutating,validating,generic}. Configurations are kept compiled, in step with the
+//! watch cache; what one asks is decided in [`matching`], written and read in [`review`], sent by [`call`]. Mutating webhooks are called one
+//! after another, validating ones at once. Left out: match conditions (such a configuration is refused), audit annotations (there is no audit
+//! log to write them to), connections kept from one call to the next.
+mod call;
+mod hook;
+mod matching;
+mod review;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::registry::Registry;
+use api::tree::Tree;
+use futures::future::join_all;
+
+use self::hook::{Hook, SideEffects};
+use self::matching::Invocation;
+use self::review::{Refusal, Reply, Verdict};
+use super::{Operation, Request};
+use crate::cache::Cache;
+use crate::rest::model::{self, Expected};
+use crate::rest::options::FieldValidation;
+use crate::status::Status;
+
+const MUTATING: &str = "mutatingwebhookconfigurations";
+const VALIDATING: &str = "validatingwebhookconfigurations";
+
+type Compiled = BTreeMap<String, Vec<Arc<Hook>>>;
+
+/// The webhooks of one kind of configuration, by the configuration's name.
+struct Table(Arc<Mutex<Compiled>>);
+
+impl Table {
+    fn follow(cache: &Cache, plural: &'static str) -> Self {
+        let table = Arc::new(Mutex::new(Compiled::new()));
+        let resource = Registry::get().resource("admissionregistration.k8s.io", "v1", plural);
+        if let Some(id) = resource.and_then(|resource| cache.kind(resource)) {
+            let followed = table.clone();
+            // Told before the write is answered: the next request meets the new configuration.
+            cache.listen(
+                id,
+                Box::new(move |change| {
+                    let mut table = followed.lock().unwrap_or_else(PoisonError::into_inner);
+                    if change.deleted {
+                        table.remove(change.object.name());
+                    } else {
+                        table.insert(change.object.name().to_owned(), hook::compile(&change.object.tree()));
+                    }
+                }),
+            );
+        }
+        for object in cache.list("admissionregistration.k8s.io", plural, None) {
+            let compiled = hook::compile(&object.tree());
+            table.lock().unwrap_or_else(PoisonError::into_inner).entry(object.name().to_owned()).or_insert(compiled);
+        }
+        Self(table)
+    }
+
+    /// In the order in which they are called: by the names of their configurations.
+    fn hooks(&self) -> Vec<Arc<Hook>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
+    }
+}
+
+/// What is remembered from the first round of mutations to the second.
+/// Models pkg/admission/plugin/webhook/mutating/reinvocationcontext.go.
+#[derive(Default)]
+pub struct Reinvocation {
+    is_again: bool,
+    is_wanted: bool,
+    output: Option<Tree>,
+    invoked: BTreeSet<String>,
+    again: BTreeSet<String>,
+}
+
+impl Reinvocation {
+    /// Whether a webhook changed the object, so that everything is to be asked once more.
+    pub fn begin_again(&mut self) -> bool {
+        let begin = self.is_wanted && !self.is_again;
+        self.is_again = true;
+        begin
+    }
+
+    fn require(&mut self) {
+        self.again.append(&mut self.invoked);
+    }
+}
+
+pub struct Webhooks {
+    cache: Cache,
+    mutating: Table,
+    validating: Table,
+}
+
+/// How one call ended.
+enum Outcome {
+    Allowed(Reply),
+    /// The webhook's own no.
+    Denied(Status),
+    /// It could not be asked; `failurePolicy` says what that means.
+    Failed(String),
+    /// Neither: the request cannot be put to it.
+    Refused(Status),
+}
+
+impl Webhooks {
+    pub fn new(cache: &Cache) -> Self {
+        Self { cache: cache.clone(), mutating: Table::follow(cache, MUTATING), validating: Table::follow(cache, VALIDATING) }
+    }
+
+    /// One round of the mutating webhooks.
+    pub async fn mutate(&self, request: &mut Request, rounds: &mut Reinvocation) -> Result<(), Status> {
+        let hooks = self.mutating.hooks();
+        if hooks.is_empty() || matching::is_exempt(request) {
+            return Ok(());
+        }
+        if rounds.is_again && rounds.output.as_ref() != Some(&request.object) {
+            rounds.require();
+        }
+        for hook in hooks {
+            let Some(invocation) = matching::invocation(&self.cache, &hook, request)? else { continue };
+            if rounds.is_again && !rounds.again.contains(&hook.uid) {
+                continue;
+            }
+            let reply = self.ask(&hook, &invocation, request, true).await;
+            let is_invoked_again = hook.is_reinvoked;
+            if let Some(reply) = decided(&hook, reply)? {
+                request.warnings.extend(reply.warnings);
+                if let Some(patch) = reply.patch
+                    && apply(&hook, &invocation, request, &patch)?
+                {
+                    rounds.require();
+                    rounds.is_wanted = true;
+                }
+            }
+            if is_invoked_again {
+                rounds.invoked.insert(hook.uid.clone());
+            }
+        }
+        rounds.output = Some(request.object.clone());
+        Ok(())
+    }
+
+    /// All validating webhooks, at once; the first refusal counts.
+    pub async fn validate(&self, request: &mut Request) -> Result<(), Status> {
+        let hooks = self.validating.hooks();
+        if hooks.is_empty() || matching::is_exempt(request) {
+            return Ok(());
+        }
+        let mut asked = Vec::new();
+        for hook in &hooks {
+            if let Some(invocation) = matching::invocation(&self.cache, hook, request)? {
+                asked.push((hook, invocation));
+            }
+        }
+        let of = &*request;
+        let replies = join_all(asked.iter().map(|(hook, invocation)| self.ask(hook, invocation, of, false))).await;
+        let mut result = Ok(());
+        for ((hook, _), reply) in asked.iter().zip(replies) {
+            match decided(hook, reply) {
+                Ok(reply) => request.warnings.extend(reply.into_iter().flat_map(|r| r.warnings)),
+                Err(status) => result = result.and(Err(status)),
+            }
+        }
+        result
+    }
+
+    async fn ask(&self, hook: &Hook, invocation: &Invocation, request: &Request, is_mutating: bool) -> Outcome {
+        if request.dry_run && hook.side_effects == SideEffects::Some {
+            return Outcome::Refused(Status::bad_request(format!("admission webhook {:?} does not support dry run", hook.name)));
+        }
+        let Some(version) = hook.review_version else {
+            return Outcome::Failed("could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)".into());
+        };
+        let uid = uuid::Uuid::new_v4().to_string();
+        let body = review::write(version, &uid, invocation, request);
+        let answer = match call::post(&self.cache, hook, body.to_json()).await {
+            Ok(answer) => answer,
+            Err(error) => return Outcome::Failed(format!("failed to call webhook: {error}")),
+        };
+        match review::read(version, &uid, is_mutating, &answer) {
+            Ok(Verdict::Allowed(reply)) => Outcome::Allowed(reply),
+            Ok(Verdict::Denied(refusal)) => Outcome::Denied(denial(&hook.name, refusal)),
+            Err(why) => Outcome::Failed(format!("received invalid webhook response: {why}")),
+        }
+    }
+}
+
+/// What an outcome means under the webhook's failure policy; `None` where it is ignored.
+fn decided(hook: &Hook, outcome: Outcome) -> Result<Option<Reply>, Status> {
+    match outcome {
+        Outcome::Allowed(reply) => Ok(Some(reply)),
+        Outcome::Denied(status) | Outcome::Refused(status) => Err(status),
+        Outcome::Failed(why) => {
+            let text = format!("failed calling webhook {:?}: {why}", hook.name);
+            if hook.ignores_failure {
+                tracing::warn!(configuration = hook.configuration, error = text, "a webhook failed, and is ignored");
+                return Ok(None);
+            }
+            tracing::warn!(configuration = hook.configuration, error = text, "a webhook failed, and so does the request");
+            Err(Status::internal(text))
+        }
+    }
+}
+
+/// Models pkg/admission/plugin/webhook/errors/statuserror.go ToStatusErr.
+fn denial(hook: &str, refusal: Refusal) -> Status {
+    let by = format!("admission webhook {hook:?} denied the request");
+    let message = match (refusal.message.as_str(), refusal.reason.as_str()) {
+        ("", "") => format!("{by} without explanation"),
+        ("", reason) => format!("{by}: {reason}"),
+        (message, _) => format!("{by}: {message}"),
+    };
+    Status::by_webhook(refusal.code.max(400), &refusal.reason, message)
+}
+
+/// Applies a webhook's patch; whether that changed anything. Types are checked, unknown fields pruned and defaults set anew.
+fn apply(hook: &Hook, invocation: &Invocation, request: &mut Request, patch: &Tree) -> Result<bool, Status> {
+    let cannot = || Status::internal(format!("admission webhook {:?} attempted to modify the object, which is not supported for this operation", hook.name));
+    if request.object.is_null() || matches!(request.operation, Operation::Delete | Operation::Connect) {
+        return Err(cannot());
+    }
+    let mut object = invocation.shown(&request.object);
+    let before = object.clone();
+    api::patch::json_patch(&mut object, patch).map_err(|error| Status::internal(error.to_string()))?;
+    let kind = invocation.kind;
+    let expected = Expected { group: kind.group, version: kind.version, kind: kind.kind };
+    let typed = model::typed(expected, object, Vec::new(), FieldValidation::Ignore, &mut Vec::new());
+    let mut object = typed.map_err(|error| match error {
+        model::Untyped::Wrong(text) | model::Untyped::Strict(text) => Status::internal(text),
+    })?;
+    api::defaults::apply_kind(kind.group, kind.version, kind.kind, &mut object);
+    if object == before {
+        return Ok(false);
+    }
+    request.object = invocation.taken(object, &request.object)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+use api::registry::Registry;
+
+use super::hook::ReviewVersion;
+use super::*;
+use crate::auth::UserInfo;
+
+fn tree(json: &str) -> Tree {
+    Tree::from_json(json.as_bytes()).unwrap()
+}
+
+fn hooks(hook: &str) -> Vec<Arc<Hook>> {
+    hook::compile(&tree(&format!(r#"{{"metadata":{{"name":"c"}},"webhooks":[{hook}]}}"#)))
+}
+
+fn request(plural: &str, operation: Operation, object: &str) -> Request {
+    Request {
+        user: UserInfo::new("me", &["us"]),
+        operation,
+        resource: Registry::get().resource("", "v1", plural).unwrap(),
+        subresource: "",
+        namespace: "n".to_owned(),
+        name: "x".to_owned(),
+        object: tree(object),
+        old: None,
+        dry_run: false,
+        warnings: Vec::new(),
+    }
+}
+
+const HOOK: &str = r#"{"name":"a.b.c","sideEffects":"None","admissionReviewVersions":["v2","v1"],"namespaceSelector":{},"objectSelector":{},
+    "clientConfig":{"service":{"name":"s","namespace":"m","port":8443,"path":"/p"}},"timeoutSeconds":3,
+    "rules":[{"operations":["CREATE"],"apiGroups":[""],"apiVersions":["v1"],"resources":["pods","pods/status"],"scope":"Namespaced"}]}"#;
+
+async fn cache() -> (crate::cache::Cache, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn store::Store> = Arc::new(store::sqlite::open(&folder.path().join("db"), store::sqlite::Options::default()).unwrap());
+    (crate::cache::Cache::start(&store).await.unwrap(), folder)
+}
+
+#[tokio::test]
+async fn rules_and_selectors_decide_who_is_asked() {
+    let (cache, _folder) = cache().await;
+    let asks = |hook: &str, request: &Request| matching::invocation(&cache, &hooks(hook)[0], request).unwrap().is_some();
+    let pod = request("pods", Operation::Create, r#"{"metadata":{"name":"x","labels":{"a":"1"}}}"#);
+    assert!(asks(HOOK, &pod));
+    assert!(!asks(HOOK, &request("pods", Operation::Update, "{}")));
+    assert!(!asks(HOOK, &request("secrets", Operation::Create, "{}")));
+    assert!(asks(&HOOK.replace(r#""pods","#, r#""*","#), &request("secrets", Operation::Create, "{}")));
+    assert!(asks(&HOOK.replace(r#""objectSelector":{}"#, r#""objectSelector":{"matchLabels":{"a":"1"}}"#), &pod));
+    assert!(!asks(&HOOK.replace(r#""objectSelector":{}"#, r#""objectSelector":{"matchLabels":{"a":"2"}}"#), &pod));
+    assert!(!asks(&HOOK.replace("Namespaced", "Cluster"), &pod));
+    let mut status = request("pods", Operation::Create, "{}");
+    status.subresource = "log";
+    assert!(!asks(HOOK, &status));
+    // A namespace that is not there is nobody's to choose.
+    let hook = HOOK.replace(r#""namespaceSelector":{}"#, r#""namespaceSelector":{"matchLabels":{"a":"1"}}"#);
+    let found = matching::invocation(&cache, &hooks(&hook)[0], &pod).map(|i| i.is_some());
+    assert_eq!(found.unwrap_err().message, "namespaces \"n\" not found");
+}
+
+#[tokio::test]
+async fn a_review_tells_all_and_its_answer_is_checked() {
+    let (cache, _folder) = cache().await;
+    let pod = request("pods", Operation::Create, r#"{"metadata":{"name":"x"}}"#);
+    let hook = &hooks(HOOK)[0];
+    assert_eq!((hook.origin.as_str(), hook.path.as_str(), hook.review_version), ("https://s.m.svc:8443", "/p", Some(ReviewVersion::V1)));
+    let invocation = matching::invocation(&cache, hook, &pod).unwrap().unwrap();
+    let review = review::write(ReviewVersion::V1, "u", &invocation, &pod);
+    let asked = review.get("request").unwrap();
+    assert_eq!((asked.str_at(&["operation"]), asked.str_at(&["kind", "kind"]), asked.str_at(&["namespace"])), ("CREATE", "Pod", "n"));
+    assert_eq!((asked.str_at(&["object", "kind"]), asked.str_at(&["userInfo", "username"])), ("Pod", "me"));
+    let read = |is_mutating, response: &str| {
+        let answer = format!(r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","response":{response}}}"#);
+        review::read(ReviewVersion::V1, "u", is_mutating, answer.as_bytes())
+    };
+    assert_eq!(
+        read(false, r#"{"uid":"u","allowed":true,"warnings":["w"]}"#),
+        Ok(Verdict::Allowed(Reply { patch: None, warnings: vec!["w".into()] }))
+    );
+    assert_eq!(read(false, r#"{"uid":"v","allowed":true}"#), Err("expected response.uid=\"u\", got \"v\"".into()));
+    assert_eq!(read(false, "null"), Err("webhook response was absent".into()));
+    assert!(
+        read(false, r#"{"uid":"u","allowed":true,"patch":"W10=","patchType":"JSONPatch"}"#)
+            .unwrap_err()
+            .contains("may not return response.patch")
+    );
+    assert!(read(true, r#"{"uid":"u","allowed":true,"patch":"W10="}"#).unwrap_err().contains("but not response.patchType"));
+    let denied = read(true, r#"{"uid":"u","allowed":false,"status":{"message":"no","code":403,"reason":"Forbidden"}}"#);
+    let Ok(Verdict::Denied(refusal)) = denied else { panic!("{denied:?}") };
+    let status = denial("a.b.c", refusal);
+    assert_eq!(
+        (status.code, status.reason, status.message.as_str()),
+        (403, "Forbidden", "admission webhook \"a.b.c\" denied the request: no")
+    );
+    let silent = denial("a.b.c", Refusal::default());
+    assert_eq!((silent.code, silent.message.as_str()), (400, "admission webhook \"a.b.c\" denied the request without explanation"));
+}
+
+#[tokio::test]
+async fn a_patch_is_typed_pruned_and_defaulted() {
+    let (cache, _folder) = cache().await;
+    let mut pod = request("pods", Operation::Create, r#"{"metadata":{"name":"x"},"spec":{"containers":[{"name":"a","image":"b"}]}}"#);
+    let hook = &hooks(HOOK)[0];
+    let invocation = matching::invocation(&cache, hook, &pod).unwrap().unwrap();
+    let patch = tree(r#"[{"op":"add","path":"/spec/initContainers","value":[{"name":"i","image":"b","bogus":1}]}]"#);
+    assert!(apply(hook, &invocation, &mut pod, &patch).unwrap());
+    let added = &pod.object.array_at(&["spec", "initContainers"])[0];
+    assert_eq!((added.str_at(&["terminationMessagePolicy"]), added.get("bogus")), ("File", None));
+    assert!(apply(hook, &invocation, &mut pod, &tree(r#"[{"op":"add","path":"/spec","value":1}]"#)).is_err());
+    pod.object = Tree::Null;
+    let refused = apply(hook, &invocation, &mut pod, &patch).unwrap_err();
+    assert!(refused.message.contains("which is not supported for this operation"), "{}", refused.message);
+}
+
+#[tokio::test]
+async fn who_cannot_be_called_fails_the_request_or_is_ignored() {
+    let (cache, _folder) = cache().await;
+    let hook = hooks(HOOK);
+    let error = call::post(&cache, &hook[0], Vec::new()).await.unwrap_err();
+    assert_eq!(error, "Post \"https://s.m.svc:8443/p?timeout=3s\": service \"s\" not found");
+    let failed = || Outcome::Failed(format!("failed to call webhook: {error}"));
+    let status = decided(&hook[0], failed()).err().unwrap();
+    assert_eq!((status.code, status.reason), (500, "InternalError"));
+    assert!(status.message.starts_with("Internal error occurred: failed calling webhook \"a.b.c\": failed to call webhook: Post "));
+    let ignoring = hooks(&HOOK.replace(r#""name":"a.b.c","#, r#""name":"a.b.c","failurePolicy":"Ignore","#));
+    assert!(decided(&ignoring[0], failed()).is_ok_and(|reply| reply.is_none()));
+}
+
+/// A webhook server on this machine; each path is an answer.
+struct Server {
+    port: u16,
+    ca: String,
+}
+
+impl Server {
+    async fn start() -> Self {
+        use rustls::pki_types::pem::PemObject;
+        let key = rcgen::KeyPair::generate().unwrap();
+        let issuer = rcgen::KeyPair::generate().unwrap();
+        let mut root = rcgen::CertificateParams::default();
+        root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = root.self_signed(&issuer).unwrap().pem();
+        let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &rcgen::Issuer::new(root, issuer)).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = hyper::service::service_fn(answer);
+                    let _ =
+                        hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { port, ca }
+    }
+
+    fn hook(&self, path: &str, more: &str) -> String {
+        use base64::Engine as _;
+        let bundle = base64::engine::general_purpose::STANDARD.encode(&self.ca);
+        format!(
+            r#"{{"name":"{path}.b.c","sideEffects":"None","admissionReviewVersions":["v1"],"namespaceSelector":{{}},"objectSelector":{{}},"timeoutSeconds":1,
+            "clientConfig":{{"url":"https://127.0.0.1:{}/{path}","caBundle":"{bundle}"}},{more}
+            "rules":[{{"operations":["*"],"apiGroups":["*"],"apiVersions":["*"],"resources":["*"]}}]}}"#,
+            self.port
+        )
+    }
+}
+
+async fn answer(
+    request: http::Request<hyper::body::Incoming>,
+) -> Result<http::Response<http_body_util::Full<bytes::Bytes>>, std::convert::Infallible> {
+    use base64::Engine as _;
+    use http_body_util::BodyExt as _;
+    let path = request.uri().path().to_owned();
+    let asked = Tree::from_json(&request.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    let uid = asked.str_at(&["request", "uid"]).to_owned();
+    let data = asked.at(&["request", "object", "data"]).cloned().unwrap_or_default();
+    let patch = |key: &str| {
+        let patch = format!(r#"[{{"op":"add","path":"/data/{key}","value":"yes"}}]"#);
+        format!(r#""allowed":true,"patchType":"JSONPatch","patch":"{}""#, base64::engine::general_purpose::STANDARD.encode(patch))
+    };
+    let verdict = match path.as_str() {
+        "/slow" => {
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            String::new()
+        }
+        "/deny" => r#""allowed":false,"status":{"message":"not today","code":403}"#.to_owned(),
+        "/broken" => return Ok(http::Response::builder().status(500).body("oh".into()).unwrap()),
+        // The first asks for what only the second adds.
+        "/first" if data.get("second").is_some() => patch("again"),
+        "/first" => patch("first"),
+        "/second" => patch("second"),
+        _ => r#""allowed":true,"warnings":["mind the gap"]"#.to_owned(),
+    };
+    let body = format!(r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","response":{{"uid":"{uid}",{verdict}}}}}"#);
+    Ok(http::Response::new(body.into()))
+}
+
+fn table(plural: &str, hooks: &[String]) -> Compiled {
+    [(plural.to_owned(), super::hook::compile(&tree(&format!(r#"{{"metadata":{{"name":"c"}},"webhooks":[{}]}}"#, hooks.join(",")))))].into()
+}
+
+async fn webhooks(mutating: &[String], validating: &[String]) -> (Webhooks, tempfile::TempDir) {
+    let (cache, folder) = cache().await;
+    let of = |hooks: &[String]| Table(Arc::new(Mutex::new(table("c", hooks))));
+    (Webhooks { mutating: of(mutating), validating: of(validating), cache }, folder)
+}
+
+#[tokio::test]
+async fn webhooks_allow_deny_warn_and_fail_as_told() {
+    let server = Server::start().await;
+    let map = || request("configmaps", Operation::Create, r#"{"metadata":{"name":"x"},"data":{}}"#);
+    let ask = async |hook: String| {
+        let (webhooks, _folder) = webhooks(&[], &[hook]).await;
+        let mut map = map();
+        webhooks.validate(&mut map).await.map(|()| map.warnings)
+    };
+    assert_eq!(ask(server.hook("allow", "")).await, Ok(vec!["mind the gap".to_owned()]));
+    let denied = ask(server.hook("deny", "")).await.unwrap_err();
+    assert_eq!((denied.code, denied.message.as_str()), (403, "admission webhook \"deny.b.c\" denied the request: not today"));
+    let slow = ask(server.hook("slow", "")).await.unwrap_err();
+    assert!(slow.code == 500 && slow.message.ends_with("/slow?timeout=1s\": context deadline exceeded"), "{}", slow.message);
+    assert_eq!(ask(server.hook("slow", r#""failurePolicy":"Ignore","#)).await, Ok(Vec::new()));
+    let broken = ask(server.hook("broken", "")).await.unwrap_err();
+    assert!(broken.message.contains("an error on the server (\"oh\") has prevented the request from succeeding"), "{}", broken.message);
+    let stranger = Server { port: server.port, ca: Server::start().await.ca };
+    let unknown = ask(stranger.hook("allow", "")).await.unwrap_err();
+    assert!(unknown.message.contains("tls: "), "{}", unknown.message);
+    let (webhooks, _folder) = webhooks(&[], &[server.hook("allow", "").replace("\"None\"", "\"Some\"")]).await;
+    let refused = webhooks.validate(&mut Request { dry_run: true, ..map() }).await.unwrap_err();
+    assert_eq!((refused.code, refused.message.as_str()), (400, "admission webhook \"allow.b.c\" does not support dry run"));
+}
+
+#[tokio::test]
+async fn a_later_mutation_lets_an_earlier_webhook_look_again() {
+    let server = Server::start().await;
+    let run = async |policy: &str| {
+        let first = server.hook("first", &format!(r#""reinvocationPolicy":"{policy}","#));
+        let (webhooks, _folder) = webhooks(&[first, server.hook("second", "")], &[]).await;
+        let mut map = request("configmaps", Operation::Create, r#"{"metadata":{"name":"x"},"data":{}}"#);
+        let mut rounds = Reinvocation::default();
+        webhooks.mutate(&mut map, &mut rounds).await.unwrap();
+        if rounds.begin_again() {
+            webhooks.mutate(&mut map, &mut rounds).await.unwrap();
+        }
+        let keys = map.object.get("data").and_then(Tree::as_object).unwrap().iter().map(|(k, _)| k.to_owned()).collect::<Vec<_>>();
+        keys.join(",")
+    };
+    assert_eq!(run("Never").await, "first,second");
+    assert_eq!(run("IfNeeded").await, "again,first,second");
+}
