@@ -17,7 +17,7 @@ import subject
 
 CACHE = pathlib.Path(os.environ.get("RK_CACHE", os.path.expanduser("~/.cache/rk"))) / "conformance"
 BIN = CACHE / "bin"
-KEPT_RUNS = 5
+KEPT_RUNS = 20
 
 
 def arguments():

@@ -106,7 +106,7 @@ class Upstream(Lab):
         # Nobody speaks for the nodes, so nobody may judge them.
         self.start(
             "hub", self.bin / "kube-controller-manager", f"--kubeconfig={self.kubeconfig}", "--leader-elect=false",
-            "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller,-cloud-node-lifecycle-controller", "--use-service-account-credentials=true",
+            "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller", "--use-service-account-credentials=true",
             f"--service-account-private-key-file={pki}/sa.key", f"--root-ca-file={pki}/ca.crt", f"--cluster-signing-cert-file={pki}/ca.crt",
             f"--cluster-signing-key-file={pki}/ca.key", f"--authentication-kubeconfig={self.kubeconfig}",
             f"--authorization-kubeconfig={self.kubeconfig}", log="kube-controller-manager.log")
