@@ -74,11 +74,17 @@ pub struct Uplinks {
     handler: Handler,
     /// Identities of the servers that tunnels end at now.
     connected: Arc<Mutex<HashMap<ServerAddress, String>>>,
+    opened: CancellationToken,
 }
 
 impl Uplinks {
     pub fn new(dialer: Dialer, handler: Handler) -> Self {
-        Self { dialer, handler, connected: Arc::default() }
+        Self { dialer, handler, connected: Arc::default(), opened: CancellationToken::new() }
+    }
+
+    /// Resolves when the first tunnel is open.
+    pub fn opened(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.opened.clone().cancelled_owned()
     }
 
     /// Follows the list of servers until `shutdown`.
@@ -148,6 +154,7 @@ impl Uplinks {
         let connected: Vec<String> = self.connected().values().cloned().collect();
         let opened = handshake::open(stream, server, &connected).await?;
         self.connected().insert(server.clone(), opened.server_id);
+        self.opened.cancel();
         info!(%server, "tunnel is open");
         let ended = serve(opened.stream, self.handler.clone()).await;
         self.connected().remove(server);
