@@ -196,6 +196,43 @@ def test_a_machine_that_was_installed_anew_joins_after_its_node_is_deleted(machi
     eventually("agent-2 Ready", lambda: machines.ready("agent-2"))
 
 
+def certify(machines, start, end):
+    """Gives the stopped agent-2 another certificate on its key, as the cluster would have made it at another time."""
+    request = machines.on(
+        "agent-2", "openssl", "req", "-new", "-key", "/var/lib/rk/agent/client.key", "-subj", "/O=system:nodes/CN=system:node:agent-2").stdout
+    script = """
+        set -e; tls=/var/lib/rk/server/tls; cd $(mktemp -d); cat > request; touch index; echo 01 > serial
+        printf '%s\\n' '[ca]' 'default_ca=d' '[d]' 'database=index' 'serial=serial' 'new_certs_dir=.' 'default_md=sha256' 'policy=p' \\
+            'x509_extensions=x' '[p]' 'organizationName=supplied' 'commonName=supplied' '[x]' 'extendedKeyUsage=clientAuth' > config
+        openssl ca -config config -batch -notext -in request -cert $tls/client-ca.crt -keyfile $tls/client-ca.key -startdate $1 -enddate $2 2>/dev/null"""
+    made = machines.on("server-1", "sh", "-c", script, "sh", start, end, input=request).stdout
+    machines.on("agent-2", "sh", "-c", "cat > /var/lib/rk/agent/client.crt", input=made)
+    return made
+
+
+def utc(days):
+    return time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + days * 86400))
+
+
+def test_a_certificate_in_its_last_third_is_renewed_while_the_agent_runs(machines):
+    machines.task("kill", "agent-2")
+    old = certify(machines, utc(-300), utc(30))
+    machines.task("start", "agent-2")
+    now = lambda: machines.on("agent-2", "cat", "/var/lib/rk/agent/client.crt").stdout
+    eventually("a new certificate", lambda: now() != old and "BEGIN" in now())
+    eventually("its tunnel", lambda: machines.kubectl("get", "--raw", "/api/v1/nodes/agent-2/proxy/healthz") == "ok")
+    eventually("its lease by the new certificate", lambda: machines.ready("agent-2"))
+
+
+def test_an_agent_whose_certificate_ended_says_so_and_joins_again(machines):
+    machines.task("kill", "agent-2")
+    certify(machines, utc(-300), utc(-1))
+    done = machines.on("agent-2", "timeout", "30", "rk", "agent", check=False)
+    assert "certificate ended" in done.stderr and "rk token" in done.stderr
+    machines.task("start", "agent-2")  # its command has a token
+    eventually("its tunnel", lambda: machines.kubectl("get", "--raw", "/api/v1/nodes/agent-2/proxy/healthz") == "ok")
+
+
 def test_only_a_node_opens_a_tunnel(machines):
     done = machines.on("hub", "kubectl", "get", "--raw", "/rk/v1/tunnel", check=False)
     assert "is no node, and only a node opens a tunnel" in done.stderr

@@ -32,8 +32,9 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADERS_MAX: usize = 100;
 const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
-/// As upstream's --http2-max-streams-per-connection default.
-const STREAMS_MAX: u32 = 100;
+/// More than upstream's 100: a node watches each ConfigMap and Secret of its pods over the one connection that it has, where client-go opens a
+/// second one. What runs at once is bounded for each user by [`crate::limits`].
+const STREAMS_MAX: u32 = 1000;
 const CONNECTIONS_MAX: usize = 10_000;
 
 /// Certificates of the listener. Swap the resolver's certificate to renew in place.

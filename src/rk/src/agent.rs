@@ -106,6 +106,11 @@ async fn run(wanted: Wanted, is_join: bool, leave: bool, started: Instant) -> an
     }
 }
 
+/// The name of this machine's node, where it has joined a cluster.
+pub fn joined_as(data_dir: &Path) -> Option<String> {
+    State::new(data_dir).load().ok()?.map(|member| member.node_name)
+}
+
 /// What this machine is a member of, joining first where it must.
 async fn enter(state: &State, wanted: &Wanted, is_join: bool, leave: bool) -> anyhow::Result<Member> {
     let mut known = state.load()?;

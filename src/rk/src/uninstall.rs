@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 
 use crate::options::{KUBECONFIG, RUN_DIR, UninstallOptions};
-use crate::{lock, logging};
+use crate::{agent, lock, logging};
 
 const BINARY: &str = "/usr/local/bin/rk";
 const UNITS: [&str; 2] = ["rk.service", "rk-agent.service"];
@@ -24,6 +24,7 @@ pub fn main(options: &UninstallOptions) -> anyhow::Result<()> {
     };
     let data_dir = &options.data_dir;
     check_folder(data_dir)?;
+    let node = agent::joined_as(data_dir);
     for unit in UNITS {
         if Path::new(UNIT_FOLDER).join(unit).exists() {
             step("stop the service", systemctl(&["disable", "--now", unit]));
@@ -46,7 +47,10 @@ pub fn main(options: &UninstallOptions) -> anyhow::Result<()> {
     // The administrator's own configuration keeps the folder.
     let _ = fs::remove_dir("/etc/rk");
     if failures.is_empty() {
-        println!("rk is removed");
+        match node {
+            Some(node) => println!("rk is removed; the cluster forgets this node by `kubectl delete node {node}`"),
+            None => println!("rk is removed"),
+        }
         return Ok(());
     }
     bail!("some of it is left:\n  {}", failures.join("\n  "))

@@ -1,11 +1,11 @@
 //! The agent's side: one tunnel to each known server, kept open.
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::{Backoff, jitter};
+use client::Backoff;
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Empty;
@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -33,8 +34,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// A tunnel that lived so long was no failure.
 const GOOD_LIFE: Duration = Duration::from_secs(5);
-/// How often a second address of a connected server is tried: the first may have stopped leading there.
-const SAME_SERVER_RETRY: Duration = Duration::from_secs(30);
 
 /// Speaks HTTP/2 as a server on `stream` and hands each of its pipes to `handler`.
 pub async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, handler: Handler) -> Result<(), hyper::Error> {
@@ -73,7 +72,7 @@ pub struct Uplinks {
     dialer: Dialer,
     handler: Handler,
     /// Identities of the servers that tunnels end at now.
-    connected: Arc<Mutex<HashMap<ServerAddress, String>>>,
+    connected: Arc<watch::Sender<HashMap<ServerAddress, String>>>,
     opened: CancellationToken,
 }
 
@@ -107,7 +106,7 @@ impl Uplinks {
                     let (uplinks, stopped) = (self.clone(), stop.clone());
                     tasks.spawn(async move {
                         stopped.run_until_cancelled(uplinks.keep_open(&server)).await;
-                        uplinks.connected().remove(&server);
+                        uplinks.disconnected(&server);
                     });
                     stop
                 });
@@ -126,14 +125,16 @@ impl Uplinks {
         let mut told = false;
         loop {
             let started = Instant::now();
+            let mut others = self.connected.subscribe();
             match self.once(server).await {
                 Ok(()) => {
                     info!(%server, "tunnel has ended");
                     told = false;
                 }
                 Err(OpenError::SameServer { .. }) => {
-                    sleep(jitter(SAME_SERVER_RETRY, 0.5)).await;
-                    continue;
+                    // The other address leads there; this one is needed when a tunnel has ended.
+                    debug!(%server, "connected by another address");
+                    let _ = others.changed().await; // the sender is `self`'s
                 }
                 // Once, not at each attempt: a server may be away for days.
                 Err(error) if !told => {
@@ -151,17 +152,17 @@ impl Uplinks {
 
     async fn once(&self, server: &ServerAddress) -> Result<(), OpenError> {
         let stream = self.dialer.dial(server, &[b"http/1.1"]).await?;
-        let connected: Vec<String> = self.connected().values().cloned().collect();
+        let connected: Vec<String> = self.connected.borrow().values().cloned().collect();
         let opened = handshake::open(stream, server, &connected).await?;
-        self.connected().insert(server.clone(), opened.server_id);
+        self.connected.send_modify(|connected| drop(connected.insert(server.clone(), opened.server_id)));
         self.opened.cancel();
         info!(%server, "tunnel is open");
         let ended = serve(opened.stream, self.handler.clone()).await;
-        self.connected().remove(server);
+        self.disconnected(server);
         ended.map_err(|source| OpenError::Http { server: server.clone(), source })
     }
 
-    fn connected(&self) -> std::sync::MutexGuard<'_, HashMap<ServerAddress, String>> {
-        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    fn disconnected(&self, server: &ServerAddress) {
+        self.connected.send_if_modified(|connected| connected.remove(server).is_some());
     }
 }
