@@ -137,9 +137,7 @@ fn range(part: &str, bounds: &Bounds) -> Result<u64, ScheduleError> {
             let one = number_or_name(one, bounds.names, bounds.min)?;
             (one, one, 0)
         }
-        [from, to] => {
-            (number_or_name(from, bounds.names, bounds.min)?, number_or_name(to, bounds.names, bounds.min)?, 0)
-        }
+        [from, to] => (number_or_name(from, bounds.names, bounds.min)?, number_or_name(to, bounds.names, bounds.min)?, 0),
         _ => return fail(format!("too many hyphens: {part}")),
     };
     let step = match pieces[..] {

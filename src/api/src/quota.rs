@@ -52,9 +52,7 @@ fn count_name(group: &str, plural: &str) -> String {
 
 /// Names from before `count/...`.
 fn is_old_count_name(group: &str, plural: &str, name: &str) -> bool {
-    group.is_empty()
-        && plural == name
-        && matches!(plural, "configmaps" | "resourcequotas" | "replicationcontrollers" | "secrets")
+    group.is_empty() && plural == name && matches!(plural, "configmaps" | "resourcequotas" | "replicationcontrollers" | "secrets")
 }
 
 /// Whether a quota of this name is about objects of this kind.
@@ -187,7 +185,11 @@ mod tests {
         let ports = r#""ports":[{"port":1},{"port":2,"nodePort":30000}]"#;
         let none = "count/services=1 services=1 services.loadbalancers=0 services.nodeports=0";
         check("services", &format!(r#"{{"spec":{{"type":"ClusterIP",{ports}}}}}"#), none);
-        check("services", &format!(r#"{{"spec":{{"type":"NodePort",{ports}}}}}"#), "count/services=1 services=1 services.loadbalancers=0 services.nodeports=2");
+        check(
+            "services",
+            &format!(r#"{{"spec":{{"type":"NodePort",{ports}}}}}"#),
+            "count/services=1 services=1 services.loadbalancers=0 services.nodeports=2",
+        );
         let balancer = format!(r#"{{"spec":{{"type":"LoadBalancer","allocateLoadBalancerNodePorts":false,{ports}}}}}"#);
         check("services", &balancer, "count/services=1 services=1 services.loadbalancers=1 services.nodeports=1");
     }

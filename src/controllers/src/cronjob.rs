@@ -11,8 +11,8 @@ use std::sync::Arc;
 use client::k8s_openapi::api::batch::v1::{CronJob, Job};
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use client::{
-    Client, Clock, Controller, DeleteOptions, Event, EventRecorder, EventType, Informer, Named, Next, ObjectKey, Propagation,
-    WorkQueue, object_reference,
+    Client, Clock, Controller, DeleteOptions, Event, EventRecorder, EventType, Informer, Named, Next, ObjectKey, Propagation, WorkQueue,
+    object_reference,
 };
 use jiff::Timestamp;
 

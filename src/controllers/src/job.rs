@@ -23,8 +23,7 @@ use client::k8s_openapi::api::batch::v1::Job;
 use client::k8s_openapi::api::core::v1::Pod;
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use client::{
-    Client, Clock, Controller, Event, EventRecorder, EventType, Expectations, Informer, Named, Next, ObjectKey, WorkQueue,
-    controller_of,
+    Client, Clock, Controller, Event, EventRecorder, EventType, Expectations, Informer, Named, Next, ObjectKey, WorkQueue, controller_of,
 };
 
 use self::backoff::Backoff;
@@ -71,10 +70,8 @@ pub(crate) async fn run(cx: ControllerContext) {
     });
     pods::index_by_owner(&cx.pods);
     let (jobs, pods) = (cx.jobs.clone(), cx.pods.clone());
-    let main = Controller::new(NAME, cx.clone())
-        .on(&jobs, on_job)
-        .on(&pods, on_pod)
-        .run(|cx, key| async move { reconcile(&cx, &key).await });
+    let main =
+        Controller::new(NAME, cx.clone()).on(&jobs, on_job).on(&pods, on_pod).run(|cx, key| async move { reconcile(&cx, &key).await });
     futures::future::join(main, orphans::run(cx)).await;
 }
 

@@ -41,8 +41,7 @@ pub(crate) struct Context {
 pub(crate) async fn run(cx: ControllerContext) {
     let client = cx.client(NAME);
     let quotas: Informer<ResourceQuota> = cx.informers.get();
-    let (pods, services, claims) =
-        (cx.informers.get::<Pod>(), cx.informers.get::<Service>(), cx.informers.get::<PersistentVolumeClaim>());
+    let (pods, services, claims) = (cx.informers.get::<Pod>(), cx.informers.get::<Service>(), cx.informers.get::<PersistentVolumeClaim>());
     let cx = Arc::new(Context { watches: Watches::new(client.clone()), client, clock: cx.clock, quotas: quotas.clone() });
     let controller = Controller::new(NAME, cx.clone());
     cx.watches.wakes(controller.queue(), quotas.clone());

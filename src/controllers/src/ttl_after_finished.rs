@@ -62,8 +62,7 @@ mod tests {
     #[test]
     fn only_a_finished_job_with_a_ttl_expires() {
         let job = |ttl: Option<i32>, condition: &str| -> Job {
-            let conditions =
-                serde_json::json!([{"type": condition, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+            let conditions = serde_json::json!([{"type": condition, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
             let spec = serde_json::json!({"ttlSecondsAfterFinished": ttl, "template": {}});
             serde_json::from_value(serde_json::json!({"metadata": {}, "spec": spec, "status": {"conditions": conditions}})).unwrap()
         };

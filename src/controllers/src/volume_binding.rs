@@ -37,9 +37,7 @@ struct Context {
 
 /// Lets pods be found by the claims they use.
 pub(crate) fn index_pods_by_claim(pods: &Informer<Pod>) {
-    pods.add_index(PODS_BY_CLAIM, |pod: &Pod| {
-        claim_names(pod).into_iter().map(|name| format!("{}/{name}", pod.namespace())).collect()
-    });
+    pods.add_index(PODS_BY_CLAIM, |pod: &Pod| claim_names(pod).into_iter().map(|name| format!("{}/{name}", pod.namespace())).collect());
 }
 
 /// The claims that a pod uses, those of its ephemeral volumes included.

@@ -118,9 +118,9 @@ mod tests {
 
     #[test]
     fn a_claim_is_used_by_pods_that_have_a_node() {
-        let claim: PersistentVolumeClaim =
-            serde_json::from_value(json!({"metadata": {"name": "p-v", "ownerReferences": [
-                {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "pod", "controller": true}]}})).unwrap();
+        let claim: PersistentVolumeClaim = serde_json::from_value(json!({"metadata": {"name": "p-v", "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "pod", "controller": true}]}}))
+        .unwrap();
         let pod = |node: &str, volume: serde_json::Value| -> Pod {
             let spec = json!({"nodeName": node, "containers": [], "volumes": [volume]});
             serde_json::from_value(json!({"metadata": {"name": "p", "uid": "pod"}, "spec": spec})).unwrap()

@@ -29,9 +29,14 @@ pub trait VolumeView {
 /// What is to be done for one claim before its pod is bound.
 #[derive(Clone, Debug)]
 pub enum Choice {
-    Bind { claim: Arc<PersistentVolumeClaim>, volume: Arc<PersistentVolume> },
+    Bind {
+        claim: Arc<PersistentVolumeClaim>,
+        volume: Arc<PersistentVolume>,
+    },
     /// A provisioner makes a volume that the node can reach.
-    Provision { claim: Arc<PersistentVolumeClaim> },
+    Provision {
+        claim: Arc<PersistentVolumeClaim>,
+    },
 }
 
 impl Choice {
@@ -45,7 +50,11 @@ impl Choice {
 #[derive(Debug, thiserror::Error)]
 pub enum BindVolumesError {
     #[error("choose a volume for the claim {claim}")]
-    Choose { claim: ObjectKey, #[source] source: ApiError },
+    Choose {
+        claim: ObjectKey,
+        #[source]
+        source: ApiError,
+    },
     #[error("binding volumes: context deadline exceeded")]
     Timeout,
 }

@@ -114,12 +114,8 @@ fn generated_selector(errors: &mut Errors, job: &Tree) {
     let template = SPEC.child("template");
     let metadata = template.child("metadata");
     let path = metadata.child("labels");
-    let wanted = [
-        ("batch.kubernetes.io/controller-uid", uid),
-        ("batch.kubernetes.io/job-name", name),
-        ("controller-uid", uid),
-        ("job-name", name),
-    ];
+    let wanted =
+        [("batch.kubernetes.io/controller-uid", uid), ("batch.kubernetes.io/job-name", name), ("controller-uid", uid), ("job-name", name)];
     for (key, value) in wanted {
         match labels.and_then(|l| l.get(key)).map(|v| v.as_str().unwrap_or("")) {
             None => errors.push(FieldError::required(path.key(key), format!("must be '{value}'"))),
@@ -130,13 +126,22 @@ fn generated_selector(errors: &mut Errors, job: &Tree) {
         }
     }
     if let Ok(selector) = LabelSelector::from_tree(spec.get("selector"))
-        && !selector.matches(&|key| wanted.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)) {
-            errors.push(FieldError::invalid(SPEC.child("selector"), at(spec, "selector"), "`selector` not auto-generated"));
-        }
+        && !selector.matches(&|key| wanted.iter().find(|(k, _)| *k == key).map(|(_, v)| *v))
+    {
+        errors.push(FieldError::invalid(SPEC.child("selector"), at(spec, "selector"), "`selector` not auto-generated"));
+    }
 }
 
 fn job_spec(errors: &mut Errors, spec: &Tree, path: &Path) {
-    let counts = ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex", "maxFailedIndexes"];
+    let counts = [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ];
     for key in counts {
         non_negative(errors, int(spec, key), &path.child(key));
     }
@@ -252,7 +257,11 @@ fn time_zone(errors: &mut Errors, spec: &Tree) {
     if zone.is_empty() {
         errors.push(FieldError::invalid(path, zone, "must be nil or non-empty string"));
     } else if zone.eq_ignore_ascii_case("local") {
-        errors.push(FieldError::invalid(path, zone, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"));
+        errors.push(FieldError::invalid(
+            path,
+            zone,
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+        ));
     } else if jiff::tz::TimeZone::get(zone).is_err() {
         errors.push(FieldError::invalid(path, zone, format!("unknown time zone {zone}")));
     }

@@ -149,7 +149,8 @@ mod tests {
     fn what_fits_is_added_and_what_does_not_is_refused() {
         let quota = |used: &str| format!(r#"{{"metadata":{{"name":"q"}},"status":{{"hard":{{"pods":"2","cpu":"1"}},"used":{used}}}}}"#);
         check(POD, None, &quota(r#"{"pods":"1","cpu":"250m"}"#), Ok(Some(r#"{"cpu":"750m","pods":"2"}"#)));
-        let exceeded = "pods \"p\" is forbidden: exceeded quota: q, requested: cpu=500m,pods=1, used: cpu=750m,pods=2, limited: cpu=1,pods=2";
+        let exceeded =
+            "pods \"p\" is forbidden: exceeded quota: q, requested: cpu=500m,pods=1, used: cpu=750m,pods=2, limited: cpu=1,pods=2";
         check(POD, None, &quota(r#"{"pods":"2","cpu":"750m"}"#), Err(exceeded));
         check(POD, None, &quota(r#"{"pods":"1"}"#), Err("pods \"p\" is forbidden: status unknown for quota: q, resources: cpu,pods"));
         let silent = r#"{"spec":{"containers":[{"name":"c"}]}}"#;

@@ -29,7 +29,10 @@ pub(super) enum Step {
     Rest,
     Wait(Duration),
     /// A job for this time; with `replace`, after the active ones are deleted.
-    Start { at: Timestamp, replace: bool },
+    Start {
+        at: Timestamp,
+        replace: bool,
+    },
 }
 
 /// Decides what to do now; does nothing. Events are added to `notes`.

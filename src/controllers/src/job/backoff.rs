@@ -65,8 +65,7 @@ fn from_containers(pod: &Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref()?;
     let init = pod.spec.as_ref().and_then(|s| s.init_containers.as_deref()).unwrap_or_default();
     // A sidecar outlives the containers proper.
-    let is_sidecar =
-        |c: &&ContainerStatus| init.iter().any(|i| i.name == c.name && i.restart_policy.as_deref() == Some("Always"));
+    let is_sidecar = |c: &&ContainerStatus| init.iter().any(|i| i.name == c.name && i.restart_policy.as_deref() == Some("Always"));
     let sidecars = status.init_container_statuses.iter().flatten().filter(is_sidecar);
     let mut latest = None;
     for container in status.container_statuses.iter().flatten().chain(sidecars) {
@@ -99,10 +98,7 @@ mod tests {
 
     #[track_caller]
     fn check(before: (u32, i64), succeeded: &[i64], failed: &[i64], after: (u32, i64), remaining_at_100: u64) {
-        let record = |(failures, at): (u32, i64)| Backoff {
-            failures,
-            last_failure: (at > 0).then(|| Timestamp::from_second(at).unwrap()),
-        };
+        let record = |(failures, at): (u32, i64)| Backoff { failures, last_failure: (at > 0).then(|| Timestamp::from_second(at).unwrap()) };
         let pods = |times: &[i64]| times.iter().map(|t| ended(*t)).collect::<Vec<_>>();
         let new = record(before).after(&pods(succeeded), &pods(failed));
         assert_eq!(new, record(after));

@@ -202,9 +202,8 @@ pub(super) fn kept_for_replacement(
         if succeeded.has(index) || failed.has(index) || active.contains(&index) {
             continue;
         }
-        let is_later = kept.get(&index).is_none_or(|known| {
-            failures_before(known) <= failures_before(pod) && finished_at(pod) >= finished_at(known)
-        });
+        let is_later =
+            kept.get(&index).is_none_or(|known| failures_before(known) <= failures_before(pod) && finished_at(pod) >= finished_at(known));
         if is_later {
             kept.insert(index, pod.clone());
         }

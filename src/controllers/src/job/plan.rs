@@ -96,9 +96,7 @@ pub(super) fn assess(view: &View) -> Assessment {
             true => succeeded_indexes.total(),
             false => counted(status.succeeded) + new_succeeded.len() + known_succeeded.len(),
         },
-        failed: counted(status.failed)
-            + new_failed.iter().filter(|p| pod_failure(job, p).counts).count()
-            + known_failed.len(),
+        failed: counted(status.failed) + new_failed.iter().filter(|p| pod_failure(job, p).counts).count() + known_failed.len(),
         ready: active.iter().filter(|p| pods::is_ready(p)).count(),
         terminating: view.pods.iter().filter(|p| pods::is_terminating(p)).count(),
         backoff: view.backoff.after(&new_succeeded, &new_failed),
@@ -112,8 +110,7 @@ pub(super) fn assess(view: &View) -> Assessment {
     };
     seen.finish = verdict(view, &mut seen);
     if let Some(failed) = &seen.failed_indexes {
-        let candidates: Vec<_> =
-            view.pods.iter().filter(|p| view.uncounted(p) && valid_index(job, p).is_some()).cloned().collect();
+        let candidates: Vec<_> = view.pods.iter().filter(|p| view.uncounted(p) && valid_index(job, p).is_some()).cloned().collect();
         seen.kept = indexes::kept_for_replacement(job, &candidates, &seen.active, &seen.succeeded_indexes, failed);
     }
     seen

@@ -28,8 +28,9 @@ pub(super) fn pod_failure(job: &Job, pod: &Pod) -> Verdict {
                 let (name, code) = (&container.name, ended.exit_code);
                 format!("Container {name} for pod {who} failed with exit code {code} matching {action} rule at index {index}")
             }),
-            (None, Some(patterns)) => pod_condition(pod, patterns)
-                .map(|c| format!("Pod {who} has condition {} matching {action} rule at index {index}", c.type_)),
+            (None, Some(patterns)) => {
+                pod_condition(pod, patterns).map(|c| format!("Pod {who} has condition {} matching {action} rule at index {index}", c.type_))
+            }
             (None, None) => None,
         };
         if let (Some(message), "Ignore" | "FailIndex" | "Count" | "FailJob") = (message, action) {
@@ -62,9 +63,7 @@ fn exit_code<'a>(
 }
 
 fn pod_condition<'a>(pod: &'a Pod, patterns: &[PodFailurePolicyOnPodConditionsPattern]) -> Option<&'a PodCondition> {
-    let takes = |c: &&PodCondition| {
-        patterns.iter().any(|p| p.type_ == c.type_ && p.status.as_deref().unwrap_or("True") == c.status)
-    };
+    let takes = |c: &&PodCondition| patterns.iter().any(|p| p.type_ == c.type_ && p.status.as_deref().unwrap_or("True") == c.status);
     pod.status.as_ref()?.conditions.iter().flatten().find(takes)
 }
 
@@ -74,9 +73,7 @@ pub(super) fn success(job: &Job, succeeded: &Intervals) -> Option<String> {
     if succeeded.is_empty() {
         return None;
     }
-    let reaches = |count: usize, wanted: Option<i32>| {
-        wanted.is_some_and(|w| usize::try_from(w).is_ok_and(|w| count >= w))
-    };
+    let reaches = |count: usize, wanted: Option<i32>| wanted.is_some_and(|w| usize::try_from(w).is_ok_and(|w| count >= w));
     let met = policy.rules.iter().position(|rule| match &rule.succeeded_indexes {
         Some(text) => {
             let required = Intervals::parse(text, completions(job));

@@ -94,12 +94,8 @@ pub(super) fn settle(view: &View, seen: &Assessment, action: &Action, done: &Don
 
 /// Equal, apart from the start time, which is stored together with the first other change, and absent counts are zero.
 fn same(a: &JobStatus, b: &JobStatus) -> bool {
-    let plain = |s: &JobStatus| JobStatus {
-        start_time: None,
-        uncounted_terminated_pods: None,
-        active: s.active.filter(|n| *n != 0),
-        ..s.clone()
-    };
+    let plain =
+        |s: &JobStatus| JobStatus { start_time: None, uncounted_terminated_pods: None, active: s.active.filter(|n| *n != 0), ..s.clone() };
     let uids = |s: &JobStatus| {
         let uncounted = s.uncounted_terminated_pods.clone().unwrap_or_default();
         (uncounted.succeeded.unwrap_or_default(), uncounted.failed.unwrap_or_default())

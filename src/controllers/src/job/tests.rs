@@ -134,9 +134,7 @@ fn each_index_has_a_limit_of_its_own() {
 
 #[test]
 fn a_success_policy_ends_the_job_early() {
-    let spec = |rules: Value| {
-        json!({"completionMode": "Indexed", "completions": 5, "parallelism": 5, "successPolicy": {"rules": rules}})
-    };
+    let spec = |rules: Value| json!({"completionMode": "Indexed", "completions": 5, "parallelism": 5, "successPolicy": {"rules": rules}});
     let pods = ["a Succeeded 0", "b Running 1"];
     check(spec(json!([{"succeededIndexes": "0"}])), json!({}), &pods, "finish b");
     check(spec(json!([{"succeededIndexes": "0,1"}])), json!({}), &pods, "create [2, 3, 4]");
@@ -163,9 +161,7 @@ fn settle_all(view: &View) -> (Value, Vec<String>) {
     let action = plan(view, &seen);
     let done = match &action {
         Action::Create(indexes) => settle::Done { created: indexes.len(), ..Default::default() },
-        Action::Delete(pods) | Action::Finish(pods) => {
-            settle::Done { deleted: pods.len(), deleted_ready: pods.len(), created: 0 }
-        }
+        Action::Delete(pods) | Action::Finish(pods) => settle::Done { deleted: pods.len(), deleted_ready: pods.len(), created: 0 },
         _ => settle::Done::default(),
     };
     let settled = settle(view, &seen, &action, &done);

@@ -88,7 +88,12 @@ fn the_class_decides_who_provides_and_when() {
     check(json!({"storageClassName": "later"}), &[], &classes, "wait WaitForFirstConsumer");
     let chosen = json!({"volume.kubernetes.io/selected-node": "n"});
     check(json!({"storageClassName": "later", "annotations": chosen}), &[], &classes, "provision example.com/p");
-    check(json!({"storageClassName": "later"}), &[volume("v", json!({"storageClassName": "later"}))], &classes, "wait WaitForFirstConsumer");
+    check(
+        json!({"storageClassName": "later"}),
+        &[volume("v", json!({"storageClassName": "later"}))],
+        &classes,
+        "wait WaitForFirstConsumer",
+    );
     check(json!({"storageClassName": "none"}), &[], &classes, "wait ProvisioningFailed");
     check(json!({"storageClassName": null}), &[], &classes, "class now");
     check(json!({"storageClassName": ""}), &[], &classes, "wait FailedBinding");

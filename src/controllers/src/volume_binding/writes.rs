@@ -45,12 +45,7 @@ pub(super) fn claim_for(claim: &PersistentVolumeClaim, volume: &PersistentVolume
     changed.then_some(update)
 }
 
-pub(super) async fn volume_phase(
-    cx: &Context,
-    volume: &PersistentVolume,
-    phase: &str,
-    message: &str,
-) -> Result<PersistentVolume, Failure> {
+pub(super) async fn volume_phase(cx: &Context, volume: &PersistentVolume, phase: &str, message: &str) -> Result<PersistentVolume, Failure> {
     if volume.status.as_ref().and_then(|s| s.phase.as_deref()) == Some(phase) {
         return Ok(volume.clone());
     }

@@ -36,8 +36,7 @@ fn claim_name(pod: &Pod, volume: &Volume) -> Option<String> {
 }
 
 async fn volume_of(client: &Client, pod: &Pod, volume: &Volume, key: &ObjectKey) -> Result<PersistentVolume, String> {
-    let claim: PersistentVolumeClaim =
-        client.get(key).await.map_err(|e| format!("failed to fetch PVC from API server: {e}"))?;
+    let claim: PersistentVolumeClaim = client.get(key).await.map_err(|e| format!("failed to fetch PVC from API server: {e}"))?;
     let name = bound_to(&claim, pod, volume)?;
     let fetched = client.get(&ObjectKey::cluster(name)).await;
     let persistent: PersistentVolume = fetched.map_err(|e| format!("failed to fetch PV {name} from API server: {e}"))?;
@@ -61,9 +60,7 @@ fn bound_to<'a>(claim: &'a PersistentVolumeClaim, pod: &Pod, volume: &Volume) ->
 
 fn check_reference(volume: &PersistentVolume, claim: &PersistentVolumeClaim, name: &str) -> Result<(), String> {
     let Some(reference) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else {
-        return Err(format!(
-            "found PV object {name} but it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim"
-        ));
+        return Err(format!("found PV object {name} but it has a nil pv.Spec.ClaimRef indicating it is not yet bound to the claim"));
     };
     let (found, wanted) = (reference.uid.as_deref().unwrap_or_default(), claim.metadata.uid.as_deref().unwrap_or_default());
     if found == wanted {
@@ -83,8 +80,9 @@ pub(super) fn set_up(volume: &Volume, persistent: &PersistentVolume, fs_group: O
         return Ok(Prepared { path: host_path::check(source)?, read_only });
     }
     if let Some(source) = &spec.local {
+        // What a link leads to: owners are set on the directory itself.
         let path = PathBuf::from(&source.path);
-        fs::metadata(&path).map_err(failed("find the local volume", &path))?;
+        let path = fs::canonicalize(&path).map_err(failed("find the local volume", &path))?;
         if let (Some(group), false) = (fs_group, read_only) {
             ownership::apply(&path, ownership::Owner { user: None, group: Some(group) }, false).map_err(failed("set owner of", &path))?;
         }
