@@ -13,7 +13,7 @@ use crate::tree::Tree;
 /// stored objects stop at 128. Upstream allows 10,000; no kind needs more than the few dozen of a CRD schema.
 pub const DEPTH_MAX: usize = 100;
 /// As upstream: more duplicate or unknown fields than this are not listed.
-pub(crate) const STRICT_ERRORS_MAX: usize = 100;
+pub const STRICT_ERRORS_MAX: usize = 100;
 
 /// What a document held.
 #[derive(Debug, Default, PartialEq)]

@@ -24,7 +24,10 @@ use crate::tree::{Object, Tree};
 
 /// Fills in the defaults of an object of the given resource.
 pub fn apply(resource: &Resource, object: &mut Tree) {
-    apply_kind(resource.group, resource.version, resource.kind, object);
+    match &resource.custom {
+        Some(custom) => crate::crd::defaults(custom, object),
+        None => apply_kind(&resource.group, &resource.version, &resource.kind, object),
+    }
 }
 
 /// Fills in the defaults of an object of the given kind; kinds without defaults are left alone.

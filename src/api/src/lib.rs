@@ -6,6 +6,7 @@
 //! Start with [`registry::Registry::get`]: a [`registry::Resource`] leads to its [`schema::Schema`], printed columns and documents.
 //! Objects are [`Tree`]s; bytes become trees in [`codec`], and trees become valid objects in [`schema::decode()`].
 pub mod codec;
+pub mod crd;
 pub mod cron;
 pub mod defaults;
 pub mod facts;
@@ -26,6 +27,6 @@ pub mod validation;
 pub mod volume;
 
 pub use codec::{ParseError, Parsed};
-pub use registry::{Registry, Resource, Subresource};
+pub use registry::{Registry, Resource, ResourceRef, Subresource};
 pub use schema::Schema;
 pub use tree::{Object, Tree};

@@ -1,8 +1,9 @@
-//! OpenAPI documents v2 and v3 of the built-in kinds, made on demand from the registry, the schemas and the descriptions.
+//! OpenAPI documents v2 and v3, made on demand from the registry, the schemas and the descriptions.
 //!
 //! Nothing is kept: a document is a megabyte that is asked for once per client. It is written piece by piece, each piece (one path, one
 //! schema) being a small tree, so that making it costs little more than its own bytes. Models what upstream's kube-openapi builders print;
 //! left out: the deprecated `/watch/` paths, and the documents of single groups and of `/version`, which no client reads.
+mod custom;
 mod descriptions;
 mod gnostic;
 mod operations;
@@ -13,7 +14,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use crate::registry::{Registry, Resource, api_version};
+use crate::registry::{Registry, Resource, ResourceRef, api_version};
 use crate::tree::{Object, Tree};
 
 /// Which of the two forms is written.
@@ -33,74 +34,95 @@ impl Form {
     }
 }
 
-/// Changes when any document changes; fit for an ETag and for the `hash` parameter of the index.
+/// Changes when any document of the built-in kinds changes.
 pub fn hash() -> &'static str {
     env!("OPENAPI_HASH")
 }
 
-/// `/openapi/v3`: where the document of each group version is.
-pub fn v3_index() -> Vec<u8> {
-    let paths: Object = group_versions()
-        .map(|(group, version)| {
-            let path = root(group, version);
-            let url = format!("/openapi/v3{path}?hash={}", hash());
-            (path[1..].to_owned(), object([("serverRelativeURL", url.into())]))
-        })
-        .collect();
-    object([("paths", paths.into())]).to_json()
+/// The documents of a server that serves these custom kinds besides the built-in ones, in the order of groups and versions.
+#[derive(Clone, Copy)]
+pub struct Documents<'d> {
+    pub custom: &'d [ResourceRef],
 }
 
-/// `/openapi/v3/apis/GROUP/VERSION` (or `/openapi/v3/api/v1`); `None` if that is not served.
-pub fn v3(group: &str, version: &str) -> Option<Vec<u8>> {
-    let resources: Vec<&Resource> = Registry::get().served().filter(|r| r.group == group && r.version == version).collect();
-    let first = resources.first()?;
-    let (group, version) = (first.group, first.version);
-    let mut out = br#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"1.37"},"paths":{"#.to_vec();
-    let mut used = BTreeSet::new();
-    let mut comma = Comma::default();
-    for (path, item) in paths::all(Form::V3, group, version, &resources, &mut used) {
-        comma.entry(&mut out, &path, &item);
+impl<'d> Documents<'d> {
+    /// `/openapi/v3`: where the document of each group version is. `hash` names the state of one group version.
+    pub fn v3_index(self, hash: impl Fn(&str, &str) -> String) -> Vec<u8> {
+        let paths: Object = self
+            .group_versions()
+            .into_iter()
+            .map(|(group, version)| {
+                let path = root(group, version);
+                let url = format!("/openapi/v3{path}?hash={}", hash(group, version));
+                (path[1..].to_owned(), object([("serverRelativeURL", url.into())]))
+            })
+            .collect();
+        object([("paths", paths.into())]).to_json()
     }
-    out.extend_from_slice(br#"},"components":{"schemas":{"#);
-    let mut comma = Comma::default();
-    schemas::each(Form::V3, used, Some((group, version)), |name, schema| comma.entry(&mut out, name, &schema));
-    out.extend_from_slice(b"}}}");
-    Some(out)
-}
 
-/// `/openapi/v2` as JSON.
-pub fn v2() -> Vec<u8> {
-    let mut out = br#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"1.37"},"paths":{"#.to_vec();
-    let mut comma = Comma::default();
-    let used = v2_paths(|path, item| comma.entry(&mut out, path, &item));
-    out.extend_from_slice(br#"},"definitions":{"#);
-    let mut comma = Comma::default();
-    schemas::each(Form::V2, used, None, |name, schema| comma.entry(&mut out, name, &schema));
-    out.extend_from_slice(b"}}");
-    out
-}
-
-/// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`, gnostic's form of the document.
-pub fn v2_protobuf() -> Vec<u8> {
-    let mut document = gnostic::Document::new("Kubernetes", "1.37");
-    let used = v2_paths(|path, item| document.path(path, &item));
-    schemas::each(Form::V2, used, None, |name, schema| document.definition(name, &schema));
-    document.finish()
-}
-
-fn v2_paths(mut write: impl FnMut(&str, Tree)) -> BTreeSet<String> {
-    let mut used = BTreeSet::new();
-    for (group, version) in group_versions() {
-        let resources: Vec<&Resource> = Registry::get().served().filter(|r| r.group == group && r.version == version).collect();
-        for (path, item) in paths::all(Form::V2, group, version, &resources, &mut used) {
-            write(&path, item);
+    /// `/openapi/v3/apis/GROUP/VERSION` (or `/openapi/v3/api/v1`); `None` if that is not served.
+    pub fn v3(self, group: &str, version: &str) -> Option<Vec<u8>> {
+        let resources = self.resources(group, version);
+        resources.first()?;
+        let mut out = br#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"1.37"},"paths":{"#.to_vec();
+        let mut used = BTreeSet::new();
+        let mut comma = Comma::default();
+        for (path, item) in paths::all(Form::V3, group, version, &resources, &mut used) {
+            comma.entry(&mut out, &path, &item);
         }
+        out.extend_from_slice(br#"},"components":{"schemas":{"#);
+        let mut comma = Comma::default();
+        schemas::each(Form::V3, used, self.custom, Some((group, version)), |name, schema| comma.entry(&mut out, name, &schema));
+        out.extend_from_slice(b"}}}");
+        Some(out)
     }
-    used
-}
 
-fn group_versions() -> impl Iterator<Item = (&'static str, &'static str)> {
-    Registry::get().groups().iter().flat_map(|g| g.versions.iter().map(|version| (g.name, *version)))
+    /// `/openapi/v2` as JSON.
+    pub fn v2(self) -> Vec<u8> {
+        let mut out = br#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"1.37"},"paths":{"#.to_vec();
+        let mut comma = Comma::default();
+        let used = self.v2_paths(|path, item| comma.entry(&mut out, path, &item));
+        out.extend_from_slice(br#"},"definitions":{"#);
+        let mut comma = Comma::default();
+        schemas::each(Form::V2, used, self.custom, None, |name, schema| comma.entry(&mut out, name, &schema));
+        out.extend_from_slice(b"}}");
+        out
+    }
+
+    /// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`, gnostic's form of the document.
+    pub fn v2_protobuf(self) -> Vec<u8> {
+        let mut document = gnostic::Document::new("Kubernetes", "1.37");
+        let used = self.v2_paths(|path, item| document.path(path, &item));
+        schemas::each(Form::V2, used, self.custom, None, |name, schema| document.definition(name, &schema));
+        document.finish()
+    }
+
+    fn v2_paths(self, mut write: impl FnMut(&str, Tree)) -> BTreeSet<String> {
+        let mut used = BTreeSet::new();
+        for (group, version) in self.group_versions() {
+            for (path, item) in paths::all(Form::V2, group, version, &self.resources(group, version), &mut used) {
+                write(&path, item);
+            }
+        }
+        used
+    }
+
+    fn group_versions(self) -> Vec<(&'d str, &'d str)> {
+        let built_in = Registry::get().groups().iter().flat_map(|g| g.versions.iter().map(|version| (&*g.name, &**version)));
+        let mut all: Vec<(&str, &str)> = built_in.collect();
+        for resource in self.custom {
+            let own = (&*resource.group, &*resource.version);
+            if !all.contains(&own) {
+                all.push(own);
+            }
+        }
+        all
+    }
+
+    fn resources(self, group: &str, version: &str) -> Vec<&'d Resource> {
+        let built_in = Registry::get().served();
+        built_in.chain(self.custom.iter().map(|r| &**r)).filter(|r| r.group == group && r.version == version).collect()
+    }
 }
 
 /// `/api/v1`, `/apis/apps/v1`.

@@ -9,31 +9,33 @@
 //! sub       group version plural name kind-group kind-version kind verbs         belongs to the resource line above
 //! ```
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
+use crate::crd::Custom;
 use crate::facts;
-use crate::schema::{self, Schema};
+use crate::schema::{self, Name, Schema};
 
-/// Upstream serves these groups; here they wait for the parts that give them meaning (custom resources, aggregation): an object
-/// that is stored and does nothing would be worse than a clear 404.
-const NOT_SERVED_YET: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
+/// Upstream serves this group; here it waits for the part that gives it meaning (aggregation): an object that is stored and does
+/// nothing would be worse than a clear 404.
+const NOT_SERVED_YET: [&str; 1] = ["apiregistration.k8s.io"];
 
 fn is_served(group: &str, word: &str) -> bool {
     word == "served" && !NOT_SERVED_YET.contains(&group)
 }
 
 /// A kind by its full name. The core group is `""`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupVersionKind {
-    pub group: &'static str,
-    pub version: &'static str,
-    pub kind: &'static str,
+    pub group: Name,
+    pub version: Name,
+    pub kind: Name,
 }
 
 impl GroupVersionKind {
     /// `v1`, `apps/v1`.
     pub fn api_version(&self) -> String {
-        api_version(self.group, self.version)
+        api_version(&self.group, &self.version)
     }
 }
 
@@ -50,47 +52,73 @@ pub fn split_api_version(api_version: &str) -> (&str, &str) {
 /// One REST resource in one version.
 #[derive(Debug)]
 pub struct Resource {
-    pub group: &'static str,
-    pub version: &'static str,
-    pub kind: &'static str,
-    pub list_kind: &'static str,
-    pub plural: &'static str,
-    pub singular: &'static str,
+    pub group: Name,
+    pub version: Name,
+    pub kind: Name,
+    pub list_kind: Name,
+    pub plural: Name,
+    pub singular: Name,
     pub namespaced: bool,
     /// Served by default upstream; the rest is only known.
     pub served: bool,
-    pub short_names: Vec<&'static str>,
-    pub categories: Vec<&'static str>,
+    pub short_names: Vec<Name>,
+    pub categories: Vec<Name>,
     /// As discovery lists them, sorted. Empty for a resource that only has subresources.
     pub verbs: Vec<&'static str>,
     pub subresources: Vec<Subresource>,
     /// The version objects are stored in; the same for all versions of a group's resource.
-    pub storage_version: &'static str,
+    pub storage_version: Name,
     /// What discovery shows as `storageVersionHash`; empty for what is never stored (TokenReviews and the like).
-    pub storage_version_hash: &'static str,
+    pub storage_version_hash: Name,
+    /// What its CustomResourceDefinition says beyond names; `None` for built-in kinds.
+    pub custom: Option<Box<Custom>>,
 }
 
 /// `status`, `scale`, `log`, ...
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Subresource {
     pub name: &'static str,
     pub kind: GroupVersionKind,
     pub verbs: Vec<&'static str>,
 }
 
+/// A resource that somebody holds on to: a built-in one, or one of a CustomResourceDefinition, which may go while it is held.
+#[derive(Clone, Debug)]
+pub enum ResourceRef {
+    BuiltIn(&'static Resource),
+    Custom(Arc<Resource>),
+}
+
+impl Deref for ResourceRef {
+    type Target = Resource;
+
+    fn deref(&self) -> &Resource {
+        match self {
+            ResourceRef::BuiltIn(resource) => resource,
+            ResourceRef::Custom(resource) => resource,
+        }
+    }
+}
+
+impl From<&'static Resource> for ResourceRef {
+    fn from(resource: &'static Resource) -> Self {
+        ResourceRef::BuiltIn(resource)
+    }
+}
+
 impl Resource {
     /// `v1`, `apps/v1`.
     pub fn api_version(&self) -> String {
-        api_version(self.group, self.version)
+        api_version(&self.group, &self.version)
     }
 
     pub fn gvk(&self) -> GroupVersionKind {
-        GroupVersionKind { group: self.group, version: self.version, kind: self.kind }
+        GroupVersionKind { group: self.group.clone(), version: self.version.clone(), kind: self.kind.clone() }
     }
 
     /// `deployments.apps`, `pods`: what error messages call the resource.
     pub fn group_resource(&self) -> String {
-        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     pub fn has_verb(&self, verb: &str) -> bool {
@@ -101,18 +129,18 @@ impl Resource {
         self.subresources.iter().find(|s| s.name == name)
     }
 
-    /// The compiled schema of the kind; compiled at the first use.
-    pub fn schema(&self) -> &'static Schema {
-        Registry::get().kind_schema(self.group, self.version, self.kind).expect("codegen writes a kind line for every resource line")
+    /// The schema of a built-in kind, compiled at the first use. Custom kinds have a structural one instead: [`Resource::custom`].
+    pub fn schema(&self) -> Option<&'static Schema> {
+        if self.custom.is_some() { None } else { Registry::get().kind_schema(&self.group, &self.version, &self.kind) }
     }
 }
 
 /// One API group with the versions that are served, preferred first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Group {
-    pub name: &'static str,
-    pub versions: Vec<&'static str>,
-    pub preferred: &'static str,
+    pub name: Name,
+    pub versions: Vec<Name>,
+    pub preferred: Name,
 }
 
 #[derive(Debug)]
@@ -197,25 +225,26 @@ impl Registry {
                     // Where two resources share a kind, the first with verbs of its own is the one that stores it.
                     registry.by_kind.entry((group, version, kind)).or_insert(index);
                     registry.resources.push(Resource {
-                        group,
-                        version,
-                        kind,
-                        list_kind,
-                        plural,
-                        singular,
+                        group: group.into(),
+                        version: version.into(),
+                        kind: kind.into(),
+                        list_kind: list_kind.into(),
+                        plural: plural.into(),
+                        singular: singular.into(),
                         namespaced: scope == "namespaced",
                         served: is_served(group, served),
-                        short_names: words(short),
-                        categories: words(categories),
+                        short_names: words(short).into_iter().map(Name::from).collect(),
+                        categories: words(categories).into_iter().map(Name::from).collect(),
                         verbs: words(verbs),
                         subresources: Vec::new(),
-                        storage_version: storage,
-                        storage_version_hash: hash,
+                        storage_version: storage.into(),
+                        storage_version_hash: hash.into(),
+                        custom: None,
                     });
                 }
                 ["sub", _, _, _, name, group, version, kind, verbs] => {
                     let owner = registry.resources.last_mut().expect("a sub line follows its resource line");
-                    owner.subresources.push(Subresource { name, kind: GroupVersionKind { group, version, kind }, verbs: words(verbs) });
+                    owner.subresources.push(Subresource { name, kind: GroupVersionKind { group: group.into(), version: version.into(), kind: kind.into() }, verbs: words(verbs) });
                 }
                 _ => unreachable!("codegen wrote a line of another shape: {line}"),
             }
@@ -228,8 +257,8 @@ impl Registry {
             return;
         }
         match self.groups.iter_mut().find(|g| g.name == group) {
-            Some(known) => known.versions.push(version),
-            None => self.groups.push(Group { name: group, versions: vec![version], preferred: version }),
+            Some(known) => known.versions.push(version.into()),
+            None => self.groups.push(Group { name: group.into(), versions: vec![version.into()], preferred: version.into() }),
         }
     }
 }
@@ -246,8 +275,8 @@ mod tests {
     fn what_kubectl_asks_first_is_there() {
         let registry = Registry::get();
         let deployments = registry.resource("apps", "v1", "deployments").unwrap();
-        assert_eq!((deployments.kind, deployments.singular, deployments.namespaced), ("Deployment", "deployment", true));
-        assert_eq!((&deployments.short_names[..], &deployments.categories[..]), (&["deploy"][..], &["all"][..]));
+        assert_eq!((&*deployments.kind, &*deployments.singular, deployments.namespaced), ("Deployment", "deployment", true));
+        assert_eq!((&deployments.short_names[..], &deployments.categories[..]), (&["deploy".into()][..], &["all".into()][..]));
         assert_eq!(deployments.subresource("scale").unwrap().kind.api_version(), "autoscaling/v1");
         assert_eq!(deployments.group_resource(), "deployments.apps");
         assert_eq!(registry.by_kind("", "v1", "Pod").unwrap().plural, "pods");

@@ -11,6 +11,7 @@ mod pod;
 mod tests;
 mod workloads;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -19,30 +20,53 @@ pub use format::human_duration;
 use jiff::Timestamp;
 
 use crate::registry::Resource;
+use crate::schema::Name;
 use crate::tree::Tree;
 
 /// One column of a table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Column {
-    pub name: &'static str,
+    pub name: Name,
     /// `string`, `integer`, `boolean`.
-    pub kind: &'static str,
+    pub kind: Name,
     /// `name` for the column that identifies the row.
-    pub format: &'static str,
-    pub description: &'static str,
+    pub format: Name,
+    pub description: Name,
     /// Zero is always shown; others only in wide output.
     pub priority: i32,
 }
 
-const DEFAULT: [Column; 2] = [
-    Column { name: "Name", kind: "string", format: "name", description: "", priority: 0 },
-    Column { name: "Created At", kind: "date", format: "", description: "", priority: 0 },
-];
+const fn column(name: &'static str, kind: &'static str, format: &'static str, description: &'static str) -> Column {
+    let (name, kind) = (Name::Borrowed(name), Name::Borrowed(kind));
+    Column { name, kind, format: Name::Borrowed(format), description: Name::Borrowed(description), priority: 0 }
+}
 
-type Columns = HashMap<(&'static str, &'static str, &'static str), Vec<Column>>;
+/// The first column of custom kinds.
+const NAME: Column = column("Name", "string", "name", NAME_DESCRIPTION);
+const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to \
+     request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration \
+     definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+
+static DEFAULT: [Column; 2] = [column("Name", "string", "name", ""), column("Created At", "date", "", "")];
+
+type Columns = HashMap<(Name, Name, Name), Vec<Column>>;
 
 /// The columns of a resource's table, in the order of the cells.
-pub fn columns(resource: &Resource) -> &'static [Column] {
+pub fn columns(resource: &Resource) -> Cow<'static, [Column]> {
+    if let Some(custom) = &resource.custom {
+        let own = custom.columns.iter().map(|column| Column {
+            name: column.name.to_string().into(),
+            kind: column.kind.to_string().into(),
+            format: column.format.to_string().into(),
+            description: column.description.to_string().into(),
+            priority: column.priority,
+        });
+        return std::iter::once(NAME).chain(own).collect();
+    }
+    Cow::Borrowed(built_in_columns(resource))
+}
+
+fn built_in_columns(resource: &Resource) -> &'static [Column] {
     static COLUMNS: OnceLock<Columns> = OnceLock::new();
     let all = COLUMNS.get_or_init(|| {
         let mut all = Columns::new();
@@ -52,22 +76,28 @@ pub fn columns(resource: &Resource) -> &'static [Column] {
                 unreachable!("codegen wrote a line of another shape: {line}")
             };
             let priority = priority.parse().expect("codegen writes a number");
-            all.entry((group, version, plural)).or_default().push(Column { name, kind, format, description: "", priority });
+            all.entry((group.into(), version.into(), plural.into())).or_default().push(Column { priority, ..column(name, kind, format, "") });
         }
         all
     });
-    all.get(&(resource.group, resource.version, resource.plural)).map_or(&DEFAULT, Vec::as_slice)
+    // Names of built-in kinds are borrowed, so the clones cost nothing.
+    let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
+    all.get(&key).map_or(&DEFAULT, Vec::as_slice)
 }
 
 /// The cells of one object, one for each column.
 pub fn row(resource: &Resource, object: &Tree, now: Timestamp) -> Vec<Tree> {
+    if let Some(custom) = &resource.custom {
+        let name = std::iter::once(text(object, &["metadata", "name"]));
+        return name.chain(custom.columns.iter().map(|column| column.cell(object, now))).collect();
+    }
     let mut cells = printer(resource)(object, now);
     let name = text(object, &["metadata", "name"]);
     // All tables but those of events begin with the name; printers leave it out.
     if resource.plural != "events" {
         cells.insert(0, if cells.is_empty() { name } else { named(resource, object, name) });
-        if cells.len() == 1 && columns(resource).len() == 2 {
-            cells.push(if columns(resource)[1].name == "Age" {
+        if cells.len() == 1 && built_in_columns(resource).len() == 2 {
+            cells.push(if built_in_columns(resource)[1].name == "Age" {
                 age(object, now)
             } else {
                 text(object, &["metadata", "creationTimestamp"])
@@ -88,7 +118,7 @@ fn named(resource: &Resource, object: &Tree, name: Tree) -> Tree {
 /// `TableRow.conditions`: pods that have ended say so, so that kubectl can tell them.
 pub fn conditions(resource: &Resource, object: &Tree) -> Vec<Tree> {
     let phase = object.str_at(&["status", "phase"]);
-    let message = match (resource.group, resource.plural, phase) {
+    let message = match (&*resource.group, &*resource.plural, phase) {
         ("", "pods", "Succeeded") => "The pod has completed successfully.",
         ("", "pods", "Failed") => "The pod failed.",
         _ => return Vec::new(),
@@ -100,7 +130,7 @@ pub fn conditions(resource: &Resource, object: &Tree) -> Vec<Tree> {
 type Printer = fn(&Tree, Timestamp) -> Vec<Tree>;
 
 fn printer(resource: &Resource) -> Printer {
-    match resource.plural {
+    match &*resource.plural {
         "pods" => pod::cells,
         "podtemplates" => workloads::pod_template,
         "replicationcontrollers" => workloads::replication_controller,
@@ -151,6 +181,7 @@ fn printer(resource: &Resource) -> Printer {
         "resourceclaims" => cluster::resource_claim,
         "resourceslices" => cluster::resource_slice,
         "devicetaintrules" => cluster::device_taint_rule,
+        "customresourcedefinitions" => cluster::custom_resource_definition,
         "storageversionmigrations" => cluster::storage_version_migration,
         // Name and age, or name and date of creation.
         _ => |_, _| Vec::new(),

@@ -42,18 +42,37 @@ use crate::tree::Tree;
 
 /// Everything wrong with `new`; `old` is the stored object when this is an update.
 pub fn validate(resource: &Resource, new: &Tree, old: Option<&Tree>) -> Vec<FieldError> {
-    validate_kind(resource.group, resource.kind, resource.namespaced, new, old)
+    match &resource.custom {
+        Some(custom) => crate::crd::validate_object(resource, custom, new, old),
+        None => validate_kind(&resource.group, &resource.kind, resource.namespaced, new, old),
+    }
 }
 
 /// Everything wrong with an update of the `status` subresource.
 pub fn validate_status(resource: &Resource, new: &Tree, old: &Tree) -> Vec<FieldError> {
-    validate_status_kind(resource.group, resource.kind, new, old)
+    match &resource.custom {
+        Some(custom) => crate::crd::validate_object_status(resource, custom, new, old),
+        None => validate_status_kind(&resource.group, &resource.kind, new, old),
+    }
+}
+
+/// `metadata` of a new object under a rule for its name.
+pub(crate) fn validate_new_meta(errors: &mut Vec<FieldError>, object: &Tree, namespaced: bool, rule: NameRule) {
+    meta::create(errors, object, namespaced, rule);
+}
+
+/// `metadata` of a custom object.
+pub(crate) fn validate_meta(errors: &mut Vec<FieldError>, new: &Tree, old: Option<&Tree>, namespaced: bool) {
+    match old {
+        None => meta::create(errors, new, namespaced, NameRule::DnsSubdomain),
+        Some(old) => meta::update(errors, new, old),
+    }
 }
 
 /// What is wrong with the metadata of a new object, whatever its kind.
 pub fn validate_metadata(resource: &Resource, object: &Tree) -> Vec<FieldError> {
     let mut errors = Errors::new();
-    meta::create(&mut errors, object, resource.namespaced, NameRule::of(resource.group, resource.kind));
+    meta::create(&mut errors, object, resource.namespaced, NameRule::of(&resource.group, &resource.kind));
     errors
 }
 
@@ -118,6 +137,7 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
             pod_update::binding(e, new);
             return errors;
         }
+        (crate::crd::GROUP, "CustomResourceDefinition", old) => return crate::crd::validate(new, old),
         // Questions, not objects: they have no name and are never stored.
         ("authentication.k8s.io" | "authorization.k8s.io", _, _) => {
             review::check(e, kind, new);
@@ -168,6 +188,9 @@ pub fn validate_status_kind(group: &str, kind: &str, new: &Tree, old: &Tree) -> 
     if (group, kind) == ("", "Pod") {
         pod_update::status(e, new, old);
         return errors;
+    }
+    if (group, kind) == (crate::crd::GROUP, "CustomResourceDefinition") {
+        return crate::crd::validate_status(new, old);
     }
     meta::update(e, new, old);
     match group {

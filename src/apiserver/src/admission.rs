@@ -17,7 +17,7 @@ mod webhook;
 
 use std::sync::Arc;
 
-use api::registry::Resource;
+use api::registry::ResourceRef;
 use api::tree::Tree;
 use futures::future::BoxFuture;
 
@@ -40,7 +40,7 @@ pub enum Operation {
 pub struct Request {
     pub user: UserInfo,
     pub operation: Operation,
-    pub resource: &'static Resource,
+    pub resource: ResourceRef,
     /// `""` for the object itself.
     pub subresource: &'static str,
     /// `""` for cluster-scoped kinds.
@@ -66,7 +66,7 @@ impl Request {
     fn forbidden(&self, why: impl AsRef<str>) -> Status {
         let names = [self.name.as_str(), api::meta::name(&self.object), api::meta::generate_name(&self.object)];
         let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or("Unknown");
-        Status::forbidden(self.resource.group, self.resource.plural, name, why.as_ref())
+        Status::forbidden(&self.resource.group, &self.resource.plural, name, why.as_ref())
     }
 }
 

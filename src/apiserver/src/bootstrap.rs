@@ -33,7 +33,7 @@ pub fn own_target(server: &ApiServer, group: &str, version: &str, plural: &str, 
     Target {
         server: server.clone(),
         user: Arc::new(UserInfo::new("system:apiserver", &["system:masters", "system:authenticated"])),
-        resource: Registry::get().resource(group, version, plural).expect("a built-in kind"),
+        resource: Registry::get().resource(group, version, plural).expect("a built-in kind").into(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     }

@@ -4,6 +4,7 @@
 //! sees it. For each kind: a persistent ordered map (a snapshot is a clone of its root) and a ring of recent changes. A watcher is only a
 //! cursor into the ring: events are held once for all watchers, and one that is too slow falls off the end (410) instead of being waited for.
 //! A list at an earlier revision undoes the ring's changes on a clone of the map, so paging holds no memory.
+mod define;
 mod splice;
 
 use std::collections::{HashMap, VecDeque};
@@ -11,12 +12,17 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use api::registry::{Registry, Resource};
+use api::registry::{Registry, Resource, ResourceRef};
 use api::tree::Tree;
+use api::schema::Name;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use imbl::OrdMap;
-use store::{Event, EventKind, KeyValue, Store};
+use store::{Event, EventKind, KeyValue, Revision, Store};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::kinds::Kinds;
 
 /// Changes of one kind kept for watches and paged lists: at most so many, so large, so old.
 const RING_CHANGES_MAX: usize = 8192;
@@ -34,18 +40,22 @@ pub struct Cached {
     pub bytes: Bytes,
     pub revision: u64,
     labels: Box<[(Box<str>, Box<str>)]>,
-    fields: Box<[(&'static str, Box<str>)]>,
+    fields: Box<[(Name, Box<str>)]>,
     version_at: usize,
 }
 
 impl Cached {
-    fn new(resource: &'static Resource, key: Arc<str>, value: &[u8], revision: u64) -> Option<Self> {
-        let (bytes, version_at) = splice::resource_version(value, revision)?;
-        let tree = Tree::from_json(value).ok()?;
+    fn new(resource: &Resource, key: Arc<str>, value: &[u8], revision: u64) -> Option<Self> {
+        let mut tree = Tree::from_json(value).ok()?;
+        let (bytes, version_at) = match &resource.custom {
+            // What was stored under another schema shows as the one of today has it.
+            Some(custom) if shows_otherwise(resource, custom, &mut tree) => splice::resource_version(&tree.to_json(), revision)?,
+            _ => splice::resource_version(value, revision)?,
+        };
         let labels = tree.at(&["metadata", "labels"]).and_then(Tree::as_object).map_or_else(Box::default, |labels| {
             labels.iter().map(|(k, v)| (k.into(), v.as_str().unwrap_or("").into())).collect()
         });
-        let fields = api::selector::fields_of(resource.group, resource.kind, &tree)
+        let fields = api::selector::fields(resource, &tree)
             .into_iter()
             .filter(|(name, value)| !value.is_empty() && !name.starts_with("metadata."))
             .map(|(name, value)| (name, value.into_boxed_str()))
@@ -74,7 +84,7 @@ impl Cached {
         match name {
             "metadata.name" => self.name(),
             "metadata.namespace" => self.namespace(),
-            _ => self.fields.iter().find(|(k, _)| *k == name).map_or("", |(_, v)| v.as_ref()),
+            _ => self.fields.iter().find(|(k, _)| k == name).map_or("", |(_, v)| v.as_ref()),
         }
     }
 
@@ -94,6 +104,13 @@ impl Cached {
         }
         splice::replace(&self.bytes, self.version_at, revision)
     }
+}
+
+fn shows_otherwise(resource: &Resource, custom: &api::crd::Custom, tree: &mut Tree) -> bool {
+    let stored = tree.clone();
+    api::meta::set_type(tree, &resource.api_version(), &resource.kind);
+    api::crd::from_stored(custom, tree);
+    *tree != stored
 }
 
 /// One change of one object.
@@ -127,29 +144,53 @@ pub struct Snapshot {
 pub struct KindId(usize);
 
 struct Kind {
-    resource: &'static Resource,
+    resource: ResourceRef,
     objects: OrdMap<Arc<str>, Arc<Cached>>,
     ring: VecDeque<Arc<Change>>,
     ring_bytes: usize,
     /// Every change after this one is in the ring.
     floor: u64,
     changed: watch::Sender<u64>,
+    /// Ends the watches: the kind has gone, or is served in another form.
+    ended: CancellationToken,
 }
 
 struct World {
     revision: u64,
-    kinds: Vec<Kind>,
+    kinds: HashMap<KindId, Kind>,
+    /// What is found in place of a kind that has gone.
+    gone: Kind,
     /// Events that arrived before the load was done.
     early: Option<Vec<(Event, u64)>>,
 }
 
 struct Inner {
     world: RwLock<World>,
-    ids: HashMap<Box<str>, KindId>,
-    /// By kind.
-    resources: Vec<&'static Resource>,
+    names: ArcSwap<Names>,
+    kinds: ArcSwap<Kinds>,
+    /// Kinds whose objects are held in the form of an earlier schema.
+    stale: Mutex<Vec<KindId>>,
     /// Called after each change, on the writer's thread (allocators and the like).
     listeners: Mutex<Vec<(KindId, Box<dyn Fn(&Change) + Send>)>>,
+}
+
+/// The kinds that are held, by the middle of their storage keys.
+#[derive(Clone, Default)]
+struct Names {
+    ids: HashMap<Box<str>, KindId>,
+    resources: HashMap<KindId, ResourceRef>,
+    /// An id is never given twice.
+    next: usize,
+}
+
+impl Names {
+    fn add(&mut self, name: Box<str>, resource: ResourceRef) -> KindId {
+        let id = KindId(self.next);
+        self.next += 1;
+        self.ids.insert(name, id);
+        self.resources.insert(id, resource);
+        id
+    }
 }
 
 /// The watch cache; clones share it.
@@ -161,11 +202,8 @@ pub struct Cache(Arc<Inner>);
 pub struct StartError(#[source] store::StoreError);
 
 /// The group under which a kind is stored: Events of both groups are the same objects.
-pub fn storage_group(group: &str, plural: &str) -> &'static str {
-    if plural == "events" && (group == "events.k8s.io" || group.is_empty()) {
-        return "";
-    }
-    Registry::get().groups().iter().map(|g| g.name).find(|g| *g == group).unwrap_or("")
+pub fn storage_group<'g>(group: &'g str, plural: &str) -> &'g str {
+    if plural == "events" && group == "events.k8s.io" { "" } else { group }
 }
 
 fn group_segment(group: &str) -> &str {
@@ -174,7 +212,7 @@ fn group_segment(group: &str) -> &str {
 
 /// `/registry/<group-or-core>/<plural>/`
 pub fn prefix(resource: &Resource) -> String {
-    format!("{PREFIX}{}/{}/", group_segment(storage_group(resource.group, resource.plural)), resource.plural)
+    format!("{PREFIX}{}/{}/", group_segment(storage_group(&resource.group, &resource.plural)), resource.plural)
 }
 
 /// The storage key of an object.
@@ -183,7 +221,7 @@ pub fn key(resource: &Resource, namespace: &str, name: &str) -> Arc<str> {
     if resource.namespaced { format!("{prefix}{namespace}/{name}").into() } else { format!("{prefix}{name}").into() }
 }
 
-/// The resource in whose version `resource`'s objects are stored.
+/// The built-in resource in whose version the objects of `resource` are stored.
 pub fn stored_as(resource: &'static Resource) -> &'static Resource {
     if resource.group == "events.k8s.io" && resource.plural == "events" {
         return Registry::get().resource("", "v1", "events").unwrap_or(resource);
@@ -191,31 +229,36 @@ pub fn stored_as(resource: &'static Resource) -> &'static Resource {
     if resource.version == resource.storage_version {
         return resource;
     }
-    Registry::get().resource(resource.group, resource.storage_version, resource.plural).unwrap_or(resource)
+    Registry::get().resource(&resource.group, &resource.storage_version, &resource.plural).unwrap_or(resource)
+}
+
+/// The middle of a kind's storage keys: `core/pods`.
+fn name_of(resource: &Resource) -> Box<str> {
+    prefix(resource)[PREFIX.len()..].trim_end_matches('/').into()
 }
 
 impl Cache {
     /// Subscribes to the store and loads what is in it. Call once for a store, before anything is written.
     pub async fn start(store: &Arc<dyn Store>) -> Result<Self, StartError> {
-        let mut ids: HashMap<Box<str>, KindId> = HashMap::new();
-        let mut kinds = Vec::new();
+        let mut names = Names::default();
+        let mut kinds = HashMap::new();
         for resource in Registry::get().served() {
             let stored = stored_as(resource);
-            ids.entry(prefix(stored)[PREFIX.len()..].trim_end_matches('/').into()).or_insert_with(|| {
-                kinds.push(Kind {
-                    resource: stored,
-                    objects: OrdMap::new(),
-                    ring: VecDeque::new(),
-                    ring_bytes: 0,
-                    floor: 0,
-                    changed: watch::Sender::new(0),
-                });
-                KindId(kinds.len() - 1)
-            });
+            let name = name_of(stored);
+            if !names.ids.contains_key(&name) {
+                kinds.insert(names.add(name, stored.into()), Kind::new(stored.into(), 0));
+            }
         }
-        let resources = kinds.iter().map(|kind| kind.resource).collect();
-        let world = RwLock::new(World { revision: 0, kinds, early: Some(Vec::new()) });
-        let cache = Self(Arc::new(Inner { world, ids, resources, listeners: Mutex::default() }));
+        let gone = Kind::new(Registry::get().served().next().expect("the core group is served").into(), 0);
+        gone.ended.cancel();
+        let world = RwLock::new(World { revision: 0, kinds, gone, early: Some(Vec::new()) });
+        let cache = Self(Arc::new(Inner {
+            world,
+            names: ArcSwap::from_pointee(names),
+            kinds: ArcSwap::default(),
+            stale: Mutex::default(),
+            listeners: Mutex::default(),
+        }));
         let hook = cache.clone();
         store.subscribe(Box::new(move |events: &[Event]| hook.feed(events)));
         cache.load(store).await.map_err(StartError)?;
@@ -223,21 +266,38 @@ impl Cache {
     }
 
     async fn load(&self, store: &Arc<dyn Store>) -> Result<(), store::StoreError> {
-        let mut at = None;
-        let mut start_after: Option<Arc<str>> = None;
+        // Definitions first: they say how the objects of their kinds are read.
+        let definitions = format!("{PREFIX}{}/{}/", api::crd::GROUP, api::crd::PLURAL);
+        let at = self.load_range(store, definitions, None, |world, item| {
+            self.define_stored(world, &item.key, Some(&item.value));
+        });
+        let at = at.await?;
+        self.load_range(store, PREFIX.to_owned(), Some(at), |world, item| self.place(world, item)).await?;
+        let mut world = self.0.world.write().expect("no panic under the lock");
+        self.finish_load(&mut world, at.0);
+        Ok(())
+    }
+
+    /// Reads all below a prefix at one revision, which is the answer.
+    async fn load_range(
+        &self,
+        store: &Arc<dyn Store>,
+        prefix: String,
+        mut at: Option<Revision>,
+        mut each: impl FnMut(&mut World, &KeyValue),
+    ) -> Result<Revision, store::StoreError> {
+        let mut start_after: Option<String> = None;
         loop {
-            let range = store::Range { prefix: PREFIX.into(), start_after: start_after.as_deref().map(ToOwned::to_owned), limit: Some(LOAD_PAGE), at };
+            let range = store::Range { prefix: prefix.clone(), start_after, limit: Some(LOAD_PAGE), at };
             let page = store.range(range).await?;
             at = Some(page.revision);
             let mut world = self.0.world.write().expect("no panic under the lock");
-            for item in &page.items {
-                self.place(&mut world, item);
-            }
+            page.items.iter().for_each(|item| each(&mut world, item));
+            drop(world);
             if !page.more {
-                self.finish_load(&mut world, page.revision.0);
-                return Ok(());
+                return Ok(page.revision);
             }
-            start_after = page.items.last().map(|item| item.key.clone());
+            start_after = page.items.last().map(|item| item.key.as_ref().to_owned());
         }
     }
 
@@ -246,8 +306,8 @@ impl Cache {
             tracing::warn!(key = %item.key, "stored object of an unknown kind is left alone");
             return;
         };
-        let kind = &mut world.kinds[id.0];
-        match Cached::new(kind.resource, item.key.clone(), &item.value, item.mod_revision.0) {
+        let Some(kind) = world.kinds.get_mut(&id) else { return };
+        match Cached::new(&kind.resource, item.key.clone(), &item.value, item.mod_revision.0) {
             Some(cached) => {
                 kind.objects.insert(item.key.clone(), Arc::new(cached));
             }
@@ -257,12 +317,15 @@ impl Cache {
 
     fn finish_load(&self, world: &mut World, revision: u64) {
         world.revision = revision;
-        for kind in &mut world.kinds {
+        for kind in world.kinds.values_mut() {
             kind.floor = revision;
         }
         let early = world.early.take().unwrap_or_default();
         for (event, at) in early {
             if at > revision {
+                if is_definition(&event.key) {
+                    self.define_event(world, &event);
+                }
                 let object = self.parse(&event);
                 self.apply(world, &event, object);
             }
@@ -271,7 +334,13 @@ impl Cache {
 
     /// The store's hook.
     fn feed(&self, events: &[Event]) {
-        // Before the lock: readers must not wait for parsing.
+        // Before the lock: readers must not wait for parsing. Definitions first: their kinds are looked up while parsing.
+        for event in events.iter().filter(|event| is_definition(&event.key)) {
+            let mut world = self.0.world.write().expect("no panic under the lock");
+            if world.early.is_none() {
+                self.define_event(&mut world, event);
+            }
+        }
         let objects: Vec<_> = events.iter().map(|event| self.parse(event)).collect();
         let mut world = self.0.world.write().expect("no panic under the lock");
         if let Some(early) = &mut world.early {
@@ -297,13 +366,14 @@ impl Cache {
         drop(listeners);
         let revision = world.revision;
         for id in touched {
-            world.kinds[id.0].changed.send_replace(revision);
+            world.kind(id).changed.send_replace(revision);
         }
     }
 
     fn parse(&self, event: &Event) -> Option<(KindId, Arc<Cached>)> {
         let id = self.kind_of_key(&event.key)?;
-        let parsed = Cached::new(self.0.resources[id.0], event.key.clone(), &event.value, event.revision.0);
+        let names = self.0.names.load();
+        let parsed = Cached::new(names.resources.get(&id)?, event.key.clone(), &event.value, event.revision.0);
         if parsed.is_none() {
             tracing::error!(key = %event.key, "written object is unreadable and is not served");
         }
@@ -314,7 +384,7 @@ impl Cache {
         let revision = event.revision.0;
         world.revision = world.revision.max(revision);
         let (id, object) = object?;
-        let kind = &mut world.kinds[id.0];
+        let kind = world.kinds.get_mut(&id)?;
         let previous = kind.objects.get(event.key.as_ref()).cloned();
         let deleted = matches!(event.kind, EventKind::Delete);
         if deleted {
@@ -331,17 +401,16 @@ impl Cache {
         let rest = key.strip_prefix(PREFIX)?;
         let first = rest.find('/')?;
         let second = first + 1 + rest[first + 1..].find('/')?;
-        self.0.ids.get(&rest[..second]).copied()
+        self.0.names.load().ids.get(&rest[..second]).copied()
     }
 
     /// `None` for kinds that are not stored (reviews).
     pub fn kind(&self, resource: &Resource) -> Option<KindId> {
-        let name = prefix(resource);
-        self.0.ids.get(name[PREFIX.len()..].trim_end_matches('/')).copied()
+        self.0.names.load().ids.get(&name_of(resource)).copied()
     }
 
     fn kind_named(&self, group: &str, plural: &str) -> Option<KindId> {
-        self.0.ids.get(format!("{}/{plural}", group_segment(storage_group(group, plural))).as_str()).copied()
+        self.0.names.load().ids.get(format!("{}/{plural}", group_segment(storage_group(group, plural))).as_str()).copied()
     }
 
     /// The latest revision seen.
@@ -364,7 +433,7 @@ impl Cache {
     /// One object by its key, and the revision at which that was the answer.
     pub fn get_key(&self, id: KindId, key: &str) -> (Option<Arc<Cached>>, u64) {
         let world = self.0.world.read().expect("no panic under the lock");
-        (world.kinds[id.0].objects.get(key).cloned(), world.revision)
+        (world.kind(id).objects.get(key).cloned(), world.revision)
     }
 
     /// All objects of a kind, of one namespace where given; ordered by key.
@@ -381,7 +450,7 @@ impl Cache {
     /// Marked changed at every change of the kind (value: the revision). `None`: no such stored kind.
     pub fn changes(&self, group: &str, plural: &str) -> Option<watch::Receiver<u64>> {
         let id = self.kind_named(group, plural)?;
-        Some(self.0.world.read().expect("no panic under the lock").kinds[id.0].changed.subscribe())
+        Some(self.0.world.read().expect("no panic under the lock").kind(id).changed.subscribe())
     }
 
     /// Calls `listener` for every later change of the kind, in order, before anybody sees the change. It must neither block nor
@@ -392,14 +461,14 @@ impl Cache {
 
     pub fn snapshot(&self, id: KindId) -> Snapshot {
         let world = self.0.world.read().expect("no panic under the lock");
-        Snapshot { objects: world.kinds[id.0].objects.clone(), revision: world.revision }
+        Snapshot { objects: world.kind(id).objects.clone(), revision: world.revision }
     }
 
     /// The kind as it was at `revision`.
     pub fn snapshot_at(&self, id: KindId, revision: u64) -> Result<Snapshot, VersionError> {
         let (mut objects, undo) = {
             let world = self.0.world.read().expect("no panic under the lock");
-            let kind = &world.kinds[id.0];
+            let kind = world.kind(id);
             if revision > world.revision {
                 return Err(VersionError::TooNew { current: world.revision });
             }
@@ -421,33 +490,67 @@ impl Cache {
     /// A cursor that sees every change of the kind after `after`.
     pub fn watch(&self, id: KindId, after: u64) -> Result<Cursor, VersionError> {
         let world = self.0.world.read().expect("no panic under the lock");
-        let kind = &world.kinds[id.0];
+        let kind = world.kind(id);
         if after > world.revision {
             return Err(VersionError::TooNew { current: world.revision });
         }
         if after < kind.floor {
             return Err(VersionError::TooOld { oldest: kind.floor });
         }
-        Ok(Cursor { cache: self.clone(), id, after, changed: kind.changed.subscribe() })
+        Ok(Cursor { cache: self.clone(), id, after, changed: kind.changed.subscribe(), ended: kind.ended.clone() })
     }
 
     /// A snapshot and the cursor that goes on from it.
     pub fn snapshot_and_watch(&self, id: KindId) -> (Snapshot, Cursor) {
         let world = self.0.world.read().expect("no panic under the lock");
-        let kind = &world.kinds[id.0];
+        let kind = world.kind(id);
         let snapshot = Snapshot { objects: kind.objects.clone(), revision: world.revision };
-        let cursor = Cursor { cache: self.clone(), id, after: world.revision, changed: kind.changed.subscribe() };
+        let cursor = Cursor { cache: self.clone(), id, after: world.revision, changed: kind.changed.subscribe(), ended: kind.ended.clone() };
         (snapshot, cursor)
     }
 
     /// How many objects each kind holds (metrics).
-    pub fn counts(&self) -> Vec<(&'static Resource, usize)> {
+    pub fn counts(&self) -> Vec<(ResourceRef, usize)> {
         let world = self.0.world.read().expect("no panic under the lock");
-        world.kinds.iter().map(|kind| (kind.resource, kind.objects.len())).collect()
+        let mut kinds: Vec<_> = world.kinds.iter().collect();
+        kinds.sort_by_key(|(id, _)| **id);
+        kinds.into_iter().map(|(_, kind)| (kind.resource.clone(), kind.objects.len())).collect()
+    }
+
+    /// The kinds that are served now.
+    pub fn kinds(&self) -> Arc<Kinds> {
+        self.0.kinds.load_full()
+    }
+
+    /// A served resource, built in or custom.
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<ResourceRef> {
+        self.0.kinds.load().resource(group, version, plural)
     }
 }
 
+impl World {
+    fn kind(&self, id: KindId) -> &Kind {
+        self.kinds.get(&id).unwrap_or(&self.gone)
+    }
+}
+
+fn is_definition(key: &str) -> bool {
+    key.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(api::crd::GROUP)).is_some_and(|rest| rest.starts_with('/') && rest[1..].starts_with(api::crd::PLURAL))
+}
+
 impl Kind {
+    fn new(resource: ResourceRef, floor: u64) -> Self {
+        Self {
+            resource,
+            objects: OrdMap::new(),
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            floor,
+            changed: watch::Sender::new(0),
+            ended: CancellationToken::new(),
+        }
+    }
+
     fn push(&mut self, change: Arc<Change>) {
         self.ring_bytes += change.object.bytes.len();
         let now = change.at;
@@ -481,14 +584,20 @@ pub struct Cursor {
     id: KindId,
     after: u64,
     changed: watch::Receiver<u64>,
+    ended: CancellationToken,
 }
 
 impl Cursor {
+    /// Cancelled when the kind has gone or is served in another form.
+    pub fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
     /// The next changes in order, at most `max`; empty when there are none yet. The second value: everything up to here was seen.
     pub fn read(&mut self, max: usize) -> Result<(Vec<Arc<Change>>, u64), VersionError> {
         self.changed.borrow_and_update();
         let world = self.cache.0.world.read().expect("no panic under the lock");
-        let kind = &world.kinds[self.id.0];
+        let kind = world.kind(self.id);
         if self.after < kind.floor {
             return Err(VersionError::TooOld { oldest: kind.floor });
         }

@@ -1,6 +1,7 @@
-//! The two kinds that are served in another version than they are stored in: Events (core/v1 and events.k8s.io/v1) and autoscaling v1.
+//! Kinds that are served in another version than they are stored in: Events (core/v1 and events.k8s.io/v1), autoscaling v1, custom kinds.
 //!
-//! Models pkg/apis/events/v1/conversion.go and pkg/apis/autoscaling/v1/conversion.go. All other kinds have one version.
+//! Models pkg/apis/events/v1/conversion.go and pkg/apis/autoscaling/v1/conversion.go. All other built-in kinds have
+//! one version.
 mod autoscaling;
 mod events;
 
@@ -8,15 +9,15 @@ use api::registry::Resource;
 use api::tree::Tree;
 use bytes::Bytes;
 
-use crate::cache::stored_as;
+use crate::cache::storage_group;
 
 /// Whether `resource`'s bytes differ from the stored ones.
-pub fn is_needed(resource: &'static Resource) -> bool {
-    !std::ptr::eq(stored_as(resource), resource)
+pub fn is_needed(resource: &Resource) -> bool {
+    resource.version != resource.storage_version || (resource.group == "events.k8s.io" && resource.plural == "events")
 }
 
 /// Stored bytes as `resource` shows them.
-pub fn bytes(resource: &'static Resource, stored: &Bytes) -> Bytes {
+pub fn bytes(resource: &Resource, stored: &Bytes) -> Bytes {
     if !is_needed(resource) {
         return stored.clone();
     }
@@ -25,29 +26,33 @@ pub fn bytes(resource: &'static Resource, stored: &Bytes) -> Bytes {
     tree.to_json().into()
 }
 
-pub fn from_stored(resource: &'static Resource, tree: &mut Tree) {
+pub fn from_stored(resource: &Resource, tree: &mut Tree) {
     if !is_needed(resource) {
         return;
     }
-    match (resource.group, resource.plural) {
+    api::meta::set_type(tree, &resource.api_version(), &resource.kind);
+    if let Some(custom) = &resource.custom {
+        // The strategy None changes the version's name; what the version does not know is not shown.
+        return api::crd::converted(custom, tree);
+    }
+    match (&*resource.group, &*resource.plural) {
         ("events.k8s.io", "events") => events::from_core(tree),
         ("autoscaling", "horizontalpodautoscalers") => autoscaling::v1_from_v2(tree),
         _ => {}
     }
-    api::meta::set_type(tree, &resource.api_version(), resource.kind);
 }
 
-pub fn to_stored(resource: &'static Resource, tree: &mut Tree) {
+pub fn to_stored(resource: &Resource, tree: &mut Tree) {
     if !is_needed(resource) {
         return;
     }
-    match (resource.group, resource.plural) {
+    match (&*resource.group, &*resource.plural) {
         ("events.k8s.io", "events") => events::to_core(tree),
         ("autoscaling", "horizontalpodautoscalers") => autoscaling::v2_from_v1(tree),
         _ => {}
     }
-    let stored = stored_as(resource);
-    api::meta::set_type(tree, &stored.api_version(), stored.kind);
+    let group = storage_group(&resource.group, &resource.plural);
+    api::meta::set_type(tree, &api::registry::api_version(group, &resource.storage_version), &resource.kind);
 }
 
 /// Moves the field `from` to `to`.

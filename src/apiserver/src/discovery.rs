@@ -2,19 +2,22 @@
 //!
 //! Models k8s.io/apiserver/pkg/endpoints/discovery and discovery/aggregated.
 use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, Response, StatusCode};
 
-use api::registry::{Group, Registry, Resource, api_version};
+use api::registry::{Group, Resource, api_version};
 use api::tree::{Object, Tree};
 
+use crate::kinds::Kinds;
 use crate::negotiate::{self, Accept};
 use crate::server::ApiServer;
 use crate::{fixed, rest};
 
-fn strings(items: &[&'static str]) -> Tree {
-    Tree::Array(items.iter().map(|s| Tree::from(*s)).collect())
+fn strings<S: AsRef<str>>(items: &[S]) -> Tree {
+    Tree::Array(items.iter().map(|s| Tree::from(s.as_ref())).collect())
 }
 
 fn object<const N: usize>(fields: [(&str, Tree); N]) -> Tree {
@@ -24,7 +27,7 @@ fn object<const N: usize>(fields: [(&str, Tree); N]) -> Tree {
 /// `/api`
 pub fn legacy(server: &ApiServer, accept: &Accept, headers: &HeaderMap) -> Response<Body> {
     if let Some(version) = wants_aggregated(headers) {
-        return aggregated(accept, headers, version, |group| group.name.is_empty());
+        return aggregated(server, accept, headers, version, |group| group.name.is_empty());
     }
     let config = &server.0.config;
     let address = object([
@@ -40,61 +43,58 @@ pub fn legacy(server: &ApiServer, accept: &Accept, headers: &HeaderMap) -> Respo
 }
 
 fn group_tree(group: &Group) -> Tree {
-    let version = |v: &str| object([("groupVersion", api_version(group.name, v).into()), ("version", v.into())]);
+    let version = |v: &str| object([("groupVersion", api_version(&group.name, v).into()), ("version", v.into())]);
     object([
-        ("name", group.name.into()),
+        ("name", group.name.clone().into()),
         ("versions", Tree::Array(group.versions.iter().map(|v| version(v)).collect())),
-        ("preferredVersion", version(group.preferred)),
+        ("preferredVersion", version(&group.preferred)),
     ])
 }
 
 /// `/apis`
-pub fn groups(accept: &Accept, headers: &HeaderMap) -> Response<Body> {
+pub fn groups(server: &ApiServer, accept: &Accept, headers: &HeaderMap) -> Response<Body> {
     if let Some(version) = wants_aggregated(headers) {
-        return aggregated(accept, headers, version, |group| !group.name.is_empty());
+        return aggregated(server, accept, headers, version, |group| !group.name.is_empty());
     }
-    let groups = Registry::get().groups().iter().filter(|g| !g.name.is_empty()).map(group_tree).collect();
+    let groups = server.0.parts.cache.kinds().groups().iter().filter(|g| !g.name.is_empty()).map(group_tree).collect();
     let tree = object([("kind", "APIGroupList".into()), ("apiVersion", "v1".into()), ("groups", Tree::Array(groups))]);
     negotiate::answer_tree(accept, StatusCode::OK, &tree)
 }
 
 /// `/apis/GROUP`
-pub fn group(accept: &Accept, name: &str) -> Response<Body> {
-    let Some(group) = Registry::get().groups().iter().find(|g| g.name == name && !name.is_empty()) else { return rest::page_not_found() };
+pub fn group(server: &ApiServer, accept: &Accept, name: &str) -> Response<Body> {
+    let groups = server.0.parts.cache.kinds().groups();
+    let Some(group) = groups.iter().find(|g| g.name == name && !name.is_empty()) else { return rest::page_not_found() };
     let mut tree = group_tree(group);
     tree.set(&["kind"], "APIGroup");
     tree.set(&["apiVersion"], "v1");
     negotiate::answer_tree(accept, StatusCode::OK, &tree)
 }
 
-fn served(group: &str, version: &str) -> Vec<&'static Resource> {
-    Registry::get().served().filter(|r| r.group == group && r.version == version).collect()
-}
-
 /// `/api/v1`, `/apis/GROUP/VERSION`
-pub fn version(accept: &Accept, group: &str, version: &str) -> Response<Body> {
-    let served = served(group, version);
+pub fn version(server: &ApiServer, accept: &Accept, group: &str, version: &str) -> Response<Body> {
+    let served = server.0.parts.cache.kinds().of_version(group, version);
     if served.is_empty() {
         return rest::page_not_found();
     }
     let mut resources: Vec<(String, Tree)> = Vec::new();
-    for resource in served {
+    for resource in &served {
         if !resource.verbs.is_empty() {
-            resources.push((resource.plural.to_owned(), resource_tree(resource)));
+            resources.push((resource.plural.to_string(), resource_tree(resource)));
         }
         for sub in &resource.subresources {
-            let name = format!("{}/{}", resource.plural, sub.name);
+            let name = format!("{}/{}", &resource.plural, sub.name);
             let mut o = Object::new();
             o.insert("name", name.as_str());
             o.insert("singularName", "");
             o.insert("namespaced", resource.namespaced);
-            if (sub.kind.group, sub.kind.version) != (group, version) {
+            if (&*sub.kind.group, &*sub.kind.version) != (group, version) {
                 if !sub.kind.group.is_empty() {
-                    o.insert("group", sub.kind.group);
+                    o.insert("group", sub.kind.group.clone());
                 }
-                o.insert("version", sub.kind.version);
+                o.insert("version", sub.kind.version.clone());
             }
-            o.insert("kind", sub.kind.kind);
+            o.insert("kind", sub.kind.kind.clone());
             o.insert("verbs", strings(&sub.verbs));
             resources.push((name, o.into()));
         }
@@ -113,10 +113,10 @@ pub fn version(accept: &Accept, group: &str, version: &str) -> Response<Body> {
 
 fn resource_tree(resource: &Resource) -> Tree {
     let mut o = Object::new();
-    o.insert("name", resource.plural);
-    o.insert("singularName", resource.singular);
+    o.insert("name", resource.plural.clone());
+    o.insert("singularName", resource.singular.clone());
     o.insert("namespaced", resource.namespaced);
-    o.insert("kind", resource.kind);
+    o.insert("kind", resource.kind.clone());
     o.insert("verbs", strings(&resource.verbs));
     if !resource.short_names.is_empty() {
         o.insert("shortNames", strings(&resource.short_names));
@@ -124,10 +124,19 @@ fn resource_tree(resource: &Resource) -> Tree {
     if !resource.categories.is_empty() {
         o.insert("categories", strings(&resource.categories));
     }
-    if !resource.storage_version_hash.is_empty() {
-        o.insert("storageVersionHash", resource.storage_version_hash);
+    if resource.custom.is_some() {
+        o.insert("storageVersionHash", storage_version_hash(resource));
+    } else if !resource.storage_version_hash.is_empty() {
+        o.insert("storageVersionHash", resource.storage_version_hash.clone());
     }
     o.into()
+}
+
+/// Models k8s.io/apiserver/pkg/endpoints/discovery/storageversionhash.go; of built-in kinds it stands among the facts.
+fn storage_version_hash(resource: &Resource) -> String {
+    let name = format!("{}/{}/{}", resource.group, resource.storage_version, resource.kind);
+    let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
+    STANDARD.encode(&digest.as_ref()[..8])
 }
 
 /// The version of the aggregated form that the client prefers, if it asks for it.
@@ -142,8 +151,15 @@ fn wants_aggregated(headers: &HeaderMap) -> Option<&'static str> {
     })
 }
 
-fn aggregated(accept: &Accept, headers: &HeaderMap, version: &str, wanted: impl Fn(&Group) -> bool) -> Response<Body> {
-    let items: Vec<Tree> = Registry::get().groups().iter().filter(|g| wanted(g)).map(aggregated_group).collect();
+fn aggregated(
+    server: &ApiServer,
+    accept: &Accept,
+    headers: &HeaderMap,
+    version: &str,
+    wanted: impl Fn(&Group) -> bool,
+) -> Response<Body> {
+    let kinds = server.0.parts.cache.kinds();
+    let items: Vec<Tree> = kinds.groups().iter().filter(|g| wanted(g)).map(|group| aggregated_group(&kinds, group)).collect();
     let tree = object([
         ("kind", "APIGroupDiscoveryList".into()),
         ("apiVersion", format!("apidiscovery.k8s.io/{version}").into()),
@@ -157,12 +173,12 @@ fn aggregated(accept: &Accept, headers: &HeaderMap, version: &str, wanted: impl 
     fixed::answer_with_etag(headers, accept, media, Bytes::from(tree.to_json()))
 }
 
-fn aggregated_group(group: &Group) -> Tree {
+fn aggregated_group(kinds: &Kinds, group: &Group) -> Tree {
     let versions = group.versions.iter().map(|version| {
-        let resources = served(group.name, version).into_iter().map(aggregated_resource).collect();
-        object([("version", (*version).into()), ("resources", Tree::Array(resources)), ("freshness", "Current".into())])
+        let resources = kinds.of_version(&group.name, version).iter().map(|resource| aggregated_resource(resource)).collect();
+        object([("version", version.clone().into()), ("resources", Tree::Array(resources)), ("freshness", "Current".into())])
     });
-    let metadata = object([("name", group.name.into()), ("creationTimestamp", Tree::Null)]);
+    let metadata = object([("name", group.name.clone().into()), ("creationTimestamp", Tree::Null)]);
     object([("metadata", metadata), ("versions", Tree::Array(versions.collect()))])
 }
 
@@ -172,10 +188,10 @@ fn response_kind(group: &str, version: &str, kind: &str) -> Tree {
 
 fn aggregated_resource(resource: &Resource) -> Tree {
     let mut o = Object::new();
-    o.insert("resource", resource.plural);
-    o.insert("responseKind", response_kind(resource.group, resource.version, resource.kind));
+    o.insert("resource", resource.plural.clone());
+    o.insert("responseKind", response_kind(&resource.group, &resource.version, &resource.kind));
     o.insert("scope", if resource.namespaced { "Namespaced" } else { "Cluster" });
-    o.insert("singularResource", resource.singular);
+    o.insert("singularResource", resource.singular.clone());
     o.insert("verbs", strings(&resource.verbs));
     if !resource.short_names.is_empty() {
         o.insert("shortNames", strings(&resource.short_names));
@@ -187,7 +203,7 @@ fn aggregated_resource(resource: &Resource) -> Tree {
         let subs = resource.subresources.iter().map(|sub| {
             object([
                 ("subresource", sub.name.into()),
-                ("responseKind", response_kind(sub.kind.group, sub.kind.version, sub.kind.kind)),
+                ("responseKind", response_kind(&sub.kind.group, &sub.kind.version, &sub.kind.kind)),
                 ("verbs", strings(&sub.verbs)),
             ])
         });

@@ -8,9 +8,10 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderVal
 use http::{HeaderMap, Request, Response, StatusCode};
 use tower::ServiceExt as _;
 
-use api::registry::Registry;
+use api::openapi::Documents;
 use api::tree::{Object, Tree};
 
+use crate::kinds::Kinds;
 use crate::negotiate::{self, Accept};
 use crate::request::{Query, RequestInfo};
 use crate::server::ApiServer;
@@ -55,12 +56,12 @@ fn routes() -> Router<Call> {
     Router::new()
         .route("/", get(index))
         .route("/api", get(|State(c): State<Call>, h: HeaderMap| async move { discovery::legacy(&c.server, &c.accept, &h) }))
-        .route("/api/{version}", get(|State(c): State<Call>, Path(v): Path<String>| async move { discovery::version(&c.accept, "", &v) }))
-        .route("/apis", get(|State(c): State<Call>, h: HeaderMap| async move { discovery::groups(&c.accept, &h) }))
-        .route("/apis/{group}", get(|State(c): State<Call>, Path(g): Path<String>| async move { discovery::group(&c.accept, &g) }))
+        .route("/api/{version}", get(|State(c): State<Call>, Path(v): Path<String>| async move { discovery::version(&c.server, &c.accept, "", &v) }))
+        .route("/apis", get(|State(c): State<Call>, h: HeaderMap| async move { discovery::groups(&c.server, &c.accept, &h) }))
+        .route("/apis/{group}", get(|State(c): State<Call>, Path(g): Path<String>| async move { discovery::group(&c.server, &c.accept, &g) }))
         .route(
             "/apis/{group}/{version}",
-            get(|State(c): State<Call>, Path((g, v)): Path<(String, String)>| async move { discovery::version(&c.accept, &g, &v) }),
+            get(|State(c): State<Call>, Path((g, v)): Path<(String, String)>| async move { discovery::version(&c.server, &c.accept, &g, &v) }),
         )
         .route("/version", get(version))
         .route("/openapi/v2", get(openapi_v2))
@@ -81,7 +82,7 @@ fn routes() -> Router<Call> {
 
 async fn index(State(call): State<Call>) -> Response<Body> {
     let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into()];
-    for group in Registry::get().groups() {
+    for group in call.server.0.parts.cache.kinds().groups() {
         if group.name.is_empty() {
             paths.extend(group.versions.iter().map(|v| format!("/api/{v}")));
             continue;
@@ -166,10 +167,27 @@ pub fn etag(document: &[u8]) -> String {
     }) + "\""
 }
 
-/// An OpenAPI document: large, so it is only made when the client does not hold it yet.
-fn document(headers: &HeaderMap, accept: &Accept, media: &'static str, name: &str, made: impl FnOnce() -> Bytes) -> Response<Body> {
-    let etag = format!("\"{}-{name}\"", api::openapi::hash());
-    with_etag(headers, &etag, || media_answer(accept, media, made()))
+/// An OpenAPI document: large, so it is only made when the client does not hold it yet. `state` names all it is made of.
+fn document(headers: &HeaderMap, accept: &Accept, media: &'static str, state: &str, made: impl FnOnce() -> Bytes) -> Response<Body> {
+    with_etag(headers, &format!("\"{state}\""), || media_answer(accept, media, made()))
+}
+
+/// Names the state of the custom kinds among `kinds` that `is_in`: their definitions and how often each has changed.
+fn openapi_state(kinds: &Kinds, is_in: impl Fn(&api::Resource) -> bool) -> String {
+    let mut state = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut any = false;
+    for (name, defined) in kinds.definitions() {
+        if defined.resources.iter().any(|resource| is_in(resource)) {
+            any = true;
+            state.update(format!("{name} {} {};", defined.uid, defined.generation).as_bytes());
+        }
+    }
+    let built_in = api::openapi::hash();
+    if !any {
+        return built_in.to_owned();
+    }
+    let digest = state.finish();
+    digest.as_ref()[..8].iter().fold(format!("{built_in}-"), |text, byte| format!("{text}{byte:02X}"))
 }
 
 fn media_answer(accept: &Accept, media: &'static str, document: Bytes) -> Response<Body> {
@@ -191,14 +209,21 @@ async fn openapi_v2(State(call): State<Call>, headers: HeaderMap) -> Response<Bo
     const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
     let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let wants_protobuf = accept.contains(ASKED) || accept.contains(PROTOBUF);
+    let kinds = call.server.0.parts.cache.kinds();
+    let documents = Documents { custom: kinds.custom() };
+    let state = openapi_state(&kinds, |_| true);
     if wants_protobuf {
-        return document(&headers, &call.accept, PROTOBUF, "v2p", || api::openapi::v2_protobuf().into());
+        return document(&headers, &call.accept, PROTOBUF, &format!("{state}-v2p"), || documents.v2_protobuf().into());
     }
-    document(&headers, &call.accept, "application/json", "v2", || api::openapi::v2().into())
+    document(&headers, &call.accept, "application/json", &format!("{state}-v2"), || documents.v2().into())
 }
 
 async fn openapi_v3_index(State(call): State<Call>, headers: HeaderMap) -> Response<Body> {
-    document(&headers, &call.accept, "application/json", "v3", || api::openapi::v3_index().into())
+    let kinds = call.server.0.parts.cache.kinds();
+    let documents = Documents { custom: kinds.custom() };
+    let state = openapi_state(&kinds, |_| true);
+    let hash = |group: &str, version: &str| openapi_state(&kinds, |r| r.group == group && r.version == version);
+    document(&headers, &call.accept, "application/json", &format!("{state}-v3"), || documents.v3_index(hash).into())
 }
 
 async fn openapi_v3(State(call): State<Call>, Path(path): Path<String>, headers: HeaderMap) -> Response<Body> {
@@ -208,11 +233,13 @@ async fn openapi_v3(State(call): State<Call>, Path(path): Path<String>, headers:
         ["apis", group, version] => (*group, *version),
         _ => return rest::page_not_found(),
     };
-    if !Registry::get().groups().iter().any(|g| g.name == group && g.versions.contains(&version)) {
+    let kinds = call.server.0.parts.cache.kinds();
+    if kinds.of_version(group, version).is_empty() {
         return rest::page_not_found();
     }
-    let made = || api::openapi::v3(group, version).unwrap_or_default().into();
-    let mut response = document(&headers, &call.accept, "application/json", &format!("{group}-{version}"), made);
+    let state = openapi_state(&kinds, |r| r.group == group && r.version == version);
+    let made = || Documents { custom: kinds.custom() }.v3(group, version).unwrap_or_default().into();
+    let mut response = document(&headers, &call.accept, "application/json", &format!("{state}-{group}-{version}"), made);
     // A path with the document's hash can be kept for good.
     if call.query.nonempty("hash").is_some() {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api::registry::{Registry, Resource};
+use api::registry::Resource;
+use api::schema::Name;
 use http::StatusCode;
 
 use crate::cache::Cache;
@@ -17,9 +18,9 @@ const BUCKETS: [f64; 14] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Labels {
     verb: &'static str,
-    group: &'static str,
-    version: &'static str,
-    resource: &'static str,
+    group: Name,
+    version: Name,
+    resource: Name,
     subresource: &'static str,
     scope: &'static str,
 }
@@ -35,7 +36,7 @@ struct Durations {
 struct State {
     requests: BTreeMap<(Labels, u16), u64>,
     durations: BTreeMap<Labels, Durations>,
-    watchers: BTreeMap<(&'static str, &'static str, &'static str), i64>,
+    watchers: BTreeMap<(Name, Name, Name), i64>,
 }
 
 #[derive(Default)]
@@ -44,20 +45,21 @@ pub struct Metrics(Mutex<State>);
 /// Counts one watch while it lives.
 pub struct Watcher {
     metrics: Arc<Metrics>,
-    key: (&'static str, &'static str, &'static str),
+    key: (Name, Name, Name),
 }
 
 impl Watcher {
-    pub fn new(metrics: &Arc<Metrics>, resource: &'static Resource) -> Self {
-        let key = (resource.group, resource.version, resource.kind);
-        *metrics.lock().watchers.entry(key).or_default() += 1;
+    pub fn new(metrics: &Arc<Metrics>, resource: &Resource) -> Self {
+        let key = (resource.group.clone(), resource.version.clone(), resource.kind.clone());
+        *metrics.lock().watchers.entry(key.clone()).or_default() += 1;
         Self { metrics: metrics.clone(), key }
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        if let Some(count) = self.metrics.lock().watchers.get_mut(&self.key) {
+        let mut state = self.metrics.lock();
+        if let Some(count) = state.watchers.get_mut(&self.key) {
             *count -= 1;
         }
     }
@@ -77,10 +79,10 @@ fn verb(info: &RequestInfo) -> &'static str {
     }
 }
 
-fn labels(info: &RequestInfo) -> Labels {
-    let resource = info.is_resource.then(|| Registry::get().resource(&info.group, &info.version, &info.resource)).flatten();
+fn labels(info: &RequestInfo, cache: &Cache) -> Labels {
+    let resource = info.is_resource.then(|| cache.resource(&info.group, &info.version, &info.resource)).flatten();
     let Some(resource) = resource else {
-        return Labels { verb: verb(info), group: "", version: "", resource: "", subresource: "", scope: "" };
+        return Labels { verb: verb(info), group: "".into(), version: "".into(), resource: "".into(), subresource: "", scope: "" };
     };
     let subresource = resource.subresource(&info.subresource).map_or("", |s| s.name);
     let scope = match (info.name.is_empty(), info.namespace.is_empty()) {
@@ -88,7 +90,14 @@ fn labels(info: &RequestInfo) -> Labels {
         (true, false) => "namespace",
         (true, true) => "cluster",
     };
-    Labels { verb: verb(info), group: resource.group, version: resource.version, resource: resource.plural, subresource, scope }
+    Labels {
+        verb: verb(info),
+        group: resource.group.clone(),
+        version: resource.version.clone(),
+        resource: resource.plural.clone(),
+        subresource,
+        scope,
+    }
 }
 
 impl Labels {
@@ -106,8 +115,8 @@ impl Metrics {
         self.0.lock().expect("no panic under the lock")
     }
 
-    pub fn finished(&self, info: &RequestInfo, code: StatusCode, took: Duration, is_long: bool) {
-        let labels = labels(info);
+    pub fn finished(&self, cache: &Cache, info: &RequestInfo, code: StatusCode, took: Duration, is_long: bool) {
+        let labels = labels(info, cache);
         let mut state = self.lock();
         *state.requests.entry((labels.clone(), code.as_u16())).or_default() += 1;
         if is_long {
@@ -120,6 +129,16 @@ impl Metrics {
         }
         durations.count += 1;
         durations.seconds += seconds;
+    }
+
+    /// Drops what was counted of custom kinds that are gone, so that kinds which come and go leave nothing behind.
+    pub fn forget_gone(&self, cache: &Cache) {
+        let kinds = cache.kinds();
+        let is_served = |labels: &Labels| labels.resource.is_empty() || kinds.resource(&labels.group, &labels.version, &labels.resource).is_some();
+        let mut state = self.lock();
+        state.requests.retain(|(labels, _), _| is_served(labels));
+        state.durations.retain(|labels, _| is_served(labels));
+        state.watchers.retain(|(group, version, kind), count| *count > 0 || kinds.by_kind(group, version, kind).is_some());
     }
 
     pub fn render(&self, cache: &Cache) -> String {

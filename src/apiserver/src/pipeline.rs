@@ -110,7 +110,7 @@ async fn handle(server: ApiServer, user: Arc<UserInfo>, mut request: Request<Bod
     if *request.method() == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
-    server.0.metrics.finished(&info, response.status(), started.elapsed(), is_long);
+    server.0.metrics.finished(&server.0.parts.cache, &info, response.status(), started.elapsed(), is_long);
     response
 }
 

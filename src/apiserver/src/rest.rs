@@ -14,7 +14,7 @@ pub mod update;
 
 use std::sync::Arc;
 
-use api::registry::{Registry, Resource};
+use api::registry::ResourceRef;
 use axum::body::Body;
 use http::{HeaderMap, Request, Response, StatusCode};
 
@@ -33,7 +33,7 @@ pub struct Call {
     pub info: RequestInfo,
     pub query: Query,
     pub headers: HeaderMap,
-    pub resource: &'static Resource,
+    pub resource: ResourceRef,
     pub accept: Accept,
     pub warnings: Vec<String>,
 }
@@ -41,15 +41,15 @@ pub struct Call {
 impl Call {
     /// The stored kind behind the resource.
     pub fn kind(&self) -> Result<KindId, Status> {
-        self.server.0.parts.cache.kind(cache::stored_as(self.resource)).ok_or_else(Status::no_such_path)
+        self.server.0.parts.cache.kind(&self.resource).ok_or_else(Status::no_such_path)
     }
 
     pub fn key(&self) -> Arc<str> {
-        cache::key(self.resource, &self.info.namespace, &self.info.name)
+        cache::key(&self.resource, &self.info.namespace, &self.info.name)
     }
 
     pub fn not_found(&self) -> Status {
-        Status::not_found(self.resource.group, self.resource.plural, &self.info.name)
+        Status::not_found(&self.resource.group, &self.resource.plural, &self.info.name)
     }
 
     /// The object the path names, as stored.
@@ -71,8 +71,7 @@ pub async fn handle(
     query: Query,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
-    let registry = Registry::get();
-    let Some(resource) = registry.resource(&info.group, &info.version, &info.resource).filter(|r| r.served) else {
+    let Some(resource) = server.0.parts.cache.resource(&info.group, &info.version, &info.resource) else {
         return Ok(page_not_found());
     };
     // The namespace in the path of the kind `namespaces` is the object itself.
@@ -107,7 +106,7 @@ pub async fn handle(
 
 async fn dispatch(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
     if !call.info.subresource.is_empty() {
-        let Some(sub) = call.resource.subresource(&call.info.subresource) else {
+        let Some(sub) = call.resource.subresource(&call.info.subresource).cloned() else {
             return Ok(page_not_found());
         };
         let asked = if call.info.verb == "watch" { "get" } else { call.info.verb };
@@ -124,10 +123,16 @@ async fn dispatch(call: &mut Call, request: Request<Body>) -> Result<Response<Bo
     if call.info.name.is_empty() && matches!(verb, "update" | "patch") {
         return Err(Status::method_not_allowed_here());
     }
+    if let Some(custom) = &call.resource.custom {
+        call.warnings.extend(custom.warning.clone());
+        if custom.terminating && verb == "create" {
+            return Err(Status::method_not_allowed_because("create not allowed while custom resource definition is terminating"));
+        }
+    }
     if !call.resource.has_verb(verb) && !(verb == "watch" && call.resource.has_verb("list")) {
         return Err(Status::method_not_allowed_here());
     }
-    if review::is_review(call.resource) {
+    if review::is_review(&call.resource) {
         return review::handle(call, request).await;
     }
     if call.resource.group.is_empty() && call.resource.plural == "componentstatuses" {

@@ -18,8 +18,8 @@ use crate::status::Status;
 use crate::subresource;
 
 pub fn is_review(resource: &Resource) -> bool {
-    matches!(resource.group, "authorization.k8s.io")
-        || (resource.group == "authentication.k8s.io" && matches!(resource.plural, "tokenreviews" | "selfsubjectreviews"))
+    matches!(&*resource.group, "authorization.k8s.io")
+        || (resource.group == "authentication.k8s.io" && matches!(&*resource.plural, "tokenreviews" | "selfsubjectreviews"))
         || (resource.group.is_empty() && resource.plural == "bindings")
 }
 
@@ -33,12 +33,13 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
     let media = negotiate::content_type(&call.headers).to_owned();
-    let mut review = model::decode(Expected::of(call.resource), &media, &bytes, options.field_validation, &mut call.warnings)?;
+    let resource = call.resource.clone();
+    let mut review = model::decode(Expected::of(&resource), &media, &bytes, options.field_validation, &mut call.warnings)?;
     let errors = validate(call, &review);
     if !errors.is_empty() {
-        return Err(Status::invalid(call.resource.group, call.resource.kind, meta::name(&review), &errors));
+        return Err(Status::invalid(&call.resource.group, &call.resource.kind, meta::name(&review), &errors));
     }
-    let status = match call.resource.plural {
+    let status = match &*call.resource.plural {
         "selfsubjectaccessreviews" => access(call, &review, &call.user),
         "subjectaccessreviews" | "localsubjectaccessreviews" => access(call, &review, &subject(&review)),
         "selfsubjectrulesreviews" => rules(call, &review),

@@ -21,6 +21,7 @@ use crate::alloc::Services;
 use crate::auth::UserInfo;
 use crate::bootstrap::{self, BootstrapError};
 use crate::config::{Config, Parts};
+use crate::custom;
 use crate::health::Health;
 use crate::housekeeping;
 use crate::limits::Limits;
@@ -116,6 +117,7 @@ impl ApiServer {
     pub async fn start(&self) -> Result<(), BootstrapError> {
         bootstrap::run(self).await?;
         self.0.tasks.spawn(housekeeping::run(self.clone()));
+        self.0.tasks.spawn(custom::run(self.clone()));
         let (shutdown, parts) = (self.0.shutdown.clone(), self.0.parts.clone());
         self.0.tasks.spawn(async move {
             shutdown.run_until_cancelled(crate::auth::bootstrap::aggregate_forever(parts.store, parts.cache)).await

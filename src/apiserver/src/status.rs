@@ -176,6 +176,10 @@ impl Status {
         Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource").with("", "", "")
     }
 
+    pub fn method_not_allowed_because(text: &str) -> Self {
+        Self::new(405, "MethodNotAllowed", text).with("", "", "")
+    }
+
     pub fn not_acceptable(accepted: &[&str]) -> Self {
         Self::new(406, "NotAcceptable", format!("only the following media types are accepted: {}", accepted.join(", ")))
     }

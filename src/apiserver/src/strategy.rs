@@ -10,6 +10,7 @@ mod simple;
 mod trust;
 mod volumes;
 
+use api::crd;
 use api::field_error::FieldError;
 use api::meta;
 use api::registry::Resource;
@@ -30,8 +31,8 @@ pub enum Dependents {
     Unsupported,
 }
 
-fn id(resource: &Resource) -> (&'static str, &'static str) {
-    (resource.group, resource.plural)
+fn id(resource: &Resource) -> (&str, &str) {
+    (&resource.group, &resource.plural)
 }
 
 /// Leases and Events may lose their last seconds in a crash.
@@ -60,16 +61,16 @@ pub fn allows_unconditional_update(resource: &Resource) -> bool {
             | ("storage.k8s.io", "csinodes" | "volumeattachments")
             | ("admissionregistration.k8s.io", _)
             | ("apiregistration.k8s.io", _)
-            | ("apiextensions.k8s.io", _)
+            | (crd::GROUP, _)
             | ("certificates.k8s.io", "clustertrustbundles" | "podcertificaterequests")
-    )
+    ) && resource.custom.is_none()
 }
 
 /// Whether delete answers the object instead of a Status.
 pub fn returns_deleted(resource: &Resource) -> bool {
     resource.group.is_empty()
         && matches!(
-            resource.plural,
+            &*resource.plural,
             "pods" | "podtemplates" | "persistentvolumes" | "persistentvolumeclaims" | "resourcequotas" | "serviceaccounts" | "services"
         )
 }
@@ -101,7 +102,15 @@ pub fn name_chosen(resource: &Resource, object: &mut Tree) {
     }
 }
 
-pub fn mark_deleted(resource: &Resource, object: &mut Tree) {
+pub fn is_definition(resource: &Resource) -> bool {
+    id(resource) == (crd::GROUP, crd::PLURAL)
+}
+
+pub fn mark_deleted(resource: &Resource, object: &mut Tree, now: &str) {
+    if is_definition(resource) {
+        let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+        crd::set_condition(object, &crd::Condition::new("Terminating", "True", "InstanceDeletionPending", message), now);
+    }
     if is_namespace(resource) {
         namespace::mark_deleted(object);
     }
@@ -117,12 +126,15 @@ pub fn is_gone_after_update(resource: &Resource, new: &Tree, old: &Tree) -> bool
 
 /// Kinds whose metadata.generation counts changes of what is wanted.
 fn tracks_generation(resource: &Resource) -> bool {
-    match resource.group {
-        "" => matches!(resource.plural, "pods" | "replicationcontrollers"),
+    if resource.custom.is_some() {
+        return true;
+    }
+    match &*resource.group {
+        "" => matches!(&*resource.plural, "pods" | "replicationcontrollers"),
         "apps" => resource.plural != "controllerrevisions",
         "batch" | "policy" | "networking.k8s.io" | "flowcontrol.apiserver.k8s.io" | "admissionregistration.k8s.io" => true,
         "discovery.k8s.io" | "scheduling.k8s.io" | "apiextensions.k8s.io" => true,
-        "resource.k8s.io" => matches!(resource.plural, "deviceclasses" | "resourceslices"),
+        "resource.k8s.io" => matches!(&*resource.plural, "deviceclasses" | "resourceslices"),
         _ => false,
     }
 }
@@ -132,7 +144,13 @@ fn has_status(resource: &Resource) -> bool {
 }
 
 /// Before a new object is validated. Models PrepareForCreate.
-pub fn prepare_create(resource: &'static Resource, object: &mut Tree, user: &UserInfo) {
+pub fn prepare_create(resource: &Resource, object: &mut Tree, user: &UserInfo) {
+    if resource.custom.is_some() {
+        if has_status(resource) {
+            object.remove(&["status"]);
+        }
+        return meta::set_generation(object, 1);
+    }
     let keeps_status = matches!(id(resource), ("", "nodes"));
     if has_status(resource) && !keeps_status {
         object.set(&["status"], Tree::object());
@@ -145,10 +163,11 @@ pub fn prepare_create(resource: &'static Resource, object: &mut Tree, user: &Use
     match id(resource) {
         ("", "pods") => pod::prepare_create(object),
         ("", "namespaces") => namespace::prepare_create(object),
-        ("", "persistentvolumes" | "persistentvolumeclaims") => volumes::prepare_create(resource.plural, object),
+        ("", "persistentvolumes" | "persistentvolumeclaims") => volumes::prepare_create(&resource.plural, object),
         ("", "services") => object.set(&["status", "loadBalancer"], Tree::object()),
         ("", "secrets") => simple::merge_string_data(object),
         SIGNING_REQUEST => certificates::prepare_create(object, user),
+        (crd::GROUP, crd::PLURAL) => store_versions(object),
         _ => {}
     }
     // Status was made anew: what Go always writes comes back.
@@ -168,6 +187,12 @@ pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
                 ("", "secrets") => simple::merge_string_data(new),
                 _ => {}
             }
+        }
+        Part::Status if resource.custom.is_some() => {
+            let mut kept = old.clone();
+            copy(&mut kept, new, &["status"]);
+            copy(&mut kept, new, &["metadata", "resourceVersion"]);
+            *new = kept;
         }
         Part::Status => {
             let mut kept = old.clone();
@@ -213,21 +238,34 @@ fn copy(to: &mut Tree, from: &Tree, path: &[&str]) {
 }
 
 /// Before an update is validated: counts generations and derives fields.
-pub fn prepare_update(resource: &'static Resource, part: Part, new: &mut Tree, old: &Tree) {
+pub fn prepare_update(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
     if id(resource) == ("", "nodes") && part == Part::Main {
         node::prepare_update(new, old);
+    }
+    if is_definition(resource) && part == Part::Main {
+        store_versions(new);
     }
     if part != Part::Status && tracks_generation(resource) && wanted_differs(resource, new, old) {
         meta::set_generation(new, meta::generation(old) + 1);
     }
 }
 
+/// Notes that objects may be stored in the version of today.
+fn store_versions(definition: &mut Tree) {
+    let stored = crd::stored_versions(definition);
+    definition.set(&["status", "storedVersions"], stored);
+}
+
 /// Whether anything but metadata and status changed.
 fn wanted_differs(resource: &Resource, new: &Tree, old: &Tree) -> bool {
+    let is_built_in = resource.custom.is_none();
     let wanted = |tree: &Tree| {
         let mut tree = tree.clone();
         tree.remove(&["metadata"]);
-        tree.remove(&["status"]);
+        // Of custom kinds without the subresource it is a field like any other; else it is as it was.
+        if is_built_in {
+            tree.remove(&["status"]);
+        }
         tree
     };
     let labels_count = resource.group == "discovery.k8s.io";
@@ -238,7 +276,7 @@ const SIGNING_REQUEST: (&str, &str) = ("certificates.k8s.io", "certificatesignin
 const TRUST_BUNDLE: (&str, &str) = ("certificates.k8s.io", "clustertrustbundles");
 const POD_CERTIFICATE: (&str, &str) = ("certificates.k8s.io", "podcertificaterequests");
 
-pub fn validate_create(resource: &'static Resource, object: &Tree) -> Vec<FieldError> {
+pub fn validate_create(resource: &Resource, object: &Tree) -> Vec<FieldError> {
     let mut errors = api::validation::validate(resource, object, None);
     match id(resource) {
         SIGNING_REQUEST => errors.extend(certificates::validate_request(object)),
@@ -257,7 +295,7 @@ pub fn authorize_update(authorizer: &dyn Authorizer, resource: &Resource, part: 
     }
 }
 
-pub fn validate_update(resource: &'static Resource, part: Part, new: &Tree, old: &Tree) -> Vec<FieldError> {
+pub fn validate_update(resource: &Resource, part: Part, new: &Tree, old: &Tree) -> Vec<FieldError> {
     match part {
         Part::Main | Part::Scale => {
             let mut errors = api::validation::validate(resource, new, Some(old));
@@ -285,6 +323,9 @@ pub fn validate_update(resource: &'static Resource, part: Part, new: &Tree, old:
 
 /// Upstream's warnings about what is legal but not wise.
 pub fn warnings(resource: &Resource, object: &Tree) -> Vec<String> {
+    if resource.custom.is_some() {
+        return crd::finalizer_warnings(object);
+    }
     match id(resource) {
         ("", "endpoints") => vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()],
         ("", "componentstatuses") => vec!["v1 ComponentStatus is deprecated in v1.19+".to_owned()],

@@ -55,13 +55,13 @@ pub fn partial_list(items: Vec<Tree>, version: &str, meta: &Meta) -> Tree {
     Tree::Object(out)
 }
 
-pub fn of_object(resource: &'static Resource, version: &str, include: Include, bytes: &[u8]) -> Result<Tree, Status> {
+pub fn of_object(resource: &Resource, version: &str, include: Include, bytes: &[u8]) -> Result<Tree, Status> {
     let tree = parse(bytes)?;
     let meta = Meta { version: api::meta::resource_version(&tree).parse().ok(), ..Meta::default() };
     Ok(table(version, Some(resource), vec![row(resource, version, include, tree)], &meta))
 }
 
-pub fn row(resource: &'static Resource, version: &str, include: Include, tree: Tree) -> Tree {
+pub fn row(resource: &Resource, version: &str, include: Include, tree: Tree) -> Tree {
     let cells = api::table::row(resource, &tree, jiff::Timestamp::now());
     let mut row = Object::new();
     row.insert("cells", Tree::Array(cells));
@@ -81,13 +81,14 @@ pub fn row(resource: &'static Resource, version: &str, include: Include, tree: T
 }
 
 /// `resource`: `None` leaves the columns out (later events of a watch).
-pub fn table(version: &str, resource: Option<&'static Resource>, rows: Vec<Tree>, meta: &Meta) -> Tree {
+pub fn table(version: &str, resource: Option<&Resource>, rows: Vec<Tree>, meta: &Meta) -> Tree {
     let mut out = Object::new();
     out.insert("kind", "Table");
     out.insert("apiVersion", format!("meta.k8s.io/{version}"));
     out.insert("metadata", meta.to_tree());
     let columns = resource.map_or(Tree::Null, |resource| {
-        let columns = api::table::columns(resource).iter().map(|column| {
+        let columns = api::table::columns(resource);
+        let columns = columns.iter().map(|column| {
             let mut o = Object::new();
             o.insert("name", &*column.name);
             o.insert("type", &*column.kind);

@@ -14,7 +14,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use api::registry::Resource;
+use api::registry::ResourceRef;
 use api::tree::{Object, Tree};
 
 use crate::cache::{Cached, Change, Cursor, VersionError};
@@ -32,9 +32,9 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 pub fn watch(call: &Call) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, true)?;
-    let selection = Selection::parse(call.resource, &call.query)?;
+    let selection = Selection::parse(&call.resource, &call.query)?;
     let format = Format {
-        resource: call.resource,
+        resource: call.resource.clone(),
         transform: call.accept.transform,
         include: table::Include::parse(&call.query)?,
         has_columns: false,
@@ -64,7 +64,7 @@ pub fn watch(call: &Call) -> Result<Response<Body>, Status> {
         shutdown: call.server.0.shutdown.clone(),
         failed: None,
         done: false,
-        _gauge: metrics::Watcher::new(&call.server.0.metrics, call.resource),
+        _gauge: metrics::Watcher::new(&call.server.0.metrics, &call.resource),
     };
     if wants_initial {
         let (snapshot, cursor) = cache.snapshot_and_watch(kind);
@@ -170,9 +170,11 @@ impl State {
                 continue;
             }
             let cursor = self.cursor.as_mut()?;
+            let ended = cursor.ended();
             let wake = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
             tokio::select! {
                 () = cursor.changed() => {}
+                () = ended.cancelled() => return None,
                 () = self.shutdown.cancelled() => return None,
                 () = tokio::time::sleep_until(wake) => {
                     let now = Instant::now();
@@ -226,7 +228,7 @@ fn write_line(out: &mut BytesMut, kind: &str, object: &[u8]) {
 
 /// How objects are written.
 struct Format {
-    resource: &'static Resource,
+    resource: ResourceRef,
     transform: Transform,
     include: table::Include,
     /// A Table's columns stand in the first event only.
@@ -235,11 +237,11 @@ struct Format {
 
 impl Format {
     fn write(&mut self, out: &mut BytesMut, kind: &str, stored: &Bytes) {
-        if self.transform == Transform::None && !convert::is_needed(self.resource) {
+        if self.transform == Transform::None && !convert::is_needed(&self.resource) {
             write_line(out, kind, stored);
             return;
         }
-        let bytes = convert::bytes(self.resource, stored);
+        let bytes = convert::bytes(&self.resource, stored);
         let tree = Tree::from_json(&bytes).expect("checked when it entered the cache");
         self.write_tree(out, kind, tree);
     }
@@ -250,8 +252,8 @@ impl Format {
             Transform::Metadata { version } => table::partial_tree(&tree, version),
             Transform::Table { version } => {
                 let meta = Meta { version: api::meta::resource_version(&tree).parse().ok(), ..Meta::default() };
-                let row = table::row(self.resource, version, self.include, tree);
-                let columns = (!std::mem::replace(&mut self.has_columns, true)).then_some(self.resource);
+                let row = table::row(&self.resource, version, self.include, tree);
+                let columns = (!std::mem::replace(&mut self.has_columns, true)).then_some(&*self.resource);
                 table::table(version, columns, vec![row], &meta)
             }
         };
@@ -260,7 +262,7 @@ impl Format {
 
     fn bookmark(&mut self, out: &mut BytesMut, revision: u64, is_initial_end: bool) {
         let mut object = Object::new();
-        object.insert("kind", self.resource.kind);
+        object.insert("kind", self.resource.kind.clone());
         object.insert("apiVersion", self.resource.api_version());
         let mut tree = Tree::Object(object);
         tree.set(&["metadata", "creationTimestamp"], Tree::Null);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use super::paths::capital;
 use super::{Form, object};
 use crate::registry::{GroupVersionKind, Registry, Resource};
+use crate::schema::Name;
 use crate::tree::Tree;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
@@ -37,6 +38,12 @@ const DELETE: [(&str, &str); 5] = [
     ("propagationPolicy", "string"),
 ];
 
+/// `com.example.v1.Foo` of `example.com/v1`, Foo. Models controller/openapi/builder gvkToModelName.
+pub(super) fn custom_name(group: &str, version: &str, kind: &str) -> String {
+    let group: Vec<&str> = group.split('.').rev().collect();
+    format!("{}.{version}.{kind}", group.join("."))
+}
+
 /// Parameters of a path beside name, namespace and pretty: name, type, whether it is part of the path.
 #[derive(Default)]
 pub(super) struct Parameters(pub Vec<(String, &'static str, bool)>);
@@ -44,14 +51,16 @@ pub(super) struct Parameters(pub Vec<(String, &'static str, bool)>);
 /// Where an operation stands; makes its id.
 #[derive(Clone)]
 pub(super) struct Place {
-    pub kind: &'static str,
+    pub kind: Name,
+    /// Of a CustomResourceDefinition.
+    pub is_custom: bool,
     pub namespaced: bool,
     pub suffix: String,
 }
 
 impl Place {
     pub(super) fn of(resource: &Resource) -> Place {
-        Place { kind: resource.kind, namespaced: resource.namespaced, suffix: String::new() }
+        Place { kind: resource.kind.clone(), is_custom: resource.custom.is_some(), namespaced: resource.namespaced, suffix: String::new() }
     }
 
     fn id(&self, action: &str, group: &str, extra: &str) -> String {
@@ -95,9 +104,11 @@ impl<'a> Operations<'a> {
         Operations { form, group_id, tag, used }
     }
 
-    fn type_of(&mut self, gvk: GroupVersionKind) -> String {
-        let name = Registry::get().type_name(gvk.group, gvk.version, gvk.kind).expect("codegen writes a kind line for every kind it names");
-        name.to_owned()
+    fn type_of(&self, gvk: &GroupVersionKind) -> String {
+        match Registry::get().type_name(&gvk.group, &gvk.version, &gvk.kind) {
+            Some(name) => name.to_owned(),
+            None => custom_name(&gvk.group, &gvk.version, &gvk.kind),
+        }
     }
 
     pub(super) fn resource_list(&mut self) -> Tree {
@@ -114,7 +125,7 @@ impl<'a> Operations<'a> {
     }
 
     pub(super) fn list(&mut self, place: &Place, resource: &Resource) -> Tree {
-        let list = self.type_of(GroupVersionKind { kind: resource.list_kind, ..resource.gvk() });
+        let list = self.type_of(&GroupVersionKind { kind: resource.list_kind.clone(), ..resource.gvk() });
         self.used.insert(format!("{META}WatchEvent"));
         let mut query = [&WATCH[..], &LIST[..]].concat();
         query.sort_unstable();
@@ -130,13 +141,13 @@ impl<'a> Operations<'a> {
         })
     }
 
-    pub(super) fn create(&mut self, place: &Place, gvk: GroupVersionKind) -> Tree {
+    pub(super) fn create(&mut self, place: &Place, gvk: &GroupVersionKind) -> Tree {
         let name = self.type_of(gvk);
         self.operation(Operation {
             id: place.id("create", &self.group_id, ""),
             description: format!("create {}{}", article(place), place.kind),
             action: "post",
-            gvk: Some(gvk),
+            gvk: Some(gvk.clone()),
             query: WRITE.to_vec(),
             body: Some((&["*/*"], name.clone(), true)),
             answers: &["200", "201", "202"],
@@ -159,13 +170,13 @@ impl<'a> Operations<'a> {
         })
     }
 
-    pub(super) fn read(&mut self, place: &Place, gvk: GroupVersionKind) -> Tree {
+    pub(super) fn read(&mut self, place: &Place, gvk: &GroupVersionKind) -> Tree {
         let answer = (place.suffix != "Log").then(|| self.type_of(gvk));
         self.operation(Operation {
             id: place.id("read", &self.group_id, ""),
             description: format!("read {}the specified {}", part(place), place.kind),
             action: "get",
-            gvk: Some(gvk),
+            gvk: Some(gvk.clone()),
             query: Vec::new(),
             body: None,
             answers: &["200"],
@@ -173,13 +184,13 @@ impl<'a> Operations<'a> {
         })
     }
 
-    pub(super) fn replace(&mut self, place: &Place, gvk: GroupVersionKind) -> Tree {
+    pub(super) fn replace(&mut self, place: &Place, gvk: &GroupVersionKind) -> Tree {
         let name = self.type_of(gvk);
         self.operation(Operation {
             id: place.id("replace", &self.group_id, ""),
             description: format!("replace {}the specified {}", part(place), place.kind),
             action: "put",
-            gvk: Some(gvk),
+            gvk: Some(gvk.clone()),
             query: WRITE.to_vec(),
             body: Some((&["*/*"], name.clone(), true)),
             answers: &["200", "201"],
@@ -187,26 +198,26 @@ impl<'a> Operations<'a> {
         })
     }
 
-    pub(super) fn patch(&mut self, place: &Place, gvk: GroupVersionKind) -> Tree {
+    pub(super) fn patch(&mut self, place: &Place, gvk: &GroupVersionKind) -> Tree {
         let name = self.type_of(gvk);
         self.operation(Operation {
             id: place.id("patch", &self.group_id, ""),
             description: format!("partially update {}the specified {}", part(place), place.kind),
             action: "patch",
-            gvk: Some(gvk),
+            gvk: Some(gvk.clone()),
             query: [&WRITE[..], &[("force", "boolean")]].concat(),
-            body: Some((&PATCHES, format!("{META}Patch"), true)),
+            body: Some((if place.is_custom { &PATCHES[..2] } else { &PATCHES }, format!("{META}Patch"), true)),
             answers: &["200", "201"],
             answer: Some(name),
         })
     }
 
-    pub(super) fn delete(&mut self, place: &Place, gvk: GroupVersionKind) -> Tree {
+    pub(super) fn delete(&mut self, place: &Place, gvk: &GroupVersionKind) -> Tree {
         self.operation(Operation {
             id: place.id("delete", &self.group_id, ""),
             description: format!("delete {}{}", article(place), place.kind),
             action: "delete",
-            gvk: Some(gvk),
+            gvk: Some(gvk.clone()),
             query: DELETE.to_vec(),
             body: Some((&["*/*"], format!("{META}DeleteOptions"), false)),
             answers: &["200", "202"],
@@ -214,12 +225,12 @@ impl<'a> Operations<'a> {
         })
     }
 
-    pub(super) fn connect(&mut self, place: &Place, gvk: GroupVersionKind, method: &str) -> Tree {
+    pub(super) fn connect(&mut self, place: &Place, gvk: &GroupVersionKind, method: &str) -> Tree {
         self.operation(Operation {
             id: place.id("connect", &self.group_id, &capital(method)),
             description: format!("connect {} requests to {}", method.to_uppercase(), place.kind),
             action: "connect",
-            gvk: Some(gvk),
+            gvk: Some(gvk.clone()),
             query: Vec::new(),
             body: None,
             answers: &["200"],
@@ -331,9 +342,9 @@ fn part(place: &Place) -> String {
 
 fn article(place: &Place) -> String {
     if !place.suffix.is_empty() {
-        return part(place) + if starts_with_vowel(place.kind) { "an " } else { "a " };
+        return part(place) + if starts_with_vowel(&place.kind) { "an " } else { "a " };
     }
-    if starts_with_vowel(place.kind) { "an ".into() } else { "a ".into() }
+    if starts_with_vowel(&place.kind) { "an ".into() } else { "a ".into() }
 }
 
 fn starts_with_vowel(word: &str) -> bool {

@@ -10,8 +10,8 @@ use crate::tree::{Object, Tree};
 /// The paths of one group version, sorted as the resources are; the types they speak of are added to `used`.
 pub(super) fn all(
     form: Form,
-    group: &'static str,
-    version: &'static str,
+    group: &str,
+    version: &str,
     resources: &[&Resource],
     used: &mut BTreeSet<String>,
 ) -> Vec<(String, Tree)> {
@@ -40,7 +40,7 @@ fn collection(writer: &mut Operations, root: &str, resource: &Resource, paths: &
         item.insert("get", writer.list(&place, resource));
     }
     if resource.has_verb("create") {
-        item.insert("post", writer.create(&place, resource.gvk()));
+        item.insert("post", writer.create(&place, &resource.gvk()));
     }
     if resource.has_verb("deletecollection") {
         item.insert("delete", writer.delete_collection(&place, resource));
@@ -60,7 +60,7 @@ fn collection(writer: &mut Operations, root: &str, resource: &Resource, paths: &
 }
 
 fn single(writer: &mut Operations, root: &str, resource: &Resource, paths: &mut Vec<(String, Tree)>) {
-    let item = methods(writer, &Place::of(resource), resource.gvk(), &resource.verbs, false);
+    let item = methods(writer, &Place::of(resource), &resource.gvk(), &resource.verbs, false);
     if !item.is_empty() {
         let mut item = item;
         item.insert("parameters", writer.path_parameters(&Place::of(resource), true, Parameters::default()));
@@ -68,7 +68,7 @@ fn single(writer: &mut Operations, root: &str, resource: &Resource, paths: &mut 
     }
 }
 
-fn methods(writer: &mut Operations, place: &Place, gvk: crate::registry::GroupVersionKind, verbs: &[&str], create: bool) -> Object {
+fn methods(writer: &mut Operations, place: &Place, gvk: &crate::registry::GroupVersionKind, verbs: &[&str], create: bool) -> Object {
     let mut item = Object::new();
     for verb in verbs {
         match *verb {
@@ -87,7 +87,7 @@ fn sub(writer: &mut Operations, root: &str, resource: &Resource, subresource: &S
     let path = format!("{}/{{name}}/{}", scope(root, resource), subresource.name);
     let place = Place { suffix: capital(subresource.name), ..Place::of(resource) };
     if !subresource.kind.kind.ends_with("Options") {
-        let mut item = methods(writer, &place, subresource.kind, &subresource.verbs, true);
+        let mut item = methods(writer, &place, &subresource.kind, &subresource.verbs, true);
         let options = if subresource.name == "log" { options_of("PodLogOptions") } else { Parameters::default() };
         item.insert("parameters", writer.path_parameters(&place, true, options));
         paths.push((path, item.into()));
@@ -95,13 +95,13 @@ fn sub(writer: &mut Operations, root: &str, resource: &Resource, subresource: &S
     }
     let methods: &[&str] =
         if subresource.name == "proxy" { &["get", "put", "post", "delete", "options", "head", "patch"] } else { &["get", "post"] };
-    let mut item: Object = methods.iter().map(|method| (*method, writer.connect(&place, subresource.kind, method))).collect();
-    item.insert("parameters", writer.path_parameters(&place, true, options_of(subresource.kind.kind)));
+    let mut item: Object = methods.iter().map(|method| (*method, writer.connect(&place, &subresource.kind, method))).collect();
+    item.insert("parameters", writer.path_parameters(&place, true, options_of(&subresource.kind.kind)));
     paths.push((path.clone(), item.into()));
     if subresource.name == "proxy" {
         let place = Place { suffix: format!("{}WithPath", place.suffix), ..place };
-        let mut item: Object = methods.iter().map(|method| (*method, writer.connect(&place, subresource.kind, method))).collect();
-        let mut options = options_of(subresource.kind.kind);
+        let mut item: Object = methods.iter().map(|method| (*method, writer.connect(&place, &subresource.kind, method))).collect();
+        let mut options = options_of(&subresource.kind.kind);
         options.0.push(("path".into(), "string", true));
         item.insert("parameters", writer.path_parameters(&place, true, options));
         paths.push((format!("{path}/{{path}}"), item.into()));

@@ -2,21 +2,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::descriptions::{Descriptions, unescape};
-use super::{Form, object};
-use crate::registry::Registry;
+use super::{Form, custom, object};
+use crate::registry::{Registry, ResourceRef};
 use crate::schema::{self, Field, ListType, Node, Schema};
 use crate::tree::{Object, Tree};
 
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const APIEXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
 /// Whose `apiVersion` and `kind` describe those of lists, which k8s-openapi has only in generic form.
 const ANY_KIND: &str = "io.k8s.api.core.v1.Pod";
 
 /// Calls `write` for every schema in `roots` and what they refer to, sorted by name. `only` limits the group versions that are named as
 /// owners of a kind, as documents of one group version do.
-pub(super) fn each(form: Form, roots: BTreeSet<String>, only: Option<(&str, &str)>, mut write: impl FnMut(&str, Tree)) {
+pub(super) fn each(
+    form: Form,
+    mut roots: BTreeSet<String>,
+    custom: &[ResourceRef],
+    only: Option<(&str, &str)>,
+    mut write: impl FnMut(&str, Tree),
+) {
     let descriptions = Descriptions::unpack();
     let owners = owners(only);
+    let custom = custom::definitions(form, custom, only, &descriptions);
+    if !custom.is_empty() {
+        roots.extend([format!("{META}ObjectMeta"), format!("{META}ListMeta")]);
+    }
     let mut names = roots.clone();
     let mut open: Vec<String> = roots.into_iter().collect();
     while let Some(name) = open.pop() {
@@ -30,7 +40,11 @@ pub(super) fn each(form: Form, roots: BTreeSet<String>, only: Option<(&str, &str
         }
     }
     for name in &names {
-        write(name, definition(form, name, &descriptions, &owners));
+        let definition = match custom.get(name) {
+            Some(made) => made.clone(),
+            None => definition(form, name, &descriptions, &owners),
+        };
+        write(name, definition);
     }
 }
 
@@ -108,7 +122,7 @@ fn special(form: Form, name: &str) -> Option<Tree> {
     })
 }
 
-fn structure(form: Form, name: &str, descriptions: &Descriptions) -> Tree {
+pub(super) fn structure(form: Form, name: &str, descriptions: &Descriptions) -> Tree {
     let mut out = object([("type", "object".into())]);
     let Some(structure) = schema::structure(name) else { return out };
     let texts = descriptions.of_fields(name);

@@ -138,7 +138,7 @@ fn malformed_strategic_patches_are_refused() {
 
 #[test]
 fn the_schema_of_a_kind_says_how_its_lists_merge() {
-    let schema = crate::registry::Registry::get().resource("apps", "v1", "deployments").unwrap().schema();
+    let schema = crate::registry::Registry::get().resource("apps", "v1", "deployments").unwrap().schema().unwrap();
     let mut target = tree(
         r#"{"metadata":{"labels":{"a":"b"},"finalizers":["x/y"]},"spec":{"strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1}},"template":{"spec":{"containers":[{"name":"a","image":"i","env":[{"name":"E","value":"1"}],"ports":[{"containerPort":80,"protocol":"TCP"}]},{"name":"b","image":"i"}],"volumes":[{"name":"v","emptyDir":{}}],"tolerations":[{"key":"k"}]}}}}"#,
     );

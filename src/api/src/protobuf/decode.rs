@@ -202,7 +202,11 @@ fn scalar(field: &Field, schema: &Schema, value: Value, depth: usize) -> Result<
             }
             duration_text(nanoseconds).into()
         }
-        (Node::Any, Value::Bytes(bytes)) => any(bytes, field)?,
+        (Node::Any, Value::Bytes(bytes)) => match schema.go_type.rsplit('.').next() {
+            Some("JSONSchemaPropsOrBool") => schema_or_bool(bytes, depth)?,
+            Some("JSONSchemaPropsOrArray") => schema_or_array(bytes, depth)?,
+            _ => any(bytes, field)?,
+        },
         _ => return Err(wrong(field, "wrong wireType")),
     })
 }
@@ -249,6 +253,41 @@ fn time(bytes: &[u8], field: &Field, micro: bool) -> Result<Tree, DecodeError> {
     }
     let at = Timestamp::new(seconds, if micro { nanos } else { 0 }).map_err(|_| wrong(field, "time is out of range"))?;
     Ok(if micro { format!("{at:.6}").into() } else { format!("{at:.0}").into() })
+}
+
+const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+
+fn json_schema(bytes: &[u8], depth: usize) -> Result<Tree, DecodeError> {
+    let structure = crate::schema::structure(JSON_SCHEMA).expect("a struct of the facts");
+    Ok(Tree::Object(message_of(structure, bytes, depth + 1)?))
+}
+
+/// `{1: allows, 2: schema}`
+fn schema_or_bool(bytes: &[u8], depth: usize) -> Result<Tree, DecodeError> {
+    let mut reader = Reader(bytes);
+    let mut found = Tree::Bool(false);
+    while let Some((number, value)) = reader.next()? {
+        match (number, value) {
+            (1, Value::Varint(v)) if !matches!(found, Tree::Object(_)) => found = (v != 0).into(),
+            (2, Value::Bytes(schema)) => found = json_schema(schema, depth)?,
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// `{1: schema, 2: schemas}`
+fn schema_or_array(bytes: &[u8], depth: usize) -> Result<Tree, DecodeError> {
+    let mut reader = Reader(bytes);
+    let (mut one, mut several) = (None, Vec::new());
+    while let Some((number, value)) = reader.next()? {
+        match (number, value) {
+            (1, Value::Bytes(schema)) => one = Some(json_schema(schema, depth)?),
+            (2, Value::Bytes(schema)) => several.push(json_schema(schema, depth)?),
+            _ => {}
+        }
+    }
+    Ok(one.unwrap_or(Tree::Array(several)))
 }
 
 /// Field 1 holds JSON, or a document of its own.

@@ -6,6 +6,8 @@ use std::fmt;
 
 use super::SelectorError;
 use crate::field_error::quote;
+use crate::registry::Resource;
+use crate::schema::Name;
 use crate::tree::Tree;
 
 /// `field = value`, or `field != value`.
@@ -50,6 +52,18 @@ impl FieldSelector {
             term.field = convert_label(group, version, kind, &term.field)?.into();
         }
         Ok(self)
+    }
+
+    /// As [`FieldSelector::for_kind`]; custom kinds say themselves by which fields they can be selected.
+    pub fn for_resource(self, resource: &Resource) -> Result<Self, SelectorError> {
+        let Some(custom) = &resource.custom else { return self.for_kind(&resource.group, &resource.version, &resource.kind) };
+        let known = |field: &str| {
+            field == "metadata.name" || (field == "metadata.namespace" && resource.namespaced) || custom.selectable.iter().any(|own| own.name == field)
+        };
+        match self.terms.iter().find(|term| !known(&term.field)) {
+            Some(term) => Err(SelectorError(format!("field label not supported: {}", term.field))),
+            None => Ok(self),
+        }
     }
 
     /// A field that the object does not have counts as empty.
@@ -241,8 +255,11 @@ pub fn fields_of(group: &str, kind: &str, object: &Tree) -> Vec<(&'static str, S
 }
 
 /// The selectable fields of an object of the given resource with their values.
-pub fn fields(resource: &crate::registry::Resource, object: &Tree) -> Vec<(&'static str, String)> {
-    fields_of(resource.group, resource.kind, object)
+pub fn fields(resource: &Resource, object: &Tree) -> Vec<(Name, String)> {
+    let Some(custom) = &resource.custom else {
+        return fields_of(&resource.group, &resource.kind, object).into_iter().map(|(name, value)| (name.into(), value)).collect();
+    };
+    custom.selectable.iter().map(|field| (field.name.clone(), value_of(&field.name, "", "", object))).collect()
 }
 
 fn value_of(label: &str, group: &str, kind: &str, object: &Tree) -> String {

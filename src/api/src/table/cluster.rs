@@ -1,7 +1,7 @@
 //! Rows of the kinds that run the cluster itself: access, certificates, storage, scheduling, admission, devices.
 use jiff::{SignedDuration, Timestamp};
 
-use super::access::{age, condition, flag, is_deleting, is_set, join, labels, length, map, number, since, text, text_or, texts};
+use super::access::{age, condition, condition_is_true, flag, is_deleting, is_set, join, labels, length, map, number, since, text, text_or, texts};
 use super::format::human_duration;
 use crate::meta;
 use crate::selector::LabelSelector;
@@ -229,4 +229,22 @@ pub(super) fn storage_version_migration(object: &Tree, _: Timestamp) -> Vec<Tree
         .iter()
         .rfind(|c| c.str_at(&["status"]) == "True" && matches!(c.str_at(&["type"]), "Running" | "Failed" | "Succeeded"));
     vec![shown.into(), state.map_or("Unknown".into(), |c| text(c, &["type"]))]
+}
+
+/// Models apiextensions-apiserver/pkg/registry/customresourcedefinition/tableconvertor.
+pub(super) fn custom_resource_definition(object: &Tree, _: Timestamp) -> Vec<Tree> {
+    let is = |version: &Tree, key: &str| version.get(key).and_then(Tree::as_bool).unwrap_or(false);
+    let served = object.array_at(&["spec", "versions"]).iter().filter(|version| is(version, "served"));
+    let label = |version: &Tree| format!("{}{}", version.str_at(&["name"]), if is(version, "storage") { "(storage)" } else { "" });
+    let mut versions: Vec<String> = served.map(label).collect();
+    versions.sort();
+    vec![
+        text(object, &["spec", "scope"]),
+        versions.join(",").into(),
+        text(object, &["metadata", "creationTimestamp"]),
+        text(object, &["spec", "group"]),
+        text(object, &["spec", "names", "kind"]),
+        join(texts(object, &["spec", "names", "shortNames"]), ",").into(),
+        condition_is_true(object, "Established").into(),
+    ]
 }

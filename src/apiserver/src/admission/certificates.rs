@@ -11,7 +11,7 @@ const GROUP: &str = "certificates.k8s.io";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
 pub fn validate(authorization: &Authorization, request: &Request) -> Result<(), Status> {
-    match (request.resource.group, request.resource.plural) {
+    match (&*request.resource.group, &*request.resource.plural) {
         (GROUP, "certificatesigningrequests") => {}
         (GROUP, "clustertrustbundles") if matches!(request.operation, Operation::Create | Operation::Update) => {
             return attest(authorization, request);

@@ -48,7 +48,7 @@ impl Plugins {
         }
         let grant = escalation::Grant {
             user: &request.user,
-            plural: request.resource.plural,
+            plural: &request.resource.plural,
             namespace: &request.namespace,
             object: &request.object,
             old: request.old.as_deref(),
@@ -94,7 +94,7 @@ impl Admission for Plugins {
             service_account::validate(request)?;
             priority::validate(&self.cache, request)?;
             certificates::validate(&self.authorization, request)?;
-            owner_references::validate(&self.authorization, request)?;
+            owner_references::validate(&self.cache, &self.authorization, request)?;
             self.escalation(request)?;
             self.webhooks.validate(request).await
         })

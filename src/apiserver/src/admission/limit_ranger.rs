@@ -71,7 +71,7 @@ pub fn validate(cache: &Cache, request: &Request) -> Result<(), Status> {
     }
     let mut errors = Vec::new();
     for limit in limits(cache, &request.namespace) {
-        match (limit.str_at(&["type"]), request.resource.plural) {
+        match (limit.str_at(&["type"]), &*request.resource.plural) {
             ("Container", "pods") => {
                 for list in ["containers", "initContainers"] {
                     for container in request.object.array_at(&["spec", list]) {

@@ -39,7 +39,7 @@ pub fn check(cache: &Cache, authorization: &Authorization, request: &Request) ->
     if request.operation == Operation::Connect {
         return Ok(());
     }
-    match (request.resource.group, request.resource.plural, request.subresource) {
+    match (&*request.resource.group, &*request.resource.plural, request.subresource) {
         ("", "pods", "") => pod(cache, request, node),
         ("", "pods", "status") => pod_status(request, node),
         ("", "pods", "eviction") => pod_eviction(cache, request, node),

@@ -2,14 +2,15 @@
 //!
 //! Models plugin/pkg/admission/gc/gc_admission.go (OwnerReferencesPermissionEnforcement).
 use api::meta::{self, OwnerReference};
-use api::registry::{Registry, split_api_version};
+use api::registry::{Registry, Resource, split_api_version};
 use api::tree::Tree;
 
 use super::{Operation, Request};
 use crate::auth::{ALL_FIELDS, Attributes, Authorization, Authorizer, Decision};
+use crate::cache::Cache;
 use crate::status::Status;
 
-pub fn validate(authorization: &Authorization, request: &Request) -> Result<(), Status> {
+pub fn validate(cache: &Cache, authorization: &Authorization, request: &Request) -> Result<(), Status> {
     if !matches!(request.operation, Operation::Create | Operation::Update) || !request.object.get("metadata").is_some() {
         return Ok(());
     }
@@ -22,7 +23,7 @@ pub fn validate(authorization: &Authorization, request: &Request) -> Result<(), 
     }
     // Who may create a thing may do more than delete it.
     if request.operation == Operation::Update {
-        let decision = ask(authorization, request, "delete", request.resource.group, request.resource.plural, "", &request.name);
+        let decision = ask(cache, authorization, request, "delete", &request.resource.group, &request.resource.plural, "", &request.name);
         if !decision.allowed() {
             return Err(request.forbidden(format!("cannot set an ownerRef on a resource you can't delete: {}, <nil>", decision.reason)));
         }
@@ -30,25 +31,25 @@ pub fn validate(authorization: &Authorization, request: &Request) -> Result<(), 
     let blocks = |reference: &&OwnerReference<'_>| reference.block_owner_deletion;
     let blocked: Vec<&str> = before.iter().filter(blocks).map(|reference| reference.uid).collect();
     for reference in references.iter().filter(blocks).filter(|reference| !blocked.contains(&reference.uid)) {
-        check_blocking(authorization, request, reference)?;
+        check_blocking(cache, authorization, request, reference)?;
     }
     Ok(())
 }
 
-fn check_blocking(authorization: &Authorization, request: &Request, owner: &OwnerReference<'_>) -> Result<(), Status> {
+fn check_blocking(cache: &Cache, authorization: &Authorization, request: &Request, owner: &OwnerReference<'_>) -> Result<(), Status> {
     // Most who set it may finalize everything.
-    if ask(authorization, request, "update", "*", "*", "finalizers", "*").allowed() {
+    if ask(cache, authorization, request, "update", "*", "*", "finalizers", "*").allowed() {
         return Ok(());
     }
     let (group, version) = split_api_version(owner.api_version);
-    let Some(resource) = Registry::get().by_kind(group, version, owner.kind) else {
+    let Some(resource) = cache.kinds().by_kind(group, version, owner.kind) else {
         let (api_version, kind) = (owner.api_version, owner.kind);
         return Err(request.forbidden(format!(
             "cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion {api_version} \
              Kind {kind}: no matches for kind \"{kind}\" in version \"{api_version}\""
         )));
     };
-    let decision = ask(authorization, request, "update", group, resource.plural, "finalizers", owner.name);
+    let decision = ask(cache, authorization, request, "update", group, &resource.plural, "finalizers", owner.name);
     if decision.allowed() {
         return Ok(());
     }
@@ -58,7 +59,13 @@ fn check_blocking(authorization: &Authorization, request: &Request, owner: &Owne
     )))
 }
 
+fn is_cluster_scoped(cache: &Cache, group: &str, plural: &str) -> bool {
+    let is_it = |r: &Resource| r.group == group && r.plural == plural && !r.namespaced;
+    Registry::get().all().any(is_it) || cache.kinds().custom().iter().any(|r| is_it(r))
+}
+
 fn ask(
+    cache: &Cache,
     authorization: &Authorization,
     request: &Request,
     verb: &str,
@@ -67,7 +74,7 @@ fn ask(
     subresource: &str,
     name: &str,
 ) -> Decision {
-    let namespace = if api_group == "*" || Registry::get().all().any(|r| r.group == api_group && r.plural == resource && !r.namespaced) {
+    let namespace = if api_group == "*" || is_cluster_scoped(cache, api_group, resource) {
         ""
     } else {
         &request.namespace

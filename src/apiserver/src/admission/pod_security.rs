@@ -103,7 +103,7 @@ fn pod_of(request: &Request) -> Option<(Tree, bool)> {
         return None;
     }
     let template = |path: &[&str]| request.object.at(path).cloned().map(|pod| (pod, false));
-    match (request.resource.group, request.resource.plural) {
+    match (&*request.resource.group, &*request.resource.plural) {
         ("", "pods") => {
             // What was let in stays, unless it changes in what is checked.
             let unchanged = request.operation == Operation::Update

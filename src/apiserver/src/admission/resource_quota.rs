@@ -24,7 +24,7 @@ pub fn charge<'a>(server: &'a ApiServer, request: &'a Request) -> BoxFuture<'a, 
 }
 
 async fn check_and_charge(server: &ApiServer, request: &Request) -> Result<(), Status> {
-    let (group, plural) = (request.resource.group, request.resource.plural);
+    let (group, plural) = (&*request.resource.group, &*request.resource.plural);
     let changes = matches!(request.operation, Operation::Create | Operation::Update);
     if request.namespace.is_empty() || !changes || quota::is_ignored(group, plural) {
         return Ok(());
@@ -48,7 +48,7 @@ async fn check_and_charge(server: &ApiServer, request: &Request) -> Result<(), S
         let target = Target {
             server: server.clone(),
             user: Arc::new(UserInfo::new("system:apiserver", &["system:masters"])),
-            resource: Registry::get().resource("", "v1", "resourcequotas").expect("the core group has quotas"),
+            resource: Registry::get().resource("", "v1", "resourcequotas").expect("the core group has quotas").into(),
             namespace: request.namespace.clone(),
             name,
         };
@@ -72,7 +72,7 @@ async fn check_and_charge(server: &ApiServer, request: &Request) -> Result<(), S
 
 /// What is used with this request; `None` where the quota is not about it or nothing more is used. Refuses what exceeds it.
 fn added(request: &Request, quota: &Tree) -> Result<Option<Amounts>, Status> {
-    let (group, plural, object) = (request.resource.group, request.resource.plural, &request.object);
+    let (group, plural, object) = (&*request.resource.group, &*request.resource.plural, &request.object);
     let hard = quota::amounts(quota.at(&["status", "hard"]));
     let used = quota::amounts(quota.at(&["status", "used"]));
     let names: Vec<&str> = hard.keys().map(String::as_str).filter(|name| quota::measures(group, plural, name)).collect();

@@ -226,13 +226,18 @@ fn apply(hook: &Hook, invocation: &Invocation, request: &mut Request, patch: &Tr
     let mut object = invocation.shown(&request.object);
     let before = object.clone();
     api::patch::json_patch(&mut object, patch).map_err(|error| Status::internal(error.to_string()))?;
-    let kind = invocation.kind;
-    let expected = Expected { group: kind.group, version: kind.version, kind: kind.kind };
+    let kind = &invocation.kind;
+    let shape = invocation.converted.as_ref().unwrap_or(&request.resource);
+    let is_itself = *kind == shape.gvk();
+    let expected = if is_itself { Expected::of(shape) } else { Expected::built_in(&kind.group, &kind.version, &kind.kind) };
     let typed = model::typed(expected, object, Vec::new(), FieldValidation::Ignore, &mut Vec::new());
     let mut object = typed.map_err(|error| match error {
         model::Untyped::Wrong(text) | model::Untyped::Strict(text) => Status::internal(text),
     })?;
-    api::defaults::apply_kind(kind.group, kind.version, kind.kind, &mut object);
+    match is_itself {
+        true => api::defaults::apply(shape, &mut object),
+        false => api::defaults::apply_kind(&kind.group, &kind.version, &kind.kind, &mut object),
+    }
     if object == before {
         return Ok(false);
     }

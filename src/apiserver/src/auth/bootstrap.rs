@@ -44,7 +44,7 @@ pub async fn reconcile(store: &Arc<dyn Store>, cache: &Cache) -> Result<(), Reco
     desired.extend(flow_control.array_at(&["items"]).iter().cloned());
     let writes = desired.into_iter().filter_map(|object| {
         let resource = resource_of(&object)?;
-        let found = cache.get(resource.group, resource.plural, api::meta::namespace(&object), api::meta::name(&object));
+        let found = cache.get(&resource.group, &resource.plural, api::meta::namespace(&object), api::meta::name(&object));
         let (object, expect) = match found {
             None => (complete(resource, object), Expect::Absent),
             Some(found) if resource.group == GROUP => {
@@ -99,7 +99,7 @@ fn priority_classes() -> Vec<Tree> {
 }
 
 /// What the server fills in at a create.
-fn complete(resource: &'static Resource, mut object: Tree) -> Tree {
+fn complete(resource: &Resource, mut object: Tree) -> Tree {
     api::defaults::apply(resource, &mut object);
     if resource.group != GROUP {
         api::meta::set_generation(&mut object, 1);

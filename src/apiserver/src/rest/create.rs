@@ -14,7 +14,7 @@ impl Call {
         Target {
             server: self.server.clone(),
             user: self.user.clone(),
-            resource: self.resource,
+            resource: self.resource.clone(),
             namespace: self.info.namespace.clone(),
             name: self.info.name.clone(),
         }
@@ -28,7 +28,7 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
     let media = negotiate::content_type(&call.headers).to_owned();
-    let object = model::decode(Expected::of(call.resource), &media, &bytes, options.field_validation, &mut call.warnings)?;
+    let object = model::decode(Expected::of(&call.resource), &media, &bytes, options.field_validation, &mut call.warnings)?;
     if !matches!(api::meta::resource_version(&object), "" | "0") {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created").plain_internal());
     }

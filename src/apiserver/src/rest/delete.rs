@@ -35,9 +35,9 @@ pub async fn delete(call: &mut Call, request: Request<Body>) -> Result<Response<
     let target = call.target();
     let deleted = target.delete(&options).await?;
     let (code, bytes) = match deleted {
-        Deleted::Now(tree) if strategy::returns_deleted(call.resource) => (StatusCode::OK, Bytes::from(tree.to_json())),
+        Deleted::Now(tree) if strategy::returns_deleted(&call.resource) => (StatusCode::OK, Bytes::from(tree.to_json())),
         Deleted::Now(tree) => {
-            let success = status::deleted(call.resource.group, call.resource.plural, &call.info.name, meta::uid(&tree));
+            let success = status::deleted(&call.resource.group, &call.resource.plural, &call.info.name, meta::uid(&tree));
             return Ok(negotiate::answer_tree(&call.accept, StatusCode::OK, &success));
         }
         Deleted::Later(bytes) => {
@@ -85,7 +85,7 @@ pub fn decode_options(media: &str, bytes: &[u8]) -> Result<Tree, Status> {
         }
     }
     meta::set_type(&mut tree, "v1", "DeleteOptions");
-    let expected = Expected { group: "", version: "v1", kind: "DeleteOptions" };
+    let expected = Expected::built_in("", "v1", "DeleteOptions");
     model::typed(expected, tree, Vec::new(), FieldValidation::Ignore, &mut Vec::new())
         .map_err(|e| match e {
             model::Untyped::Wrong(text) | model::Untyped::Strict(text) => Status::bad_request(text),
@@ -109,7 +109,7 @@ fn plan(target: &Target, old: &Tree, options: &DeleteOptions) -> Plan {
     if !same {
         meta::set_finalizers(&mut new, &finalizers);
     }
-    let has_finalizers = !finalizers.is_empty() || strategy::has_own_finalizers(target.resource, old);
+    let has_finalizers = !finalizers.is_empty() || strategy::has_own_finalizers(&target.resource, old);
     if let Some(deleted_at) = meta::deletion_timestamp(old) {
         let grace = meta::deletion_grace_period_seconds(old);
         let shorter = match (grace, options.grace_period_seconds) {
@@ -131,26 +131,26 @@ fn plan(target: &Target, old: &Tree, options: &DeleteOptions) -> Plan {
         meta::set_deletion_grace_period_seconds(&mut new, Some(asked));
         return Plan::Mark(new);
     }
-    let grace = strategy::grace_seconds(target.resource, old, options.grace_period_seconds);
+    let grace = strategy::grace_seconds(&target.resource, old, options.grace_period_seconds);
     if grace.unwrap_or(0) == 0 && !has_finalizers {
         return Plan::Remove;
     }
     let at = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(grace.unwrap_or(0))).map_or_else(|_| now(), timestamp);
     meta::set_deletion_timestamp(&mut new, Some(&at));
     // A namespace's deletion has no grace period, not even zero.
-    if !strategy::is_namespace(target.resource) {
+    if !strategy::is_namespace(&target.resource) {
         meta::set_deletion_grace_period_seconds(&mut new, Some(grace.unwrap_or(0)));
     }
     if meta::generation(&new) > 0 {
         let next = meta::generation(&new) + 1;
         meta::set_generation(&mut new, next);
     }
-    strategy::mark_deleted(target.resource, &mut new);
+    strategy::mark_deleted(&target.resource, &mut new, &now());
     Plan::Mark(new)
 }
 
 fn finalizers_for(target: &Target, old: &Tree, options: &DeleteOptions) -> Vec<String> {
-    let dependents = strategy::dependents(target.resource);
+    let dependents = strategy::dependents(&target.resource);
     let has = |name: &str| meta::finalizers(old).any(|f| f == name);
     let orphan = match (dependents, options.orphan_dependents, options.propagation) {
         (Dependents::Unsupported, ..) => false,
@@ -171,6 +171,10 @@ fn finalizers_for(target: &Target, old: &Tree, options: &DeleteOptions) -> Vec<S
     }
     if foreground {
         finalizers.push(FOREGROUND.to_owned());
+    }
+    // Its objects go first.
+    if strategy::is_definition(&target.resource) && meta::deletion_timestamp(old).is_none() && !has(api::crd::FINALIZER) {
+        finalizers.push(api::crd::FINALIZER.to_owned());
     }
     finalizers
 }
@@ -208,7 +212,7 @@ impl Target {
     async fn remove_shown(&self, cached: &Cached, old: &Tree, options: &DeleteOptions) -> Result<Option<Tree>, Status> {
         let Some(revision) = self.remove(cached).await? else { return Ok(None) };
         let mut gone = old.clone();
-        if strategy::grace_seconds(self.resource, old, options.grace_period_seconds).is_some() {
+        if strategy::grace_seconds(&self.resource, old, options.grace_period_seconds).is_some() {
             meta::set_deletion_timestamp(&mut gone, Some(&now()));
             meta::set_deletion_grace_period_seconds(&mut gone, Some(0));
         }
@@ -217,7 +221,7 @@ impl Target {
     }
 
     fn check_preconditions(&self, old: &Tree, options: &DeleteOptions) -> Result<(), Status> {
-        let (group, plural) = (self.resource.group, self.resource.plural);
+        let (group, plural) = (&self.resource.group, &self.resource.plural);
         if let Some(uid) = &options.precondition_uid
             && uid != meta::uid(old)
         {

@@ -96,7 +96,7 @@ pub fn expired_list(start: &str) -> Status {
 
 /// The storage prefix of a list: of one namespace, or of all.
 pub fn prefix(call: &Call) -> String {
-    let all = cache::prefix(call.resource);
+    let all = cache::prefix(&call.resource);
     if call.info.namespace.is_empty() { all } else { format!("{all}{}/", call.info.namespace) }
 }
 
@@ -135,7 +135,7 @@ fn snapshot(call: &Call, options: &ListOptions) -> Result<(Snapshot, Option<Stri
 
 pub fn list(call: &Call) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, false)?;
-    let selection = Selection::parse(call.resource, &call.query)?;
+    let selection = Selection::parse(&call.resource, &call.query)?;
     let (snapshot, start) = snapshot(call, &options)?;
     let prefix = prefix(call);
     // Version 0 means "whatever is at hand, all of it": upstream ignores the limit there.
@@ -164,8 +164,8 @@ pub fn list(call: &Call) -> Result<Response<Body>, Status> {
 
 fn answer_cached(call: &Call, items: Vec<Arc<Cached>>, meta: &Meta) -> Result<Response<Body>, Status> {
     let is_plain = call.accept.transform == Transform::None && call.accept.media == Media::Json && !call.accept.pretty && !call.accept.gzip;
-    if !is_plain || convert::is_needed(call.resource) {
-        let items = items.iter().map(|object| convert::bytes(call.resource, &object.bytes)).collect();
+    if !is_plain || convert::is_needed(&call.resource) {
+        let items = items.iter().map(|object| convert::bytes(&call.resource, &object.bytes)).collect();
         return answer_items(call, items, meta);
     }
     let body = Body::from_stream(stream::iter(chunks(head(call, meta), items).map(Ok::<_, std::convert::Infallible>)));
@@ -174,7 +174,7 @@ fn answer_cached(call: &Call, items: Vec<Arc<Cached>>, meta: &Meta) -> Result<Re
 }
 
 fn head(call: &Call, meta: &Meta) -> Vec<u8> {
-    let kind = call.resource.list_kind;
+    let kind = &call.resource.list_kind;
     let mut out = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",\"metadata\":", call.resource.api_version()).into_bytes();
     out.extend_from_slice(&meta.to_tree().to_json());
     out.extend_from_slice(b",\"items\":[");
@@ -227,9 +227,9 @@ pub fn answer_items(call: &Call, items: Vec<Bytes>, meta: &Meta) -> Result<Respo
         }
         Transform::Table { version } => {
             let include = table::Include::parse(&call.query)?;
-            let rows = items.iter().map(|item| Ok(table::row(call.resource, version, include, table::parse(item)?)));
+            let rows = items.iter().map(|item| Ok(table::row(&call.resource, version, include, table::parse(item)?)));
             let rows = rows.collect::<Result<_, Status>>()?;
-            table::table(version, Some(call.resource), rows, meta).to_json().into()
+            table::table(version, Some(&call.resource), rows, meta).to_json().into()
         }
     };
     Ok(negotiate::answer(&call.accept, StatusCode::OK, bytes))
@@ -238,7 +238,7 @@ pub fn answer_items(call: &Call, items: Vec<Bytes>, meta: &Meta) -> Result<Respo
 /// The objects a deletecollection means.
 pub fn select(call: &Call) -> Result<Vec<Arc<Cached>>, Status> {
     let options = options::ListOptions::parse(&call.query, false)?;
-    let selection = Selection::parse(call.resource, &call.query)?;
+    let selection = Selection::parse(&call.resource, &call.query)?;
     let (snapshot, start) = snapshot(call, &options)?;
     let prefix = prefix(call);
     let limit = if options.limit > 0 { options.limit } else { usize::MAX };

@@ -3,6 +3,7 @@ use api::codec::{self, Parsed};
 use api::registry::{Registry, Resource, split_api_version};
 use api::selector::{FieldSelector, LabelSelector};
 use api::tree::Tree;
+use api::crd::{self, Custom};
 use api::{meta, protobuf, schema};
 
 use super::options::FieldValidation;
@@ -30,15 +31,21 @@ fn document(media: &str, bytes: &[u8], default: (&str, &str, &str)) -> Result<Re
 
 /// What a decoded object must be.
 #[derive(Clone, Copy)]
-pub struct Expected {
-    pub group: &'static str,
-    pub version: &'static str,
-    pub kind: &'static str,
+pub struct Expected<'r> {
+    pub group: &'r str,
+    pub version: &'r str,
+    pub kind: &'r str,
+    /// Of a CustomResourceDefinition.
+    pub custom: Option<&'r Custom>,
 }
 
-impl Expected {
-    pub fn of(resource: &Resource) -> Self {
-        Self { group: resource.group, version: resource.version, kind: resource.kind }
+impl<'r> Expected<'r> {
+    pub const fn built_in(group: &'r str, version: &'r str, kind: &'r str) -> Self {
+        Self { group, version, kind, custom: None }
+    }
+
+    pub fn of(resource: &'r Resource) -> Self {
+        Self { group: &resource.group, version: &resource.version, kind: &resource.kind, custom: resource.custom.as_deref() }
     }
 }
 
@@ -104,11 +111,20 @@ pub fn typed(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Tree, Untyped> {
+    if let Some(custom) = expected.custom {
+        let crd::Coerced { tree, unknown } = crd::coerce(custom, tree).map_err(Untyped::Wrong)?;
+        // Duplicates were found before anything was pruned, so all are named.
+        let complaints: Vec<String> = duplicates.into_iter().chain(unknown).take(codec::STRICT_ERRORS_MAX).collect();
+        return judged(tree, complaints, validation, warnings);
+    }
     let Some(schema) = Registry::get().kind_schema(expected.group, expected.version, expected.kind) else {
         return Ok(tree);
     };
     let schema::Decoded { tree, unknown } = schema::decode(schema, tree).map_err(|error| Untyped::Wrong(error.to_string()))?;
-    let complaints = codec::strict_errors(duplicates, unknown);
+    judged(tree, codec::strict_errors(duplicates, unknown), validation, warnings)
+}
+
+fn judged(tree: Tree, complaints: Vec<String>, validation: FieldValidation, warnings: &mut Vec<String>) -> Result<Tree, Untyped> {
     match validation {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => warnings.extend(complaints),
@@ -133,7 +149,7 @@ impl Selection {
         };
         let fields = match query.nonempty("fieldSelector") {
             Some(text) => FieldSelector::parse(text)
-                .and_then(|fields| fields.for_kind(resource.group, resource.version, resource.kind))
+                .and_then(|fields| fields.for_resource(resource))
                 .map_err(|error| Status::bad_request(error.to_string()))?,
             None => FieldSelector::everything(),
         };

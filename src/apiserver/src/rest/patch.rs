@@ -45,7 +45,7 @@ impl Patch {
         })
     }
 
-    pub fn apply(&self, expected: Expected, target: &mut Tree) -> Result<(), Status> {
+    pub fn apply(&self, expected: Expected<'_>, target: &mut Tree) -> Result<(), Status> {
         let failed = |error: PatchError| match error {
             PatchError::BadRequest(text) => Status::bad_request(text),
             PatchError::Unprocessable(text) => unprocessable(text),
@@ -62,7 +62,7 @@ impl Patch {
                 Ok(())
             }
             Patch::Strategic(patch) => {
-                let schema = Registry::get().kind_schema(expected.group, expected.version, expected.kind);
+                let schema = Registry::get().kind_schema(expected.group, expected.version, expected.kind).filter(|_| expected.custom.is_none());
                 let schema = schema.ok_or_else(|| Status::unsupported_media_type(&[JSON_PATCH, MERGE_PATCH]))?;
                 patches::strategic_merge(target, patch.clone(), schema).map_err(failed)
             }
@@ -79,7 +79,7 @@ fn unprocessable(text: String) -> Status {
 
 /// The patched tree as a typed object, checked as a body would be.
 pub fn retype(
-    expected: Expected,
+    expected: Expected<'_>,
     name: &str,
     tree: Tree,
     validation: FieldValidation,
@@ -101,7 +101,8 @@ pub async fn patch(call: &mut Call, request: Request<Body>, part: Part) -> Resul
     let media = negotiate::content_type(&call.headers).to_owned();
     let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
     let patch = Patch::parse(&media, &bytes)?;
-    let expected = Expected::of(call.resource);
+    let resource = call.resource.clone();
+    let expected = Expected::of(&resource);
     let target = call.target();
     let complaints = Mutex::new(Vec::new());
     let change = |old: &Tree| {

@@ -19,7 +19,7 @@ pub fn get(call: &Call) -> Result<Response<Body>, Status> {
         }
     }
     let cached = call.current()?;
-    answer(call, StatusCode::OK, convert::bytes(call.resource, &cached.bytes))
+    answer(call, StatusCode::OK, convert::bytes(&call.resource, &cached.bytes))
 }
 
 /// Answers one object in the form the client asked for.
@@ -29,7 +29,7 @@ pub fn answer(call: &Call, code: StatusCode, bytes: Bytes) -> Result<Response<Bo
         Transform::Metadata { version } => table::partial(&bytes, version)?.to_json().into(),
         Transform::Table { version } => {
             let include = table::Include::parse(&call.query)?;
-            table::of_object(call.resource, version, include, &bytes)?.to_json().into()
+            table::of_object(&call.resource, version, include, &bytes)?.to_json().into()
         }
     };
     Ok(negotiate::answer(&call.accept, code, bytes))

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use api::meta;
-use api::registry::Resource;
+use api::registry::{Resource, ResourceRef};
 use api::tree::Tree;
 use bytes::Bytes;
 use store::{Expect, Operation, Revision, Write, WriteError, Written};
@@ -59,7 +59,7 @@ impl Part {
 pub struct Target {
     pub server: ApiServer,
     pub user: Arc<UserInfo>,
-    pub resource: &'static Resource,
+    pub resource: ResourceRef,
     pub namespace: String,
     pub name: String,
 }
@@ -77,32 +77,32 @@ const NAME_ATTEMPTS: usize = 8;
 
 impl Target {
     pub fn key(&self, name: &str) -> Arc<str> {
-        cache::key(self.resource, &self.namespace, name)
+        cache::key(&self.resource, &self.namespace, name)
     }
 
     pub fn not_found(&self) -> Status {
-        Status::not_found(self.resource.group, self.resource.plural, &self.name)
+        Status::not_found(&self.resource.group, &self.resource.plural, &self.name)
     }
 
     pub fn current(&self) -> Option<Arc<Cached>> {
         let cache = &self.server.0.parts.cache;
-        let kind = cache.kind(cache::stored_as(self.resource))?;
+        let kind = cache.kind(&self.resource)?;
         cache.get_key(kind, &self.key(&self.name)).0
     }
 
     /// A stored object as this resource's version shows it.
     pub fn tree(&self, cached: &Cached) -> Tree {
         let mut tree = cached.tree();
-        convert::from_stored(self.resource, &mut tree);
+        convert::from_stored(&self.resource, &mut tree);
         tree
     }
 
     pub fn modified(&self) -> Status {
-        Status::modified(self.resource.group, self.resource.plural, &self.name)
+        Status::modified(&self.resource.group, &self.resource.plural, &self.name)
     }
 
     async fn write(&self, key: Arc<str>, operation: Operation, expect: Expect) -> Result<Written, WriteError> {
-        let durability = strategy::durability(self.resource);
+        let durability = strategy::durability(&self.resource);
         self.server.0.parts.store.write(Write { key, operation, expect, durability }).await
     }
 
@@ -114,7 +114,7 @@ impl Target {
                 meta.remove(field);
             }
         }
-        convert::to_stored(self.resource, &mut stored);
+        convert::to_stored(&self.resource, &mut stored);
         stored.to_json().into()
     }
 
@@ -129,7 +129,7 @@ impl Target {
         Request {
             user: (*self.user).clone(),
             operation,
-            resource: self.resource,
+            resource: self.resource.clone(),
             subresource: part.subresource(),
             namespace: self.namespace.clone(),
             name: self.name.clone(),
@@ -175,7 +175,7 @@ impl Target {
 
     /// Creates `object` (decoded, not yet defaulted).
     pub async fn create(&self, mut object: Tree, dry_run: bool, warnings: &mut Vec<String>) -> Result<Outcome, Status> {
-        let resource = self.resource;
+        let resource = &*self.resource;
         self.check_identity(&mut object)?;
         self.check_namespace_exists()?;
         api::defaults::apply(resource, &mut object);
@@ -194,10 +194,10 @@ impl Target {
             }
             strategy::name_chosen(resource, &mut object);
             let _reserved = alloc::reserve_create(&self.server.0.services, resource, &mut object)
-                .map_err(|errors| Status::invalid(resource.group, resource.kind, meta::name(&object), &errors))?;
+                .map_err(|errors| Status::invalid(&resource.group, &resource.kind, meta::name(&object), &errors))?;
             let errors = strategy::validate_create(resource, &object);
             if !errors.is_empty() {
-                return Err(Status::invalid(resource.group, resource.kind, meta::name(&object), &errors));
+                return Err(Status::invalid(&resource.group, &resource.kind, meta::name(&object), &errors));
             }
             if attempt == 1 {
                 warnings.extend(strategy::warnings(resource, &object));
@@ -216,7 +216,7 @@ impl Target {
                 Ok(written) => return Ok(Outcome { bytes: self.shown(&object, written.revision), created: true }),
                 Err(WriteError::Conflict { .. }) if generated && attempt < NAME_ATTEMPTS => {}
                 Err(WriteError::Conflict { .. }) if generated => {
-                    return Err(Status::generate_name_conflict(resource.group, resource.plural, &name));
+                    return Err(Status::generate_name_conflict(&resource.group, &resource.plural, &name));
                 }
                 Err(WriteError::Conflict { current }) => {
                     let existing = current.and_then(|kv| Tree::from_json(&kv.value).ok()).unwrap_or_default();
@@ -265,7 +265,7 @@ impl Target {
         }
         let why = format!("unable to create new content in namespace {} because it is being terminated", self.namespace);
         let cause = format!("namespace {} is being terminated", self.namespace);
-        let status = Status::forbidden(self.resource.group, self.resource.plural, &self.name, &why);
+        let status = Status::forbidden(&self.resource.group, &self.resource.plural, &self.name, &why);
         Err(status.with_cause("NamespaceTerminating", cause, "metadata.namespace"))
     }
 
@@ -300,7 +300,7 @@ impl Target {
         warnings: &mut Vec<String>,
         change: &(dyn Fn(&Tree) -> Result<Tree, Status> + Sync),
     ) -> Result<Outcome, Status> {
-        if part != Part::Main || !strategy::allows_create_on_update(self.resource) {
+        if part != Part::Main || !strategy::allows_create_on_update(&self.resource) {
             return Err(self.not_found());
         }
         let mut object = change(&Tree::Null)?;
@@ -310,7 +310,7 @@ impl Target {
         // A uid or version names an object that must exist.
         if !meta::uid(&object).is_empty() {
             let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: ", meta::uid(&object));
-            return Err(Status::conflict(self.resource.group, self.resource.plural, &self.name, &why));
+            return Err(Status::conflict(&self.resource.group, &self.resource.plural, &self.name, &why));
         }
         if !matches!(meta::resource_version(&object), "" | "0") {
             return Err(self.not_found());
@@ -327,7 +327,7 @@ impl Target {
         warnings: &mut Vec<String>,
         change: &(dyn Fn(&Tree) -> Result<Tree, Status> + Sync),
     ) -> Result<Outcome, Failed> {
-        let resource = self.resource;
+        let resource = &*self.resource;
         let old = Arc::new(self.tree(cached));
         let mut new = change(&old)?;
         let asked_version = meta::resource_version(&new).to_owned();
@@ -338,7 +338,7 @@ impl Target {
         }
         if !conditional && part == Part::Main && !strategy::allows_unconditional_update(resource) {
             let error = api::field_error::FieldError::invalid("metadata.resourceVersion", 0i64, "must be specified for an update");
-            return Err(Status::invalid(resource.group, resource.kind, &self.name, &[error]).into());
+            return Err(Status::invalid(&resource.group, &resource.kind, &self.name, &[error]).into());
         }
         let by_client = part != Part::Deletion;
         if by_client {
@@ -356,14 +356,14 @@ impl Target {
             strategy::prepare_update(resource, part, &mut new, &old);
         }
         let _reserved = alloc::reserve_update(&self.server.0.services, resource, part, &mut new, &old)
-            .map_err(|errors| Status::invalid(resource.group, resource.kind, &self.name, &errors))?;
+            .map_err(|errors| Status::invalid(&resource.group, &resource.kind, &self.name, &errors))?;
         meta::set_resource_version(&mut new, meta::resource_version(&old));
         let mut errors = strategy::validate_update(resource, part, &new, &old);
         if errors.is_empty() {
             errors = strategy::authorize_update(&*self.server.0.parts.authorizer, resource, part, &self.user, &new, &old);
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(resource.group, resource.kind, &self.name, &errors).into());
+            return Err(Status::invalid(&resource.group, &resource.kind, &self.name, &errors).into());
         }
         if by_client {
             if part == Part::Main {
@@ -387,7 +387,7 @@ impl Target {
     }
 
     fn check_update_identity(&self, new: &mut Tree, old: &Tree) -> Result<(), Status> {
-        let (group, plural) = (self.resource.group, self.resource.plural);
+        let (group, plural) = (&self.resource.group, &self.resource.plural);
         match meta::name(new) {
             "" => meta::set_name(new, &self.name),
             name if name != self.name => {
@@ -466,7 +466,7 @@ pub fn store_failed(error: WriteError) -> Status {
 }
 
 fn already_exists(resource: &Resource, name: &str, existing: &Tree) -> Status {
-    let mut status = Status::already_exists(resource.group, resource.plural, name);
+    let mut status = Status::already_exists(&resource.group, &resource.plural, name);
     if meta::deletion_timestamp(existing).is_some() {
         status.message = format!("object is being deleted: {}", status.message);
     }

@@ -13,7 +13,7 @@ pub async fn update(call: &mut Call, request: Request<Body>, part: Part) -> Resu
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
     let media = negotiate::content_type(&call.headers).to_owned();
-    let object = model::decode(Expected::of(call.resource), &media, &bytes, options.field_validation, &mut call.warnings)?;
+    let object = model::decode(Expected::of(&call.resource), &media, &bytes, options.field_validation, &mut call.warnings)?;
     let target = call.target();
     let outcome = target.update(part, false, options.dry_run, &mut call.warnings, &|_| Ok(object.clone())).await?;
     let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };

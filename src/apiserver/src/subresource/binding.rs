@@ -13,7 +13,7 @@ use crate::rest::storage::{Part, now};
 use crate::rest::{Call, body, model};
 use crate::status::{self, Status};
 
-const BINDING: Expected = Expected { group: "", version: "v1", kind: "Binding" };
+const BINDING: Expected<'static> = Expected::built_in("", "v1", "Binding");
 
 pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
@@ -25,7 +25,7 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     let mut target = call.target();
-    target.resource = Registry::get().resource("", "v1", "pods").expect("the core group has pods");
+    target.resource = Registry::get().resource("", "v1", "pods").expect("the core group has pods").into();
     if target.name.is_empty() {
         target.name = name;
     }

@@ -8,7 +8,7 @@ use crate::rest::Call;
 
 pub fn options(call: &Call, subresource: &str) -> Tree {
     let mut options = Tree::object();
-    let kind = call.resource.subresource(subresource).map_or("", |sub| sub.kind.kind);
+    let kind = call.resource.subresource(subresource).map_or("", |sub| &*sub.kind.kind);
     meta::set_type(&mut options, "v1", kind);
     let text = |options: &mut Tree, field: &str, value: Option<&str>| {
         if let Some(value) = value.filter(|v| !v.is_empty()) {

@@ -20,7 +20,7 @@ use crate::status::{self, Status};
 /// Upstream's MaxDisruptedPodSize.
 const DISRUPTED_PODS_MAX: usize = 2000;
 const REFUSED: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
-const EVICTION: Expected = Expected { group: "policy", version: "v1", kind: "Eviction" };
+const EVICTION: Expected<'static> = Expected::built_in("policy", "v1", "Eviction");
 
 pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
@@ -132,7 +132,7 @@ async fn take_from(target: &Target, budget: &Tree, pod: &Tree, dry_run: bool) ->
         }
     }
     let budgets = Target {
-        resource: Registry::get().resource("policy", "v1", "poddisruptionbudgets").expect("policy/v1 is served"),
+        resource: Registry::get().resource("policy", "v1", "poddisruptionbudgets").expect("policy/v1 is served").into(),
         name: meta::name(budget).to_owned(),
         user: Arc::new(crate::auth::UserInfo::new("system:apiserver", &["system:masters"])),
         ..target.clone()

@@ -34,7 +34,7 @@ fn split_name(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
-    let plural = call.resource.plural;
+    let plural = call.resource.plural.clone();
     let full = call.info.name.clone();
     let invalid = || Status::bad_request(format!("invalid {} request \"{full}\"", plural.trim_end_matches('s')));
     let (scheme, name, port) = split_name(&full).ok_or_else(invalid)?;
@@ -57,7 +57,7 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
         (status.code, status.reason) = (501, "NotImplemented");
         return Err(status);
     }
-    let (stream, host) = match plural {
+    let (stream, host) = match &*plural {
         "nodes" => (pods::dial(call, name).await?, name.to_owned()),
         "pods" => pod_backend(&object, port).await?,
         _ => service_backend(call, &object, port).await?,

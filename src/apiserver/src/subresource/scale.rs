@@ -3,6 +3,7 @@ use std::sync::Mutex;
 
 use api::field_error::FieldError;
 use api::meta;
+use api::registry::Resource;
 use api::selector::LabelSelector;
 use api::tree::{Object, Tree};
 use axum::body::Body;
@@ -16,9 +17,9 @@ use crate::rest::storage::Part;
 use crate::rest::{Call, body, model, read};
 use crate::status::Status;
 
-const SCALE: Expected = Expected { group: "autoscaling", version: "v1", kind: "Scale" };
+const SCALE: Expected<'static> = Expected::built_in("autoscaling", "v1", "Scale");
 
-pub(crate) fn scale_of(workload: &Tree, is_core: bool) -> Tree {
+pub(crate) fn scale_of(resource: &Resource, workload: &Tree) -> Tree {
     let mut scale = Tree::object();
     meta::set_type(&mut scale, "autoscaling/v1", "Scale");
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -27,13 +28,23 @@ pub(crate) fn scale_of(workload: &Tree, is_core: bool) -> Tree {
         }
     }
     scale.set(&["spec"], Tree::object());
+    if let Some(paths) = resource.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        if let Some(replicas) = paths.wanted(workload).filter(|replicas| *replicas != 0) {
+            scale.set(&["spec", "replicas"], replicas);
+        }
+        scale.set(&["status", "replicas"], paths.current(workload));
+        if !paths.selector(workload).is_empty() {
+            scale.set(&["status", "selector"], paths.selector(workload));
+        }
+        return scale;
+    }
     let replicas = workload.at(&["spec", "replicas"]).and_then(Tree::as_i64).unwrap_or(0);
     if replicas != 0 {
         scale.set(&["spec", "replicas"], replicas);
     }
     scale.set(&["status", "replicas"], workload.at(&["status", "replicas"]).and_then(Tree::as_i64).unwrap_or(0));
     let selector = workload.at(&["spec", "selector"]);
-    let text = if is_core {
+    let text = if resource.group.is_empty() {
         let pairs = selector.and_then(Tree::as_object).into_iter().flat_map(Object::iter);
         LabelSelector::from_labels(pairs.map(|(k, v)| (k, v.as_str().unwrap_or("")))).to_string()
     } else {
@@ -46,14 +57,17 @@ pub(crate) fn scale_of(workload: &Tree, is_core: bool) -> Tree {
 }
 
 /// The workload with the scale's replicas; its uid and version are conditions.
-pub(crate) fn scaled(workload: &Tree, scale: &Tree, name: &str) -> Result<Tree, Status> {
+pub(crate) fn scaled(resource: &Resource, workload: &Tree, scale: &Tree, name: &str) -> Result<Tree, Status> {
     let replicas = scale.at(&["spec", "replicas"]).and_then(Tree::as_i64).unwrap_or(0);
     if replicas < 0 {
         let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
         return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
     }
     let mut new = workload.clone();
-    new.set(&["spec", "replicas"], replicas);
+    match resource.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        Some(paths) => paths.set_wanted(&mut new, replicas),
+        None => new.set(&["spec", "replicas"], replicas),
+    }
     meta::set_resource_version(&mut new, meta::resource_version(scale));
     if !meta::uid(scale).is_empty() {
         meta::set_uid(&mut new, meta::uid(scale));
@@ -62,19 +76,19 @@ pub(crate) fn scaled(workload: &Tree, scale: &Tree, name: &str) -> Result<Tree, 
 }
 
 pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
-    let is_core = call.resource.group.is_empty();
+    let resource = call.resource.clone();
     let target = call.target();
     let outcome = match call.info.verb {
         "get" => {
             let workload = target.tree(&*call.current()?);
-            return read::answer(call, StatusCode::OK, scale_of(&workload, is_core).to_json().into());
+            return read::answer(call, StatusCode::OK, scale_of(&resource, &workload).to_json().into());
         }
         "update" => {
             let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
             let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
             let media = negotiate::content_type(&call.headers).to_owned();
             let scale = model::decode(SCALE, &media, &bytes, options.field_validation, &mut call.warnings)?;
-            let change = |old: &Tree| if old.is_null() { Ok(Tree::Null) } else { scaled(old, &scale, &target.name) };
+            let change = |old: &Tree| if old.is_null() { Ok(Tree::Null) } else { scaled(&resource, old, &scale, &target.name) };
             target.update(Part::Scale, false, options.dry_run, &mut call.warnings, &change).await?
         }
         _ => {
@@ -87,12 +101,12 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
                 if old.is_null() {
                     return Ok(Tree::Null);
                 }
-                let mut scale = scale_of(old, is_core);
+                let mut scale = scale_of(&resource, old);
                 patch.apply(SCALE, &mut scale)?;
                 let mut complaints = complaints.lock().expect("no panic under the lock");
                 complaints.clear();
                 let scale = patch::retype(SCALE, &target.name, scale, options.field_validation, &mut complaints)?;
-                scaled(old, &scale, &target.name)
+                scaled(&resource, old, &scale, &target.name)
             };
             let outcome = target.update(Part::Scale, true, options.dry_run, &mut call.warnings, &change).await?;
             call.warnings.append(&mut complaints.into_inner().expect("no panic under the lock"));
@@ -100,5 +114,5 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
         }
     };
     let workload = Tree::from_json(&outcome.bytes).map_err(Status::internal)?;
-    read::answer(call, StatusCode::OK, scale_of(&workload, is_core).to_json().into())
+    read::answer(call, StatusCode::OK, scale_of(&resource, &workload).to_json().into())
 }

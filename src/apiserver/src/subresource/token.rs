@@ -13,7 +13,7 @@ use crate::rest::storage::now;
 use crate::rest::{Call, body, model, read};
 use crate::status::Status;
 
-const TOKEN_REQUEST: Expected = Expected { group: "authentication.k8s.io", version: "v1", kind: "TokenRequest" };
+const TOKEN_REQUEST: Expected<'static> = Expected::built_in("authentication.k8s.io", "v1", "TokenRequest");
 const DEFAULT_SECONDS: i64 = 3600;
 const SECONDS_MIN: i64 = 600;
 const SECONDS_MAX: i64 = 1 << 32;
@@ -54,7 +54,7 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
     let mut admitted = crate::admission::Request {
         user: (*call.user).clone(),
         operation: crate::admission::Operation::Create,
-        resource: call.resource,
+        resource: call.resource.clone(),
         subresource: "token",
         namespace: call.info.namespace.clone(),
         name: call.info.name.clone(),

@@ -88,8 +88,8 @@ fn may(authorization: &Authorization, request: &Request, verb: &str, resource: &
     let attributes = Attributes {
         user: &request.user,
         verb,
-        api_group: request.resource.group,
-        api_version: request.resource.version,
+        api_group: &request.resource.group,
+        api_version: &request.resource.version,
         resource,
         subresource: "",
         namespace: &request.namespace,

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use api::meta;
-use api::registry::{GroupVersionKind, Registry, Resource};
+use api::registry::{GroupVersionKind, Registry, Resource, ResourceRef};
+use api::schema::Name;
 use api::selector::LabelSelector;
 use api::tree::Tree;
 
@@ -17,14 +18,14 @@ use crate::subresource::scale;
 
 /// The form in which a webhook sees a request.
 pub struct Invocation {
-    pub group: &'static str,
-    pub version: &'static str,
-    pub plural: &'static str,
+    pub group: Name,
+    pub version: Name,
+    pub plural: Name,
     pub kind: GroupVersionKind,
     /// The resource that the objects are converted to, where that is not the request's own.
-    pub converted: Option<&'static Resource>,
+    pub converted: Option<ResourceRef>,
     /// The resource of the request, from which is converted.
-    of: &'static Resource,
+    of: ResourceRef,
 }
 
 impl Invocation {
@@ -34,15 +35,15 @@ impl Invocation {
             return Tree::Null;
         }
         if self.kind.kind == "Scale" {
-            return scale::scale_of(object, self.of.group.is_empty());
+            return scale::scale_of(&self.of, object);
         }
         let mut object = object.clone();
-        match self.converted {
+        match &self.converted {
             Some(other) => {
-                convert::to_stored(self.of, &mut object);
+                convert::to_stored(&self.of, &mut object);
                 convert::from_stored(other, &mut object);
             }
-            None => meta::set_type(&mut object, &self.kind.api_version(), self.kind.kind),
+            None => meta::set_type(&mut object, &self.kind.api_version(), &self.kind.kind),
         }
         object
     }
@@ -50,11 +51,11 @@ impl Invocation {
     /// What `shown` means for the object that it was made from.
     pub fn taken(&self, mut shown: Tree, object: &Tree) -> Result<Tree, Status> {
         if self.kind.kind == "Scale" {
-            return scale::scaled(object, &shown, meta::name(object));
+            return scale::scaled(&self.of, object, &shown, meta::name(object));
         }
-        if let Some(other) = self.converted {
+        if let Some(other) = &self.converted {
             convert::to_stored(other, &mut shown);
-            convert::from_stored(self.of, &mut shown);
+            convert::from_stored(&self.of, &mut shown);
         }
         Ok(shown)
     }
@@ -62,9 +63,9 @@ impl Invocation {
 
 /// Configurations of admission are nobody's to refuse: who did could not be removed. Reviews have no effect to guard.
 pub fn is_exempt(request: &Request) -> bool {
-    match request.resource.group {
+    match &*request.resource.group {
         "admissionregistration.k8s.io" => matches!(
-            request.resource.kind,
+            &*request.resource.kind,
             "ValidatingWebhookConfiguration"
                 | "MutatingWebhookConfiguration"
                 | "ValidatingAdmissionPolicy"
@@ -88,7 +89,7 @@ pub fn operation(operation: Operation) -> &'static str {
 
 /// A namespace is in itself.
 pub fn namespace(request: &Request) -> &str {
-    if !is_namespace(request.resource) {
+    if !is_namespace(&request.resource) {
         return &request.namespace;
     }
     if request.name.is_empty() { meta::name(&request.object) } else { &request.name }
@@ -108,44 +109,64 @@ pub fn invocation(cache: &Cache, hook: &Hook, request: &Request) -> Result<Optio
     if object == Ok(false) {
         return Ok(None);
     }
-    let Some(invocation) = by_rules(hook, request) else { return Ok(None) };
+    let Some(invocation) = by_rules(cache, hook, request) else { return Ok(None) };
     in_namespace?;
     object.map_err(Status::internal)?;
     Ok(Some(invocation))
 }
 
-fn by_rules(hook: &Hook, request: &Request) -> Option<Invocation> {
-    let own = request.resource;
+fn by_rules(cache: &Cache, hook: &Hook, request: &Request) -> Option<Invocation> {
+    let own = &request.resource;
     if hook.rules.iter().any(|rule| matches(rule, own, request)) {
         return Some(Invocation {
-            group: own.group,
-            version: own.version,
-            plural: own.plural,
+            group: own.group.clone(),
+            version: own.version.clone(),
+            plural: own.plural.clone(),
             kind: kind(own, request)?,
             converted: None,
-            of: own,
+            of: own.clone(),
         });
     }
     if !hook.matches_equivalents {
         return None;
     }
-    let stored = cache::stored_as(own);
-    let equivalents: Vec<&'static Resource> =
-        Registry::get().served().filter(|other| !std::ptr::eq(*other, own) && std::ptr::eq(cache::stored_as(other), stored)).collect();
+    let equivalents = equivalents(cache, own);
     // Earlier rules come first.
     hook.rules.iter().find_map(|rule| {
         let other = equivalents.iter().find(|other| matches(rule, other, request))?;
         let kind = kind(other, request)?;
         // Only the object itself has another form in another version.
-        let converted = matches!(request.subresource, "" | "status").then_some(*other);
-        Some(Invocation { group: other.group, version: other.version, plural: other.plural, kind, converted, of: own })
+        let converted = matches!(request.subresource, "" | "status").then(|| other.clone());
+        Some(Invocation {
+            group: other.group.clone(),
+            version: other.version.clone(),
+            plural: other.plural.clone(),
+            kind,
+            converted,
+            of: own.clone(),
+        })
     })
+}
+
+/// The other resources that show the same objects.
+fn equivalents(cache: &Cache, own: &ResourceRef) -> Vec<ResourceRef> {
+    match own {
+        ResourceRef::BuiltIn(own) => {
+            let stored = cache::stored_as(own);
+            let is_other = |other: &&'static Resource| !std::ptr::eq(*other, *own) && std::ptr::eq(cache::stored_as(other), stored);
+            Registry::get().served().filter(is_other).map(ResourceRef::from).collect()
+        }
+        ResourceRef::Custom(own) => {
+            let is_other = |other: &&ResourceRef| other.group == own.group && other.plural == own.plural && other.version != own.version;
+            cache.kinds().custom().iter().filter(is_other).cloned().collect()
+        }
+    }
 }
 
 fn kind(resource: &Resource, request: &Request) -> Option<GroupVersionKind> {
     match request.subresource {
         "" => Some(resource.gvk()),
-        name => resource.subresource(name).map(|sub| sub.kind),
+        name => resource.subresource(name).map(|sub| sub.kind.clone()),
     }
 }
 
@@ -160,8 +181,8 @@ fn matches(rule: &Rule, resource: &Resource, request: &Request) -> bool {
     };
     scope
         && has(&rule.operations, operation(request.operation))
-        && has(&rule.groups, resource.group)
-        && has(&rule.versions, resource.version)
+        && has(&rule.groups, &resource.group)
+        && has(&rule.versions, &resource.version)
         && rule.resources.iter().any(|wanted| {
             let (name, sub) = wanted.split_once('/').unwrap_or((wanted, ""));
             (name == "*" || name == resource.plural) && (sub == "*" || sub == request.subresource)
@@ -179,7 +200,7 @@ fn matches_namespace(cache: &Cache, hook: &Hook, request: &Request) -> Result<bo
         return Ok(true);
     }
     let writes = matches!(request.operation, Operation::Create | Operation::Update);
-    let object = if is_namespace(request.resource) && request.subresource.is_empty() && writes {
+    let object = if is_namespace(&request.resource) && request.subresource.is_empty() && writes {
         // What is stored has not the labels that it is to have.
         Cow::Borrowed(&request.object)
     } else {

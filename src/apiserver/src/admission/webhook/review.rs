@@ -47,17 +47,17 @@ pub fn write(version: ReviewVersion, uid: &str, invocation: &Invocation, request
     let of_resource = |group: &str, version: &str, plural: &str| {
         object([("group", group.into()), ("version", version.into()), ("resource", plural.into())])
     };
-    let own = request.resource;
+    let own = &request.resource;
     let own_kind = match request.subresource {
         "" => own.gvk(),
-        name => own.subresource(name).map_or(own.gvk(), |sub| sub.kind),
+        name => own.subresource(name).map_or(own.gvk(), |sub| sub.kind.clone()),
     };
     let mut asked = object([
         ("uid", uid.into()),
-        ("kind", of_kind(invocation.kind.group, invocation.kind.version, invocation.kind.kind)),
-        ("resource", of_resource(invocation.group, invocation.version, invocation.plural)),
-        ("requestKind", of_kind(own_kind.group, own_kind.version, own_kind.kind)),
-        ("requestResource", of_resource(own.group, own.version, own.plural)),
+        ("kind", of_kind(&invocation.kind.group, &invocation.kind.version, &invocation.kind.kind)),
+        ("resource", of_resource(&invocation.group, &invocation.version, &invocation.plural)),
+        ("requestKind", of_kind(&own_kind.group, &own_kind.version, &own_kind.kind)),
+        ("requestResource", of_resource(&own.group, &own.version, &own.plural)),
         ("operation", matching::operation(request.operation).into()),
         ("userInfo", user(request)),
         ("object", invocation.shown(&request.object)),

@@ -16,7 +16,7 @@ fn request(plural: &str, operation: Operation, object: &str) -> Request {
     Request {
         user: UserInfo::new("me", &["us"]),
         operation,
-        resource: Registry::get().resource("", "v1", plural).unwrap(),
+        resource: Registry::get().resource("", "v1", plural).unwrap().into(),
         subresource: "",
         namespace: "n".to_owned(),
         name: "x".to_owned(),

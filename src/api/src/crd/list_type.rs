@@ -1,0 +1,75 @@
+//! Lists of type `set` and `map` hold each item or key once.
+//!
+//! Models apiextensions-apiserver/pkg/apiserver/schema/listtype/validation.go.
+use std::collections::HashMap;
+
+use super::structural::{Additional, Structural};
+use crate::field_error::FieldError;
+use crate::tree::{Object, Tree};
+
+pub fn check(errors: &mut Vec<FieldError>, schema: &Structural, object: &Tree) {
+    value(errors, schema, object, "");
+}
+
+fn value(errors: &mut Vec<FieldError>, schema: &Structural, found: &Tree, path: &str) {
+    match found {
+        Tree::Array(items) => list(errors, schema, items, path),
+        Tree::Object(fields) => {
+            for (key, found) in fields.iter() {
+                if let Some(property) = schema.properties.get(key) {
+                    let place = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+                    value(errors, property, found, &place);
+                }
+                if let Some(Additional::Schema(further)) = &schema.additional {
+                    value(errors, further, found, &format!("{path}[{key}]"));
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn list(errors: &mut Vec<FieldError>, schema: &Structural, items: &[Tree], path: &str) {
+    match &*schema.list_type {
+        "set" => {
+            let repeated = repeated(items.iter().map(Tree::to_json));
+            errors.extend(repeated.into_iter().map(|i| FieldError::duplicate(format!("{path}[{i}]"), &items[i])));
+        }
+        "map" => map(errors, schema, items, path),
+        _ => {}
+    }
+    if let Some(inner) = &schema.items {
+        items.iter().enumerate().for_each(|(i, item)| value(errors, inner, item, &format!("{path}[{i}]")));
+    }
+}
+
+fn map(errors: &mut Vec<FieldError>, schema: &Structural, items: &[Tree], path: &str) {
+    let stranger = items.iter().position(|item| !item.is_null() && item.as_object().is_none());
+    if let Some(i) = stranger {
+        errors.push(FieldError::invalid(format!("{path}[{i}]"), &items[i], "must be an object for an array of list-type map"));
+        return;
+    }
+    let keys: Vec<Tree> = items
+        .iter()
+        .map(|item| {
+            let pairs = schema.list_map_keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone())));
+            Tree::Object(pairs.collect::<Object>())
+        })
+        .collect();
+    let repeated = repeated(keys.iter().map(Tree::to_json));
+    errors.extend(repeated.into_iter().map(|i| FieldError::duplicate(format!("{path}[{i}]"), &keys[i])));
+}
+
+/// The place of each value's first repetition.
+fn repeated(values: impl Iterator<Item = Vec<u8>>) -> Vec<usize> {
+    let mut seen: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut places = Vec::new();
+    for (i, value) in values.enumerate() {
+        let times = seen.entry(value).or_default();
+        *times += 1;
+        if *times == 2 {
+            places.push(i);
+        }
+    }
+    places
+}

@@ -1,0 +1,174 @@
+//! The compiled form of an `openAPIV3Schema`.
+//!
+//! Models apiextensions-apiserver/pkg/apiserver/schema/{structural,convert}.go, with value validations in the same node.
+use std::collections::BTreeMap;
+
+use super::pattern::Pattern;
+use crate::schema::Name;
+use crate::tree::Tree;
+
+/// One place of a custom object.
+#[derive(Clone, Debug, Default)]
+pub struct Structural {
+    /// `object`, `string` ...; empty where the schema names none.
+    pub kind: Box<str>,
+    pub nullable: bool,
+    pub default: Option<Tree>,
+    pub properties: BTreeMap<Box<str>, Structural>,
+    pub additional: Option<Additional>,
+    pub items: Option<Box<Structural>>,
+    pub preserve: bool,
+    pub embedded: bool,
+    pub int_or_string: bool,
+    pub list_type: Box<str>,
+    pub list_map_keys: Vec<Box<str>>,
+    /// Boxed: most places have none.
+    pub values: Option<Box<Values>>,
+}
+
+/// `additionalProperties`.
+#[derive(Clone, Debug)]
+pub enum Additional {
+    Allowed(bool),
+    Schema(Box<Structural>),
+}
+
+/// What a value must be, beyond its type.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    /// Without dashes; empty where it means nothing for the type.
+    pub format: Name,
+    pub maximum: Option<f64>,
+    pub exclusive_maximum: bool,
+    pub minimum: Option<f64>,
+    pub exclusive_minimum: bool,
+    pub max_length: Option<i64>,
+    pub min_length: Option<i64>,
+    pub pattern: Option<Pattern>,
+    pub max_items: Option<i64>,
+    pub min_items: Option<i64>,
+    pub multiple_of: Option<f64>,
+    pub max_properties: Option<i64>,
+    pub min_properties: Option<i64>,
+    pub required: Vec<Box<str>>,
+    pub enumeration: Vec<Tree>,
+    pub all_of: Vec<Structural>,
+    pub any_of: Vec<Structural>,
+    pub one_of: Vec<Structural>,
+    pub not: Option<Box<Structural>>,
+}
+
+impl Structural {
+    /// Compiles a schema that was checked; what cannot be understood restricts nothing.
+    pub fn compile(schema: &Tree) -> Structural {
+        let text = |key: &str| schema.str_at(&[key]).into();
+        let flag = |key: &str| schema.get(key).and_then(Tree::as_bool).unwrap_or(false);
+        let properties = schema.get("properties").and_then(Tree::as_object).into_iter().flat_map(|o| o.iter());
+        Structural {
+            kind: text("type"),
+            nullable: flag("nullable"),
+            default: schema.get("default").filter(|d| !d.is_null()).cloned(),
+            properties: properties.map(|(name, schema)| (name.into(), Structural::compile(schema))).collect(),
+            additional: match schema.get("additionalProperties") {
+                Some(Tree::Bool(allowed)) => Some(Additional::Allowed(*allowed)),
+                Some(schema @ Tree::Object(_)) => Some(Additional::Schema(Box::new(Structural::compile(schema)))),
+                _ => None,
+            },
+            items: schema.get("items").filter(|items| items.as_object().is_some()).map(|items| Box::new(Structural::compile(items))),
+            preserve: flag("x-kubernetes-preserve-unknown-fields"),
+            embedded: flag("x-kubernetes-embedded-resource"),
+            int_or_string: flag("x-kubernetes-int-or-string"),
+            list_type: text("x-kubernetes-list-type"),
+            list_map_keys: texts(schema, "x-kubernetes-list-map-keys"),
+            values: Values::compile(schema),
+        }
+    }
+
+    pub fn property(&self, name: &str) -> Option<&Structural> {
+        self.properties.get(name)
+    }
+
+    /// The schema of a field: its own, or that of all further ones.
+    pub fn field(&self, name: &str) -> Option<&Structural> {
+        self.properties.get(name).or(match &self.additional {
+            Some(Additional::Schema(schema)) => Some(schema),
+            _ => None,
+        })
+    }
+
+    pub fn has_defaults(&self) -> bool {
+        self.default.is_some()
+            || self.properties.values().any(Structural::has_defaults)
+            || self.items.as_ref().is_some_and(|items| items.has_defaults())
+            || matches!(&self.additional, Some(Additional::Schema(schema)) if schema.has_defaults())
+    }
+}
+
+fn texts(schema: &Tree, key: &str) -> Vec<Box<str>> {
+    schema.array_at(&[key]).iter().filter_map(Tree::as_str).map(Box::from).collect()
+}
+
+impl Values {
+    /// Restricts nothing.
+    pub const NONE: Values = Values {
+        format: Name::Borrowed(""),
+        maximum: None,
+        exclusive_maximum: false,
+        minimum: None,
+        exclusive_minimum: false,
+        max_length: None,
+        min_length: None,
+        pattern: None,
+        max_items: None,
+        min_items: None,
+        multiple_of: None,
+        max_properties: None,
+        min_properties: None,
+        required: Vec::new(),
+        enumeration: Vec::new(),
+        all_of: Vec::new(),
+        any_of: Vec::new(),
+        one_of: Vec::new(),
+        not: None,
+    };
+
+    fn compile(schema: &Tree) -> Option<Box<Values>> {
+        const KEYS: [&str; 19] = [
+            "format", "maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum", "maxLength", "minLength", "pattern", "maxItems", "minItems",
+            "multipleOf", "maxProperties", "minProperties", "required", "enum", "allOf", "anyOf", "oneOf", "not",
+        ];
+        if !KEYS.iter().any(|key| schema.get(key).is_some_and(|v| !v.is_null())) {
+            return None;
+        }
+        let flag = |key: &str| schema.get(key).and_then(Tree::as_bool).unwrap_or(false);
+        let integer = |key: &str| schema.get(key).and_then(Tree::as_i64);
+        let number = |key: &str| match schema.get(key) {
+            Some(Tree::Integer(i)) => Some(*i as f64),
+            Some(Tree::Float(f)) => Some(*f),
+            _ => None,
+        };
+        let schemas = |key: &str| schema.array_at(&[key]).iter().map(Structural::compile).collect();
+        let pattern = schema.str_at(&["pattern"]);
+        Some(Box::new(Values {
+            format: super::format::normalized(schema.str_at(&["type"]), schema.str_at(&["format"])),
+            maximum: number("maximum"),
+            exclusive_maximum: flag("exclusiveMaximum"),
+            minimum: number("minimum"),
+            exclusive_minimum: flag("exclusiveMinimum"),
+            max_length: integer("maxLength"),
+            min_length: integer("minLength"),
+            pattern: (!pattern.is_empty()).then(|| Pattern::new(pattern)),
+            max_items: integer("maxItems"),
+            min_items: integer("minItems"),
+            multiple_of: number("multipleOf"),
+            max_properties: integer("maxProperties"),
+            min_properties: integer("minProperties"),
+            required: texts(schema, "required"),
+            enumeration: schema.array_at(&["enum"]).to_vec(),
+            all_of: schemas("allOf"),
+            any_of: schemas("anyOf"),
+            one_of: schemas("oneOf"),
+            not: schema.get("not").filter(|n| !n.is_null()).map(|not| Box::new(Structural::compile(not))),
+        }))
+    }
+}

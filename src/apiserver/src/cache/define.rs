@@ -1,0 +1,116 @@
+//! Kinds that come and go with CustomResourceDefinitions.
+//!
+//! A definition's kind is held as soon as the definition is stored, and served once it is established. Where its schema changes, the
+//! objects at hand are read again from the store in their new form, off the path of writes.
+use std::sync::Arc;
+
+use api::registry::{Registry, ResourceRef};
+use api::tree::Tree;
+use store::{Event, EventKind, Store};
+
+use super::{Cache, Cached, Kind, KindId, LOAD_PAGE, World, name_of, prefix};
+use crate::kinds::Defined;
+
+impl Cache {
+    pub(super) fn define_event(&self, world: &mut World, event: &Event) {
+        let revision = event.revision.0;
+        world.revision = world.revision.max(revision);
+        let value = (!matches!(event.kind, EventKind::Delete)).then_some(&*event.value);
+        self.define_stored(world, &event.key, value);
+    }
+
+    /// Takes in a definition, or its end, from the store.
+    pub(super) fn define_stored(&self, world: &mut World, key: &str, value: Option<&[u8]>) {
+        let Some(name) = key.rsplit('/').next() else { return };
+        let defined = value.and_then(|value| Tree::from_json(value).ok()).and_then(|tree| Defined::new(&tree));
+        let kinds = self.0.kinds.load_full();
+        let before = kinds.definition(name);
+        match (&defined, before) {
+            (Some(defined), before) => self.hold(world, defined, before),
+            (None, Some(before)) => self.let_go(world, before),
+            (None, None) => return,
+        }
+        let next = kinds.with(name, defined);
+        self.0.kinds.store(Arc::new(next));
+    }
+
+    fn hold(&self, world: &mut World, defined: &Defined, before: Option<&Defined>) {
+        let stored = &defined.stored;
+        // Objects of a built-in kind stand at these keys.
+        if Registry::get().served().any(|r| r.group == stored.group && r.plural == stored.plural) {
+            return;
+        }
+        let resource = ResourceRef::Custom(stored.clone());
+        let mut names = (*self.0.names.load_full()).clone();
+        let id = match names.ids.get(&name_of(stored)) {
+            Some(id) => *id,
+            None => {
+                let id = names.add(name_of(stored), resource.clone());
+                world.kinds.insert(id, Kind::new(resource.clone(), world.revision));
+                id
+            }
+        };
+        names.resources.insert(id, resource.clone());
+        self.0.names.store(Arc::new(names));
+        let Some(kind) = world.kinds.get_mut(&id) else { return };
+        kind.resource = resource;
+        let Some(before) = before else { return };
+        if !defined.serves_the_same_as(before) {
+            std::mem::take(&mut kind.ended).cancel();
+        }
+        if (defined.generation, &defined.uid) != (before.generation, &before.uid) && !kind.objects.is_empty() {
+            self.0.stale.lock().expect("no panic under the lock").push(id);
+        }
+    }
+
+    /// Objects that outlive their definition (somebody took its finalizer away) are kept for one that comes back, as they are in the store.
+    fn let_go(&self, world: &mut World, before: &Defined) {
+        let mut names = (*self.0.names.load_full()).clone();
+        let name = name_of(&before.stored);
+        let Some(id) = names.ids.get(&name).copied() else { return };
+        let Some(kind) = world.kinds.get_mut(&id).filter(|kind| matches!(kind.resource, ResourceRef::Custom(_))) else { return };
+        std::mem::take(&mut kind.ended).cancel();
+        if !kind.objects.is_empty() {
+            return;
+        }
+        world.kinds.remove(&id);
+        names.ids.remove(&name);
+        names.resources.remove(&id);
+        self.0.names.store(Arc::new(names));
+        self.0.listeners.lock().expect("no panic under the lock").retain(|(listens, _)| *listens != id);
+    }
+
+    /// Reads the objects again whose schema has changed since they were read.
+    pub async fn refresh(&self, store: &Arc<dyn Store>) -> Result<(), store::StoreError> {
+        let stale = std::mem::take(&mut *self.0.stale.lock().expect("no panic under the lock"));
+        for id in stale {
+            self.refresh_kind(store, id).await?;
+        }
+        Ok(())
+    }
+
+    async fn refresh_kind(&self, store: &Arc<dyn Store>, id: KindId) -> Result<(), store::StoreError> {
+        let Some(resource) = self.0.names.load().resources.get(&id).cloned() else { return Ok(()) };
+        let mut start_after: Option<String> = None;
+        loop {
+            let range = store::Range { prefix: prefix(&resource), start_after, limit: Some(LOAD_PAGE), at: None };
+            let page = store.range(range).await?;
+            let read = |item: &store::KeyValue| Cached::new(&resource, item.key.clone(), &item.value, item.mod_revision.0).map(Arc::new);
+            let fresh: Vec<Arc<Cached>> = page.items.iter().filter_map(read).collect();
+            let mut world = self.0.world.write().expect("no panic under the lock");
+            if let Some(kind) = world.kinds.get_mut(&id) {
+                for cached in fresh {
+                    // What was written meanwhile is in the new form already.
+                    if kind.objects.get(&cached.key).is_some_and(|held| held.revision == cached.revision) {
+                        kind.objects.insert(cached.key.clone(), cached);
+                    }
+                }
+            }
+            drop(world);
+            if !page.more {
+                return Ok(());
+            }
+            start_after = page.items.last().map(|item| item.key.as_ref().to_owned());
+        }
+    }
+}
