@@ -7,6 +7,7 @@ mod apps;
 mod batch;
 mod certificates;
 mod check;
+mod conditions;
 mod container;
 mod core;
 mod diff;
@@ -197,6 +198,7 @@ pub fn validate_status_kind(group: &str, kind: &str, new: &Tree, old: &Tree) -> 
         "" => core::status(e, kind, new, old),
         "apps" => apps::status(e, kind, new, old),
         "batch" if kind == "Job" => batch::job_status::check(e, new, old),
+        "policy" if kind == "PodDisruptionBudget" => policy::disruption_budget_status(e, new),
         "networking.k8s.io" if kind == "Ingress" => networking::ingress_status(e, new),
         "certificates.k8s.io" if kind == "CertificateSigningRequest" => certificates::update(e, new, old, certificates::By::Status),
         "certificates.k8s.io" if kind == "PodCertificateRequest" => trust::request_status(e, new, old),

@@ -231,6 +231,15 @@ impl Status {
         Self::new(code, REASONS.iter().find(|known| **known == reason).copied().unwrap_or(""), message)
     }
 
+    /// A failure for which upstream names no reason.
+    pub fn unreasoned(code: u16, message: impl Into<String>) -> Self {
+        Self::new(code, "", message)
+    }
+
+    pub fn is_conflict(&self) -> bool {
+        self.code == 409 && self.reason == "Conflict"
+    }
+
     pub fn service_unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message)
     }
@@ -255,7 +264,9 @@ impl Status {
         o.insert("metadata", token.into_iter().collect::<Object>());
         o.insert("status", "Failure");
         o.insert("message", self.message.as_str());
-        o.insert("reason", self.reason);
+        if !self.reason.is_empty() {
+            o.insert("reason", self.reason);
+        }
         o.insert("code", i64::from(self.code));
         if let Some(details) = &self.details {
             o.insert("details", details.to_tree());

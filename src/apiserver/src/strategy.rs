@@ -2,6 +2,7 @@
 //!
 //! Models the strategies of pkg/registry/*/*/strategy.go. Everything here is pure; kinds with more than a line have a file.
 mod certificates;
+mod daemonset;
 mod job;
 mod namespace;
 mod node;
@@ -163,6 +164,7 @@ pub fn prepare_create(resource: &Resource, object: &mut Tree, user: &UserInfo) {
     match id(resource) {
         ("", "pods") => pod::prepare_create(object),
         ("", "namespaces") => namespace::prepare_create(object),
+        ("apps", "daemonsets") => daemonset::prepare_create(object),
         ("", "persistentvolumes" | "persistentvolumeclaims") => volumes::prepare_create(&resource.plural, object),
         ("", "services") => object.set(&["status", "loadBalancer"], Tree::object()),
         ("", "secrets") => simple::merge_string_data(object),
@@ -244,6 +246,9 @@ pub fn prepare_update(resource: &Resource, part: Part, new: &mut Tree, old: &Tre
     }
     if is_definition(resource) && part == Part::Main {
         store_versions(new);
+    }
+    if id(resource) == ("apps", "daemonsets") {
+        daemonset::prepare_update(new, old, part == Part::Main);
     }
     if part != Part::Status && tracks_generation(resource) && wanted_differs(resource, new, old) {
         meta::set_generation(new, meta::generation(old) + 1);

@@ -32,7 +32,7 @@ use self::manage::{Changes, Note, manage};
 use self::nodes::{Eligibility, Fit};
 use crate::context::ControllerContext;
 use crate::failure::Failure;
-use crate::ownership::{claim, controller_reference, selector_of, selects};
+use crate::ownership::{claim, controller_reference, owner_key, selector_of, selects};
 use crate::pod_control::PodControl;
 use crate::pods;
 
@@ -80,16 +80,20 @@ pub(crate) async fn run(cx: ControllerContext) {
             }
             queue.add(event.object().key());
         })
-        .owns::<ControllerRevision, DaemonSet>(&revisions)
-        .on(&revisions, on_orphaned_revision)
+        .on(&revisions, on_revision)
         .on(&pods, on_pod)
         .on(&nodes, on_node)
         .run(|cx, key| async move { reconcile(&cx, &key).await })
         .await;
 }
 
-fn on_orphaned_revision(cx: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<ControllerRevision>) {
+/// A new revision that has its owner is the work of that owner, and wakes nobody.
+fn on_revision(cx: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<ControllerRevision>) {
     let revision = event.object();
+    if !matches!(event, Event::Added(_)) {
+        let owners = event.states().filter_map(|r| owner_key::<ControllerRevision, DaemonSet>(r));
+        owners.for_each(|key| queue.add(key));
+    }
     if controller_of(&revision.metadata).is_some() || matches!(event, Event::Deleted(_)) {
         return;
     }

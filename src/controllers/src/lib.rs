@@ -27,6 +27,7 @@ mod csr_cleaner;
 mod csr_signing;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod ephemeral_volume;

@@ -2,10 +2,12 @@
 //!
 //! Models pkg/apis/policy/validation, pkg/apis/scheduling/validation and pkg/apis/coordination/validation.
 use super::check::*;
+use super::conditions;
 use crate::field_error::{FieldError, Path};
 use crate::tree::Tree;
 
 const SPEC: Path<'static> = Path::new("spec");
+const STATUS: Path<'static> = Path::new("status");
 /// The highest priority that users may give.
 const PRIORITY_MAX: i64 = 1_000_000_000;
 
@@ -33,6 +35,14 @@ fn disruption_budget(errors: &mut Errors, spec: &Tree) {
     if let Some(policy) = set(spec, "unhealthyPodEvictionPolicy") {
         let path = SPEC.child("unhealthyPodEvictionPolicy");
         supported(errors, policy.as_str().unwrap_or(""), &["AlwaysAllow", "IfHealthyBudget"], &path);
+    }
+}
+
+pub(super) fn disruption_budget_status(errors: &mut Errors, budget: &Tree) {
+    let status = at(budget, "status");
+    conditions::check(errors, list(status, "conditions"), &STATUS.child("conditions"));
+    for key in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+        non_negative(errors, int(status, key), &STATUS.child(key));
     }
 }
 

@@ -1,6 +1,10 @@
 //! pods/eviction: a delete that disruption budgets may refuse. Models pkg/registry/core/pod/storage/eviction.go.
-use std::sync::Arc;
+mod budget;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::field_error::FieldError;
 use api::meta;
 use api::registry::Registry;
 use api::selector::LabelSelector;
@@ -17,9 +21,9 @@ use crate::rest::storage::{Part, Target, now};
 use crate::rest::{Call, body, model};
 use crate::status::{self, Status};
 
-/// Upstream's MaxDisruptedPodSize.
-const DISRUPTED_PODS_MAX: usize = 2000;
-const REFUSED: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
+/// A pod that keeps changing is tried again so often, as upstream's EvictionsRetry.
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(500);
 const EVICTION: Expected<'static> = Expected::built_in("policy", "v1", "Eviction");
 
 pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -28,8 +32,13 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
     let media = negotiate::content_type(&call.headers).to_owned();
     let eviction = model::decode(EVICTION, &media, &bytes, FieldValidation::Ignore, &mut call.warnings)?;
     let name = meta::name(&eviction);
-    if !name.is_empty() && name != call.info.name {
+    if name != call.info.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+    }
+    let ignore = ["deleteOptions", "ignoreStoreReadErrorWithClusterBreakingPotential"];
+    if eviction.at(&ignore).and_then(Tree::as_bool) == Some(true) {
+        let error = FieldError::invalid(ignore.join("."), true, "can not be set for pod eviction, try after removing the option");
+        return Err(Status::invalid("policy", "Eviction", name, &[error]));
     }
     let target = call.target();
     let mut delete = match eviction.get("deleteOptions") {
@@ -38,30 +47,60 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
     };
     delete.dry_run |= options.dry_run;
     target.admission_validate(Operation::Create, Part::Other("eviction"), eviction, None, delete.dry_run, &mut call.warnings).await?;
-    evict(&target, &mut delete).await?;
+    evict(&target, &delete).await?;
     let mut success = status::success(None);
     success.set(&["code"], 201i64);
     Ok(negotiate::answer_tree(&call.accept, StatusCode::CREATED, &success))
 }
 
-async fn evict(target: &Target, delete: &mut DeleteOptions) -> Result<(), Status> {
-    let pod = target.tree(&*target.current().ok_or_else(|| target.not_found())?);
-    if !needs_no_budget(&pod)
-        && let Some(budget) = budget_of(target, &pod)?
-    {
-        take_from(target, &budget, &pod, delete.dry_run).await?;
+async fn evict(target: &Target, asked: &DeleteOptions) -> Result<(), Status> {
+    let mut tries = 1;
+    loop {
+        let pod = target.tree(&*target.current().ok_or_else(|| target.not_found())?);
+        let outcome = match budget::is_needed(&pod) {
+            true => evict_within_budget(target, asked, &pod).await,
+            // What has no budget to ask must not become healthy meanwhile; what has ended cannot.
+            false => delete(target, asked, &pod, budget::may_become_ready(&pod)).await,
+        };
+        match outcome {
+            Err(status) if status.is_conflict() && tries < TRIES && asked.precondition_version.is_none() && !budget::is_needed(&pod) => {
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            outcome => return outcome,
+        }
     }
-    // The budget was asked about this very pod.
-    delete.precondition_uid.get_or_insert_with(|| meta::uid(&pod).to_owned());
-    if !delete.dry_run {
-        mark(target, delete).await?;
+}
+
+async fn evict_within_budget(target: &Target, asked: &DeleteOptions, pod: &Tree) -> Result<(), Status> {
+    let Some(budget) = budget_of(target, pod)? else { return delete(target, asked, pod, false).await };
+    if !budget::spares(&budget, pod) {
+        take_from(target, &budget, pod, asked.dry_run).await?;
+        return delete(target, asked, pod, false).await;
     }
-    target.delete(delete).await.map(drop)
+    // Not ready, so that it takes nothing from the budget: this must still be so when it is deleted.
+    match delete(target, asked, pod, true).await {
+        Err(status) if status.is_conflict() && asked.precondition_version.is_none() => Err(budget::busy(meta::name(&budget))),
+        outcome => outcome,
+    }
+}
+
+/// Deletes this very pod; `unchanged` since it was looked at, or as the request says.
+async fn delete(target: &Target, asked: &DeleteOptions, pod: &Tree, unchanged: bool) -> Result<(), Status> {
+    let mut options = asked.clone();
+    options.precondition_uid.get_or_insert_with(|| meta::uid(pod).to_owned());
+    if unchanged {
+        options.precondition_version.get_or_insert_with(|| meta::resource_version(pod).to_owned());
+    }
+    if !options.dry_run {
+        mark(target, &mut options).await?;
+    }
+    target.delete(&options).await.map(drop)
 }
 
 /// Says in the pod's conditions why it goes, so that its owner can tell an eviction from a failure.
-async fn mark(target: &Target, delete: &mut DeleteOptions) -> Result<(), Status> {
-    let (uid, version) = (delete.precondition_uid.clone(), delete.precondition_version.take());
+async fn mark(target: &Target, options: &mut DeleteOptions) -> Result<(), Status> {
+    let (uid, version) = (options.precondition_uid.clone(), options.precondition_version.clone());
     let change = |pod: &Tree| {
         let mut pod = pod.clone();
         if pod.is_null() || meta::deletion_timestamp(&pod).is_some() {
@@ -91,11 +130,12 @@ async fn mark(target: &Target, delete: &mut DeleteOptions) -> Result<(), Status>
         pod.set(&["status", "conditions"], Tree::Array(conditions));
         Ok(pod)
     };
-    target.update(Part::Deletion, true, false, &mut Vec::new(), &change).await.map(drop)
-}
-
-fn needs_no_budget(pod: &Tree) -> bool {
-    matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed" | "Pending") || meta::deletion_timestamp(pod).is_some()
+    let marked = target.update(Part::Deletion, true, false, &mut Vec::new(), &change).await?;
+    if version.is_some() {
+        let marked = Tree::from_json(&marked.bytes).map_err(Status::internal)?;
+        options.precondition_version = Some(meta::resource_version(&marked).to_owned());
+    }
+    Ok(())
 }
 
 /// The one budget that covers the pod.
@@ -107,30 +147,13 @@ fn budget_of(target: &Target, pod: &Tree) -> Result<Option<Tree>, Status> {
     });
     let found = matching.next();
     if matching.next().is_some() {
-        return Err(Status::internal(
-            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-        ));
+        let text = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        return Err(Status::unreasoned(500, text));
     }
     Ok(found)
 }
 
-fn number(tree: &Tree, path: &[&str]) -> i64 {
-    tree.at(path).and_then(Tree::as_i64).unwrap_or(0)
-}
-
-fn is_ready(pod: &Tree) -> bool {
-    pod.array_at(&["status", "conditions"]).iter().any(|c| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) == "True")
-}
-
 async fn take_from(target: &Target, budget: &Tree, pod: &Tree, dry_run: bool) -> Result<(), Status> {
-    if !is_ready(pod) {
-        let always = budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow";
-        let healthy = number(budget, &["status", "currentHealthy"]);
-        let desired = number(budget, &["status", "desiredHealthy"]);
-        if always || (healthy >= desired && desired > 0) {
-            return Ok(());
-        }
-    }
     let budgets = Target {
         resource: Registry::get().resource("policy", "v1", "poddisruptionbudgets").expect("policy/v1 is served").into(),
         name: meta::name(budget).to_owned(),
@@ -138,35 +161,6 @@ async fn take_from(target: &Target, budget: &Tree, pod: &Tree, dry_run: bool) ->
         ..target.clone()
     };
     let pod_name = meta::name(pod).to_owned();
-    let change = |old: &Tree| if old.is_null() { Ok(Tree::Null) } else { decremented(old, &pod_name) };
+    let change = |old: &Tree| if old.is_null() { Ok(Tree::Null) } else { budget::decremented(old, &pod_name, now()) };
     budgets.update(Part::Status, true, dry_run, &mut Vec::new(), &change).await.map(drop)
-}
-
-/// The budget with one disruption less. Models checkAndDecrement.
-fn decremented(budget: &Tree, pod: &str) -> Result<Tree, Status> {
-    let name = meta::name(budget);
-    if number(budget, &["status", "observedGeneration"]) < meta::generation(budget) {
-        let cause = format!("The disruption budget {name} is still being processed by the server.");
-        return Err(Status::too_many_requests(REFUSED, 10).with_cause("DisruptionBudget", cause, ""));
-    }
-    let allowed = number(budget, &["status", "disruptionsAllowed"]);
-    if allowed < 0 {
-        return Err(Status::forbidden("policy", "poddisruptionbudget", name, "pdb disruptions allowed is negative"));
-    }
-    if budget.at(&["status", "disruptedPods"]).and_then(Tree::as_object).is_some_and(|pods| pods.len() > DISRUPTED_PODS_MAX) {
-        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
-        return Err(Status::forbidden("policy", "poddisruptionbudget", name, why));
-    }
-    if allowed == 0 {
-        let cause = format!(
-            "The disruption budget {name} needs {} healthy pods and has {} currently",
-            number(budget, &["status", "desiredHealthy"]),
-            number(budget, &["status", "currentHealthy"])
-        );
-        return Err(Status::too_many_requests(REFUSED, 0).with_cause("DisruptionBudget", cause, ""));
-    }
-    let mut budget = budget.clone();
-    budget.set(&["status", "disruptionsAllowed"], allowed - 1);
-    budget.set(&["status", "disruptedPods", pod], now());
-    Ok(budget)
 }
