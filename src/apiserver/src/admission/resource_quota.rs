@@ -129,7 +129,7 @@ mod tests {
         let request = Request {
             user: UserInfo::new("u", &[]),
             operation: if old.is_some() { Operation::Update } else { Operation::Create },
-            resource: Registry::get().resource("", "v1", "pods").unwrap(),
+            resource: Registry::get().resource("", "v1", "pods").unwrap().into(),
             subresource: "",
             namespace: "ns".to_owned(),
             name: "p".to_owned(),

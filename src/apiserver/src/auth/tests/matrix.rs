@@ -177,9 +177,9 @@ impl Matrix {
                         forms.push(match verb {
                             "get" => (name, "GET", path, String::new()),
                             "create" if subresource.is_empty() => {
-                                (name, "POST", base.clone() + "?dryRun=All", self.body(resource.plural, "", name).await)
+                                (name, "POST", base.clone() + "?dryRun=All", self.body(&resource.plural, "", name).await)
                             }
-                            "create" => (name, "POST", path + "?dryRun=All", self.body(resource.plural, subresource, name).await),
+                            "create" => (name, "POST", path + "?dryRun=All", self.body(&resource.plural, subresource, name).await),
                             "update" => {
                                 let (code, object) = self.cluster.call(&root(), "GET", &path, "").await;
                                 let body = if code == 200 { String::from_utf8(object.to_json()).unwrap() } else { named(name) };
@@ -228,7 +228,7 @@ async fn a_stolen_node_credential_reaches_its_own_and_nothing_else() {
     let mut asked = 0;
     for resource in api::registry::Registry::get().served() {
         // Versions of one kind are one thing to whoever authorizes.
-        if !seen.insert((resource.group, resource.plural)) {
+        if !seen.insert((&resource.group, &resource.plural)) {
             continue;
         }
         for subresource in std::iter::once("").chain(resource.subresources.iter().map(|sub| sub.name)) {
