@@ -2,6 +2,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::{vxlan, wireguard};
+
 /// The value of `--network-backend`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Backend {
@@ -28,6 +30,15 @@ impl Backend {
             Backend::Vxlan => "vxlan",
             Backend::HostGw => "host-gw",
             Backend::Wireguard => "wireguard",
+        }
+    }
+
+    /// The UDP port that nodes reach each other at.
+    pub(crate) fn port(self) -> Option<u16> {
+        match self {
+            Backend::Vxlan => Some(vxlan::PORT),
+            Backend::HostGw => None,
+            Backend::Wireguard => Some(wireguard::PORT),
         }
     }
 

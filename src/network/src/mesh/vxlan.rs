@@ -20,7 +20,7 @@ use crate::routes::{Link, Request, Routes};
 pub(crate) const LINK: &str = "rk-vx";
 const VNI: u32 = 1;
 /// What Linux used before the port had a number, and what other distributions of Kubernetes use to this day.
-const PORT: u16 = 8472;
+pub(crate) const PORT: u16 = 8472;
 
 /// Makes the link, or brings one that is there in line; returns its index.
 pub(crate) fn ensure(routes: &mut Routes, local: &Local, mtu: u32) -> Result<u32, StepError> {
@@ -83,8 +83,9 @@ fn fits(link: &Link, local: &Local) -> bool {
         && find(IFLA_VXLAN_LINK).and_then(|v| read_u32(v, 0)).unwrap_or(0) == 0
 }
 
-/// Has the kernel fill in checksums before packets are wrapped. Cards and drivers that know tunnels badly send wrong ones else
-/// (vmxnet3 with ports other than 4789, for one). `ethtool -K rk-vx tx-checksum-ip-generic off`.
+/// Has the kernel fill in checksums before packets are wrapped: `ethtool -K rk-vx tx-checksum-ip-generic off`. Left to the card, some
+/// send wrong ones or crawl, on kernels of today too (k3s#3863, flannel#2152, calico#11435). The price is that large packets are
+/// cut before they are wrapped; `tests/bench/network.py` shows it.
 fn checksum_offload_off(index: u32) -> Result<(), Error> {
     const FEATURES_SET: u8 = 12;
     const FEATURES_HEADER: u16 = 1;

@@ -23,7 +23,7 @@ use crate::routes::{Request, Routes};
 pub(crate) const LINK: &str = "rk-wg";
 /// Below the state directory.
 pub(crate) const KEY_FILE: &str = "wireguard.key";
-const PORT: u16 = 51820;
+pub(crate) const PORT: u16 = 51820;
 
 const FAMILY: &str = "wireguard";
 const VERSION: u8 = 1;

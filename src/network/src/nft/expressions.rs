@@ -271,6 +271,21 @@ impl<'a> Rule<'a> {
         });
     }
 
+    /// `udp dport PORT`
+    pub(crate) fn if_udp_port(&mut self, port: u16) {
+        const UDP: u8 = 17;
+        self.protocol(reg(0));
+        self.compare(reg(0), Comparison::Equals, &[UDP]);
+        self.destination_port(reg(0));
+        self.compare(reg(0), Comparison::Equals, &port.to_be_bytes());
+    }
+
+    /// `notrack`
+    pub(crate) fn notrack(&mut self) {
+        // The only expression without NFTA_EXPR_DATA.
+        self.0.nest(1, |b| b.text(1, "notrack"));
+    }
+
     /// `dnat ip to ADDRESS . PORT`
     pub(crate) fn dnat(&mut self, address: u32, port: u32) {
         // NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED

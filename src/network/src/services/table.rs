@@ -15,6 +15,8 @@ const NO_ENDPOINTS: &str = "no-endpoints";
 const SERVICES: &str = "services";
 const FIREWALL_CHECK: &str = "firewall-check";
 
+/// Before connection tracking.
+const PRIORITY_RAW: i32 = -300;
 const PRIORITY_DNAT: i32 = -100;
 const PRIORITY_SNAT: i32 = 100;
 const PRIORITY_FILTER: i32 = 0;
@@ -25,6 +27,8 @@ pub(crate) struct Networks {
     pub pod_cidr: Ipv4Net,
     pub cluster_cidr: Ipv4Net,
     pub service_cidr: Ipv4Net,
+    /// Where packets for pods of other nodes come in, wrapped into UDP.
+    pub tunnel_port: Option<u16>,
 }
 
 impl Networks {
@@ -62,7 +66,7 @@ fn port_key(r: &mut Rule<'_>) {
 
 /// The table, its sets and fixed chains, in place of whatever was there.
 pub(crate) fn write_fixed_part(b: &mut Batch, networks: &Networks) {
-    let Networks { pod_cidr, cluster_cidr, service_cidr } = *networks;
+    let Networks { pod_cidr, cluster_cidr, service_cidr, tunnel_port } = *networks;
     b.remove_table(NAME);
     b.add_table(NAME);
     for set in Set::ALL {
@@ -81,6 +85,9 @@ pub(crate) fn write_fixed_part(b: &mut Batch, networks: &Networks) {
         [("firewall-prerouting", Hook::Prerouting, PRIORITY_BEFORE_DNAT), ("firewall-output", Hook::Output, PRIORITY_BEFORE_DNAT)];
     for (name, hook, priority) in filter.iter().chain(&firewall) {
         b.add_base_chain(NAME, name, "filter", *hook, *priority);
+    }
+    if let Some(port) = tunnel_port {
+        write_tunnel(b, port);
     }
     for name in [SERVICES, MARK_MASQUERADE, NO_ENDPOINTS, REJECT, FIREWALL_CHECK] {
         b.add_chain(NAME, name);
@@ -178,6 +185,23 @@ pub(crate) fn write_fixed_part(b: &mut Batch, networks: &Networks) {
         r.verdict(Verdict::Return);
     });
     b.add_rule(NAME, FIREWALL_CHECK, |r| r.verdict(Verdict::Drop));
+}
+
+/// What is wrapped into UDP is tracked by itself; tracking the wrapping too would cost a third of the throughput, and the rules for
+/// Services have nothing to say to it.
+fn write_tunnel(b: &mut Batch, port: u16) {
+    b.add_base_chain(NAME, "tunnel-prerouting", "filter", Hook::Prerouting, PRIORITY_RAW);
+    b.add_base_chain(NAME, "tunnel-output", "filter", Hook::Output, PRIORITY_RAW);
+    b.add_rule(NAME, "tunnel-prerouting", |r| {
+        r.if_udp_port(port);
+        // What is only passing through is somebody else's, and may need its address translated.
+        r.if_destination_is_local();
+        r.notrack();
+    });
+    b.add_rule(NAME, "tunnel-output", |r| {
+        r.if_udp_port(port);
+        r.notrack();
+    });
 }
 
 /// An element's value in the form that the encoder borrows from.

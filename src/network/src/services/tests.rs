@@ -12,7 +12,12 @@ use crate::types::{HostPort, PortRule, Protocol, ServiceRule};
 
 fn ruleset() -> Ruleset {
     let net = |text: &str| text.parse().expect("a network");
-    Ruleset::new(Networks { pod_cidr: net("10.42.0.0/24"), cluster_cidr: net("10.42.0.0/16"), service_cidr: net("10.43.0.0/16") })
+    Ruleset::new(Networks {
+        pod_cidr: net("10.42.0.0/24"),
+        cluster_cidr: net("10.42.0.0/16"),
+        service_cidr: net("10.43.0.0/16"),
+        tunnel_port: None,
+    })
 }
 
 /// A Service 10.43.0.80:80 with these endpoints, `NODE.HOST`; those of node 0 are local.

@@ -93,7 +93,12 @@ struct Writer {
 
 /// Starts the writer. Without a table of an earlier run, an empty one is loaded before this returns.
 pub(crate) async fn start(config: &NodeConfig) -> Result<ServiceWriter, SetupError> {
-    let networks = Networks { pod_cidr: config.pod_cidr, cluster_cidr: config.cluster_cidr, service_cidr: config.service_cidr };
+    let networks = Networks {
+        pod_cidr: config.pod_cidr,
+        cluster_cidr: config.cluster_cidr,
+        service_cidr: config.service_cidr,
+        tunnel_port: config.backend.port(),
+    };
     let (requests, queue) = mpsc::channel(QUEUE);
     let (ready, started) = oneshot::channel();
     let runtime = Handle::current();

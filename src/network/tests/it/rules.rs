@@ -56,6 +56,16 @@ fn the_fixed_part_is_what_nft_would_write() {
             		ct state new ip daddr . meta l4proto . th dport @firewall-ips jump firewall-check
             	}
 
+            	chain tunnel-prerouting {
+            		type filter hook prerouting priority raw; policy accept;
+            		udp dport 8472 fib daddr type local notrack
+            	}
+
+            	chain tunnel-output {
+            		type filter hook output priority raw; policy accept;
+            		udp dport 8472 notrack
+            	}
+
             	chain services {
             		ip daddr . meta l4proto . th dport vmap @service-ips
             		ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @service-nodeports
