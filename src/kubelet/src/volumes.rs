@@ -177,7 +177,8 @@ fn set_up(request: &Request<'_>, volume: &Volume) -> Result<Prepared, SetUpError
         return Ok(Prepared { path: host_path::check(source)?, read_only: false });
     }
     if let Some(persistent) = request.claimed.get(name) {
-        return claims::set_up(volume, persistent, fs_group);
+        let marker = request.roots.disk(uid, "kubernetes.io~local-volume", name);
+        return claims::set_up(volume, persistent, fs_group, &marker);
     }
     Err(SetUpError::Unsupported(kind(volume)))
 }

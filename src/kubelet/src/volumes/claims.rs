@@ -3,7 +3,7 @@
 //! Models pkg/kubelet/volumemanager/populator/desired_state_of_world_populator.go createVolumeSpec, v1.37; errors have its texts.
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::{Client, ObjectKey, controller_of};
@@ -70,7 +70,8 @@ fn check_reference(volume: &PersistentVolume, claim: &PersistentVolumeClaim, nam
 }
 
 /// The path of a persistent volume that needs no driver: a hostPath or a local directory.
-pub(super) fn set_up(volume: &Volume, persistent: &PersistentVolume, fs_group: Option<u32>) -> Result<Prepared, SetUpError> {
+/// `marker` says that this pod has set its group already: a changed Secret makes its volumes again, and this one may be large.
+pub(super) fn set_up(volume: &Volume, persistent: &PersistentVolume, fs_group: Option<u32>, marker: &Path) -> Result<Prepared, SetUpError> {
     let spec = persistent.spec.clone().unwrap_or_default();
     let read_only = volume.persistent_volume_claim.as_ref().and_then(|c| c.read_only).unwrap_or(false);
     if spec.volume_mode.as_deref() == Some("Block") {
@@ -83,8 +84,10 @@ pub(super) fn set_up(volume: &Volume, persistent: &PersistentVolume, fs_group: O
         // What a link leads to: owners are set on the directory itself.
         let path = PathBuf::from(&source.path);
         let path = fs::canonicalize(&path).map_err(failed("find the local volume", &path))?;
-        if let (Some(group), false) = (fs_group, read_only) {
-            ownership::apply(&path, ownership::Owner { user: None, group: Some(group) }, false).map_err(failed("set owner of", &path))?;
+        if let (Some(group), false, false) = (fs_group, read_only, marker.exists()) {
+            let owner = ownership::Owner { user: None, group: Some(group) };
+            ownership::apply(&path, owner, false).map_err(failed("set owner of", &path))?;
+            fs::create_dir_all(marker).map_err(failed("create", marker))?;
         }
         return Ok(Prepared { path, read_only });
     }
