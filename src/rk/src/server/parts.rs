@@ -2,12 +2,12 @@
 use std::net::{IpAddr, TcpListener as StdListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow};
 use apiserver::auth::{Authentication, Authorization, Tokens, service_account};
 use apiserver::{ApiServer, Cache, Parts, UserInfo};
-use client::{Client, Clock, SharedInformers};
+use client::{Backoff, Client, Clock, SharedInformers};
 use pki::{Identity, LeafRequest};
 use store::Store;
 use tokio::task::JoinSet;
@@ -57,7 +57,7 @@ pub async fn run(settings: Settings, listener: StdListener, started: Instant) ->
     start_control_plane(&mut parts, &settings, &api, &identity);
     host::require_machine().await?;
     start_node(&mut parts, &settings, &api, &nodes, shutdown.clone()).await?;
-    apply_system(&settings, &admin).await?;
+    parts.spawn(apply_system(&settings, admin));
 
     let result = tokio::select! {
         () = workload::terminated() => { info!("stopping; containers run on"); Ok(()) }
@@ -222,9 +222,23 @@ async fn start_node(
     Ok(())
 }
 
-async fn apply_system(settings: &Settings, admin: &Client) -> anyhow::Result<()> {
+/// Brings the system's own objects into the API, and tries again until they are there: what a webhook refuses now it may let through
+/// once its pods run.
+fn apply_system(settings: &Settings, admin: Client) -> impl Future<Output = anyhow::Result<&'static str>> + use<> {
     let (mut wanted, unwanted) = system::documents(&settings.facts, &settings.options.disable);
     wanted.push(settings.facts.manifest());
-    applier::apply(admin, &wanted).await?;
-    applier::remove(admin, &unwanted).await
+    async move {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        loop {
+            let applied = async {
+                applier::apply(&admin, &wanted).await?;
+                applier::remove(&admin, &unwanted).await
+            };
+            match applied.await {
+                Ok(()) => return std::future::pending().await,
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the system's own objects are not in place yet"),
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
 }

@@ -199,9 +199,7 @@ fn key_and_stub(key_type: &str) -> Result<(Arc<str>, Vec<u8>), String> {
 }
 
 fn jitter() -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    let random = RandomState::new().hash_one(std::process::id());
-    Duration::from_millis(random % u64::try_from(JITTER_MAX.as_millis()).unwrap_or(u64::MAX))
+    Duration::from_millis(client::random() % u64::try_from(JITTER_MAX.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
