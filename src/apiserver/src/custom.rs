@@ -123,7 +123,7 @@ async fn finalize(server: &ApiServer, definition: &Tree) -> Result<Option<watch:
                     name: object.name().to_owned(),
                     ..target(server, "")
                 };
-                match target.delete(&DeleteOptions::default()).await {
+                match target.delete(&DeleteOptions::default(), &mut Vec::new()).await {
                     Ok(_) => {}
                     Err(status) if status.reason == "NotFound" => {}
                     Err(status) => {

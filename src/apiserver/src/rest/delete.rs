@@ -33,7 +33,7 @@ pub enum Deleted {
 pub async fn delete(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
     let options = read_options(call, request).await?;
     let target = call.target();
-    let deleted = target.delete(&options).await?;
+    let deleted = target.delete(&options, &mut call.warnings).await?;
     let (code, bytes) = match deleted {
         Deleted::Now(tree) if strategy::returns_deleted(&call.resource) => (StatusCode::OK, Bytes::from(tree.to_json())),
         Deleted::Now(tree) => {
@@ -55,7 +55,7 @@ pub async fn delete_collection(call: &mut Call, request: Request<Body>) -> Resul
     for cached in selected {
         let mut target = call.target();
         target.name = cached.name().to_owned();
-        match target.delete(&options).await {
+        match target.delete(&options, &mut call.warnings).await {
             Ok(Deleted::Now(tree)) => items.push(tree.to_json().into()),
             Ok(Deleted::Later(bytes)) => items.push(bytes),
             Err(status) if status.reason == "NotFound" => {}
@@ -181,12 +181,14 @@ fn finalizers_for(target: &Target, old: &Tree, options: &DeleteOptions) -> Vec<S
 
 impl Target {
     /// Deletes the object, or begins to.
-    pub async fn delete(&self, options: &DeleteOptions) -> Result<Deleted, Status> {
+    pub async fn delete(&self, options: &DeleteOptions, warnings: &mut Vec<String>) -> Result<Deleted, Status> {
+        let before = warnings.len();
         loop {
+            warnings.truncate(before);
             let cached = self.current().ok_or_else(|| self.not_found())?;
             let old = Arc::new(self.tree(&cached));
             self.check_preconditions(&old, options)?;
-            self.admission_validate(Operation::Delete, Part::Main, Tree::Null, Some(old.clone()), options.dry_run, &mut Vec::new()).await?;
+            self.admission_validate(Operation::Delete, Part::Main, Tree::Null, Some(old.clone()), options.dry_run, warnings).await?;
             match plan(self, &old, options) {
                 Plan::Pending => return Ok(Deleted::Later(old.to_json().into())),
                 Plan::Remove if options.dry_run => return Ok(Deleted::Now(Arc::unwrap_or_clone(old))),

@@ -95,7 +95,7 @@ async fn delete(target: &Target, asked: &DeleteOptions, pod: &Tree, unchanged: b
     if !options.dry_run {
         mark(target, &mut options).await?;
     }
-    target.delete(&options).await.map(drop)
+    target.delete(&options, &mut Vec::new()).await.map(drop)
 }
 
 /// Says in the pod's conditions why it goes, so that its owner can tell an eviction from a failure.

@@ -56,7 +56,7 @@ async fn exchange(cache: &Cache, hook: &Hook, uri: &str, shown: &str, body: Vec<
     let failed = |error: String| format!("{shown}: {error}");
     let (address, name) = address(cache, hook).await.map_err(failed)?;
     let tls = hook.tls.clone().map_err(failed)?;
-    let tcp = TcpStream::connect(address).await.map_err(|e| failed(format!("dial tcp {address}: connect: {e}")))?;
+    let tcp = TcpStream::connect(address).await.map_err(|e| failed(format!("dial tcp {address}: connect: {}", go_text(&e))))?;
     let _ = tcp.set_nodelay(true); // fails only on a dead socket, which the request notices
     let name = ServerName::try_from(name).map_err(|e| failed(e.to_string()))?;
     let tls = TlsConnector::from(tls).connect(name, tcp).await.map_err(|e| failed(format!("tls: {e}")))?;
@@ -76,6 +76,18 @@ async fn exchange(cache: &Cache, hook: &Hook, uri: &str, shown: &str, body: Vec<
     connection.abort();
     let bytes = bytes.map_err(|e| failed(format!("unexpected error when reading response body: {e}")))?.to_bytes();
     if status.is_success() { Ok(bytes) } else { Err(refusal(status, &bytes)) }
+}
+
+/// As Go words the errors that are met most.
+fn go_text(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "connection refused".into(),
+        ErrorKind::HostUnreachable => "no route to host".into(),
+        ErrorKind::NetworkUnreachable => "network is unreachable".into(),
+        ErrorKind::TimedOut => "connection timed out".into(),
+        _ => error.to_string(),
+    }
 }
 
 /// Models client-go/rest/request.go newUnstructuredResponseError: a Status speaks for itself.

@@ -65,11 +65,11 @@ pub fn write(version: ReviewVersion, uid: &str, invocation: &Invocation, request
         ("dryRun", request.dry_run.into()),
         ("options", options(request)),
     ]);
-    let name = if request.name.is_empty() { api::meta::name(&request.object) } else { &request.name };
     for (field, text) in [
         ("subResource", request.subresource),
         ("requestSubResource", request.subresource),
-        ("name", name),
+        // Empty where the server makes it up, also once it has.
+        ("name", &request.name),
         ("namespace", matching::namespace(request)),
     ] {
         if !text.is_empty() {

@@ -235,6 +235,13 @@ async fn webhooks_allow_deny_warn_and_fail_as_told() {
     let stranger = Server { port: server.port, ca: Server::start().await.ca };
     let unknown = ask(stranger.hook("allow", "")).await.unwrap_err();
     assert!(unknown.message.contains("tls: "), "{}", unknown.message);
+    // Nobody listens, and yet the server's own start goes on.
+    let nowhere = Server { port: 1, ca: server.ca.clone() };
+    let error = ask(nowhere.hook("allow", "")).await.unwrap_err();
+    assert!(error.message.ends_with("dial tcp 127.0.0.1:1: connect: connection refused"), "{}", error.message);
+    let (closed, _folder) = webhooks(&[], &[nowhere.hook("allow", "")]).await;
+    let own = UserInfo::new("system:apiserver", &["system:masters"]);
+    assert!(closed.validate(&mut Request { user: own, ..map() }).await.is_ok());
     let (webhooks, _folder) = webhooks(&[], &[server.hook("allow", "").replace("\"None\"", "\"Some\"")]).await;
     let refused = webhooks.validate(&mut Request { dry_run: true, ..map() }).await.unwrap_err();
     assert_eq!((refused.code, refused.message.as_str()), (400, "admission webhook \"allow.b.c\" does not support dry run"));
