@@ -46,8 +46,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             _ => return Err(USAGE.into()),
         }
     }
-    for unreachable in network.mesh().set_peers(peers).await? {
-        return Err(unreachable.to_string().into());
+    match network.mesh().set_peers(peers).await?.first() {
+        Some(unreachable) => Err(unreachable.to_string().into()),
+        None => Ok(()),
     }
-    Ok(())
 }
