@@ -78,7 +78,9 @@ class Run:
             BIN / "ginkgo", f"--procs={jobs}", f"--timeout={self.args.timeout}", "--no-color", "--output-interceptor-mode=none", "--keep-going",
             "--json-report=report.json", "--junit-report=junit.xml", f"--output-dir={part}", *[f"--focus={f}" for f in choose.focus(names)],
             BIN / "e2e.test", "--", f"--kubeconfig={self.cluster.kubeconfig}", "--provider=skeleton", f"--kubectl-path={BIN}/kubectl",
-            f"--num-nodes={self.cluster.nodes}", "--disable-log-dump", f"--report-dir={part}"]
+            f"--num-nodes={self.cluster.nodes}", "--disable-log-dump", f"--report-dir={part}",
+            # A cluster that is not whole fails at once, not after half an hour.
+            "--node-schedulable-timeout=3m", "--system-pods-startup-timeout=3m"]
         if self.args.wire:
             command.append(f"--kube-api-content-type={self.args.wire}")
         print(f"conformance: {len(names)} tests, {jobs} at once; log {part}/log", flush=True)
