@@ -45,5 +45,6 @@ echo "== system tests"
 "$python" -m pytest -q -p no:cacheprovider tests/system || status=1
 echo "== conformance tests, a slice"
 wait $suite || { cat "$cache/conformance-build.log"; status=1; }
+"$python" -m pytest -q -p no:cacheprovider tests/conformance || status=1
 tests/conformance/run.sh --slice || status=1
 exit $status
