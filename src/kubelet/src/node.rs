@@ -31,6 +31,8 @@ const LEASE_SECONDS: i32 = 40;
 const STATUS_EVERY: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(15);
+/// How long a node that was ready stays so without a network after a start.
+const NETWORK_GRACE: Duration = Duration::from_secs(10);
 
 pub async fn run(cx: Arc<Context>, shutdown: CancellationToken) {
     tokio::select! {
@@ -54,7 +56,8 @@ async fn work(cx: &Arc<Context>) {
     let mut changes = informer.subscribe();
     let setup = tokio::spawn(set_up_network(cx.clone(), informer.subscribe()));
     let mut network = cx.network.subscribe();
-    let mut written = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
+    let mut written = started;
     let mut tick = tokio::time::interval(LEASE_RENEWAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -68,9 +71,13 @@ async fn work(cx: &Arc<Context>) {
             Ok(()) = network.changed() => {}
             // Others write here too: a node that was cut off is Unknown until it says otherwise.
             change = changes.recv() => match change {
-                Change::Added(node) | Change::Updated { new: node, .. } => last = (*node).clone(),
                 Change::Deleted(_) => is_gone = true,
+                change => last = newer(last, change.object()),
             },
+        }
+        // A kubelet that starts again under running pods would only tell everyone for a moment that they are not ready.
+        if cx.network.borrow().is_none() && status::is_ready(&last) && started.elapsed() < NETWORK_GRACE {
+            continue;
         }
         let due = written.elapsed() >= STATUS_EVERY || is_gone;
         match write_status(cx, &last, due).await {
@@ -171,6 +178,11 @@ async fn renew_lease(cx: &Arc<Context>, node: &Node) {
         Err(error) => error,
     };
     warn!(error = chain(&error), "renew the node's lease");
+}
+
+fn newer(last: Node, seen: &Arc<Node>) -> Node {
+    let version = |n: &Node| n.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
+    if version(seen) > version(&last) { Node::clone(seen) } else { last }
 }
 
 /// Waits for the node's pod CIDR, then for a network on it.

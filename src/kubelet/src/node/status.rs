@@ -165,6 +165,11 @@ fn conditions(cx: &Arc<Context>, old: &[NodeCondition], now: Timestamp) -> Vec<N
         .collect()
 }
 
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
 /// Whether more than heartbeats differ.
 pub fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
     let told = |status: &NodeStatus| -> Vec<(String, String, Option<String>)> {

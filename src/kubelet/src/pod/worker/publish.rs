@@ -18,6 +18,7 @@ use crate::pod::record::Record;
 use crate::pod::status::{Facts, status};
 use crate::time;
 
+const OWN_CONDITIONS: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
@@ -42,7 +43,8 @@ impl Worker {
         }
         let new = status(&self.pod, &self.records, &self.facts(), now);
         let old = self.pod.status.clone().unwrap_or_default();
-        let patch = if self.publisher.written.as_ref() == Some(&new) { None } else { patch(&old, &new, &self.uid) };
+        let known = self.publisher.written.as_ref() == Some(&new) && !overwritten(&old, &new);
+        let patch = if known { None } else { patch(&old, &new, &self.uid) };
         let Some(patch) = patch else {
             self.delete_when_final();
             return;
@@ -143,6 +145,13 @@ fn failure(error: ApiError) -> StatusFailure {
     StatusFailure { gone: error.is_not_found() || error.is_conflict(), message: chain(&error) }
 }
 
+/// Whether somebody else has changed a condition that is the kubelet's: the node controller marks pods of a silent node not ready.
+/// Models needsReconcile.
+fn overwritten(api: &PodStatus, own: &PodStatus) -> bool {
+    let stated = |status: &PodStatus, kind: &str| status.conditions.iter().flatten().find(|c| c.type_ == kind).map(|c| c.status.clone());
+    OWN_CONDITIONS.iter().any(|kind| stated(own, kind).is_some_and(|state| stated(api, kind) != Some(state)))
+}
+
 /// The strategic merge patch from `old` to `new`, for this pod only. Conditions of others are left alone.
 fn patch(old: &PodStatus, new: &PodStatus, uid: &str) -> Option<Value> {
     let (Ok(Value::Object(old)), Ok(Value::Object(new))) = (serde_json::to_value(old), serde_json::to_value(new)) else { return None };
@@ -193,6 +202,13 @@ fn changed(old: Option<&Value>, new: &Value, key: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_condition_that_others_changed_is_written_again() {
+        let of = |ready: &str| -> PodStatus { serde_json::from_value(json!({"conditions": [{"type": "Ready", "status": ready}, {"type": "PodScheduled", "status": ready}]})).expect("a status") };
+        assert!(overwritten(&of("False"), &of("True")));
+        assert!(!overwritten(&of("True"), &of("True")));
+    }
 
     #[test]
     fn a_patch_names_what_changed_and_nothing_else() {
