@@ -53,6 +53,7 @@ pub async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
     let parts = &server.0.parts;
     let policy = crate::auth::bootstrap::reconcile(&parts.store, &parts.cache).await;
     policy.map_err(|error| BootstrapError { what: "the bootstrap policy".into(), message: error.to_string() })?;
+    service_cidr(server).await.map_err(BootstrapError::new("servicecidr kubernetes"))?;
     kubernetes_service(server).await.map_err(BootstrapError::new("service default/kubernetes"))?;
     cluster_info(server).await.map_err(BootstrapError::new("config map kube-public/cluster-info"))?;
     if server.0.config.advertise_address.is_loopback() {
@@ -67,6 +68,38 @@ async fn create(target: &Target, object: Tree) -> Result<(), Status> {
         Err(status) if status.reason != "AlreadyExists" => Err(status),
         _ => Ok(()),
     }
+}
+
+/// The range that Services get their addresses from, as an object. Models pkg/controlplane/controller/defaultservicecidr.
+async fn service_cidr(server: &ApiServer) -> Result<(), Status> {
+    let target = own_target(server, "networking.k8s.io", "v1", "servicecidrs", "", "kubernetes");
+    if target.current().is_some() {
+        return Ok(());
+    }
+    let mut range = Tree::object();
+    api::meta::set_type(&mut range, "networking.k8s.io/v1", "ServiceCIDR");
+    api::meta::set_name(&mut range, "kubernetes");
+    range.set(&["spec", "cidrs"], Tree::Array(vec![server.0.config.service_cidr.to_string().as_str().into()]));
+    create(&target, range).await?;
+    let now = crate::rest::storage::now();
+    let mut ready = Tree::object();
+    for (field, value) in [
+        ("type", "Ready"),
+        ("status", "True"),
+        ("reason", ""),
+        ("message", "Kubernetes default Service CIDR is ready"),
+        ("lastTransitionTime", now.as_str()),
+    ] {
+        ready.set(&[field], value);
+    }
+    let set_ready = |old: &Tree| {
+        let mut new = old.clone();
+        if !old.is_null() {
+            new.set(&["status", "conditions"], Tree::Array(vec![ready.clone()]));
+        }
+        Ok(new)
+    };
+    target.update(Part::Status, true, false, &mut Vec::new(), &set_ready).await.map(drop)
 }
 
 fn https_port(server: &ApiServer) -> Tree {

@@ -250,7 +250,8 @@ pub fn prepare_update(resource: &Resource, part: Part, new: &mut Tree, old: &Tre
     if id(resource) == ("apps", "daemonsets") {
         daemonset::prepare_update(new, old, part == Part::Main);
     }
-    if part != Part::Status && tracks_generation(resource) && wanted_differs(resource, new, old) {
+    // A binding fills in where a pod runs; that is no change of what is wanted.
+    if !matches!(part, Part::Status | Part::Binding) && tracks_generation(resource) && wanted_differs(resource, new, old) {
         meta::set_generation(new, meta::generation(old) + 1);
     }
 }

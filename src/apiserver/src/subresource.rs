@@ -6,7 +6,9 @@ mod pods;
 mod proxy;
 mod relay;
 pub(crate) mod scale;
+mod tls;
 mod token;
+mod websocket;
 
 use axum::body::Body;
 use http::{Request, Response};
@@ -40,7 +42,7 @@ pub async fn handle(call: &mut Call, name: &'static str, request: Request<Body>)
         ("binding", "create") => binding::create(call, request).await,
         ("eviction", "create") => eviction::create(call, request).await,
         ("token", "create") => token::create(call, request).await,
-        ("log", "get") => pods::log(call).await,
+        ("log", "get") => pods::log(call, request).await,
         ("exec" | "attach" | "portforward", "get" | "create") => pods::stream(call, name, request).await,
         ("proxy", _) => proxy::handle(call, request).await,
         _ => Err(Status::method_not_allowed_here()),

@@ -24,6 +24,7 @@ use crate::config::KubeletConfig;
 use crate::pod::event::Event;
 use crate::pod::spec::LABEL_UID;
 use crate::pod::worker::{Worker, WorkerHandle};
+use crate::volumes::image;
 use crate::{logs, node, server};
 
 /// The kubelet cannot go on.
@@ -125,7 +126,8 @@ impl Kubelet {
                 info!(sandbox = sandbox.id, "remove the sandbox of a pod that is gone");
                 cx.remove_sandbox(&sandbox.id).await;
             }
-            for id in written.into_iter().filter(|id| !containers.contains(id)) {
+            let in_use = |id: &String| containers.contains(id) || image::pod_of(id).is_some_and(|uid| known.contains(uid));
+            for id in written.into_iter().filter(|id| !in_use(id)) {
                 crate::pod::start::release(&cx, &id);
             }
             cx.detach_all_but(&live).await;

@@ -3,6 +3,7 @@
 //! Models pkg/kubelet/prober/{worker,prober}.go, v1.37. A probe's interval is a timer that the API asks for.
 
 pub mod attempt;
+mod grpc;
 pub mod state;
 pub mod tls;
 

@@ -10,6 +10,7 @@ pub mod certificates;
 pub mod claims;
 pub mod credentials;
 pub mod host_path;
+pub mod image;
 pub mod ownership;
 pub mod payload;
 pub mod sources;
@@ -87,8 +88,9 @@ impl Roots {
         let mut first = Ok(());
         for root in [&self.disk, &self.memory] {
             let pod = root.join("pods").join(uid);
-            let empty_dirs = pod.join("volumes").join("kubernetes.io~empty-dir");
-            for entry in fs::read_dir(&empty_dirs).into_iter().flatten().flatten() {
+            let volumes = pod.join("volumes");
+            let mounts = ["kubernetes.io~empty-dir", image::PLUGIN].map(|plugin| fs::read_dir(volumes.join(plugin)));
+            for entry in mounts.into_iter().flatten().flatten().flatten() {
                 // EINVAL: not a mount point, an ordinary directory.
                 let _ = rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW);
             }
@@ -130,6 +132,10 @@ pub struct Request<'a> {
 pub fn prepare(request: &Request<'_>) -> Result<Mounted, VolumeError> {
     let mut out = Mounted::new();
     for volume in request.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
+        // Mounted with the first container that wants it.
+        if volume.image.is_some() {
+            continue;
+        }
         let prepared = set_up(request, volume).map_err(|reason| VolumeError { volume: volume.name.clone(), reason })?;
         out.insert(volume.name.clone(), prepared);
     }
@@ -223,7 +229,7 @@ fn kind(volume: &Volume) -> &'static str {
     }
     first! {
         persistent_volume_claim => "persistentVolumeClaim", csi => "csi", nfs => "nfs", iscsi => "iscsi", ephemeral => "ephemeral",
-        image => "image", fc => "fc", rbd => "rbd", cephfs => "cephfs", glusterfs => "glusterfs", cinder => "cinder",
+        fc => "fc", rbd => "rbd", cephfs => "cephfs", glusterfs => "glusterfs", cinder => "cinder",
         aws_elastic_block_store => "awsElasticBlockStore", azure_disk => "azureDisk", azure_file => "azureFile",
         gce_persistent_disk => "gcePersistentDisk", flex_volume => "flexVolume", flocker => "flocker", git_repo => "gitRepo",
         photon_persistent_disk => "photonPersistentDisk", portworx_volume => "portworxVolume", quobyte => "quobyte",

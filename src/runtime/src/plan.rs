@@ -60,10 +60,12 @@ pub(crate) struct ContainerPlan {
     pub stdin: bool,
     pub stdin_once: bool,
     pub log_path: Option<String>,
+    pub pids_of: Option<String>,
 }
 wire_struct!(ContainerPlan {
     id, name, labels, root, mounts, argv, env, cwd, uid, gid, groups, capabilities, no_new_privileges, seccomp, privileged,
     read_only_root, masked_paths, readonly_paths, resources, oom_score_adj, rlimits, tty, stdin, stdin_once, log_path,
+    pids_of,
 });
 
 #[derive(Debug, Clone)]

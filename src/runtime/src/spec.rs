@@ -65,6 +65,8 @@ pub struct ContainerSpec {
     pub stdin_once: bool,
     /// CRI log file. Relative paths start at the sandbox's `log_dir`; `None` discards output.
     pub log_path: Option<PathBuf>,
+    /// A running container of the same sandbox whose PID namespace this one joins.
+    pub pids_of: Option<String>,
     /// Given back by `list`.
     pub labels: BTreeMap<String, String>,
 }
@@ -96,6 +98,7 @@ impl ContainerSpec {
             stdin: false,
             stdin_once: false,
             log_path: None,
+            pids_of: None,
             labels: BTreeMap::new(),
         }
     }

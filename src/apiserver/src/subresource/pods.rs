@@ -7,7 +7,7 @@ use axum::body::Body;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
-use super::{connect, relay};
+use super::{connect, relay, websocket};
 use crate::admission::Operation;
 use crate::node::NodeStream;
 use crate::request::encode;
@@ -54,7 +54,8 @@ fn container(pod: &Tree, asked: &str) -> Result<String, Status> {
     }
 }
 
-pub async fn log(call: &Call) -> Result<Response<Body>, Status> {
+pub async fn log(call: &Call, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+    let websocket = websocket::asked(&mut request)?;
     let pod = call.current()?.tree();
     check_log_options(call)?;
     let container = container(&pod, call.query.get("container").unwrap_or(""))?;
@@ -79,6 +80,9 @@ pub async fn log(call: &Call) -> Result<Response<Body>, Status> {
     let request = Request::builder().method(Method::GET).body(Body::empty()).expect("constant request parts are valid");
     let answer = relay::relay(stream, &uri, node, request, call.server.0.shutdown.clone()).await?;
     if answer.status() == StatusCode::OK {
+        if let Some(websocket) = websocket {
+            return Ok(websocket::send(websocket, answer.into_body()));
+        }
         let mut response = crate::negotiate::text(StatusCode::OK, "");
         *response.body_mut() = answer.into_body();
         return Ok(response);

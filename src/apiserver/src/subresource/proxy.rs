@@ -1,8 +1,8 @@
 //! pods/proxy, services/proxy, nodes/proxy. Models pkg/registry/core/{pod,service,node}/strategy.go ResourceLocation.
 //!
 //! The name is `[scheme:]name[:port]`. Pods and Services are dialled directly, nodes through [`crate::NodeDialer`].
-//! Left out: https backends (501 says so) and the rewriting of links in HTML.
-use std::net::IpAddr;
+//! Left out: the rewriting of links in HTML.
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use http::header::{LOCATION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 
-use super::{connect, pods, relay};
+use super::{connect, pods, relay, tls};
 use crate::admission::Operation;
 use crate::endpoints;
 use crate::node::NodeStream;
@@ -52,15 +52,18 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
         }
         return Ok(response);
     }
-    if scheme == "https" {
-        let mut status = Status::bad_request("proxying to https backends is not supported by this server");
-        (status.code, status.reason) = (501, "NotImplemented");
-        return Err(status);
-    }
     let (stream, host) = match &*plural {
         "nodes" => (pods::dial(call, name).await?, name.to_owned()),
         "pods" => pod_backend(&object, port).await?,
         _ => service_backend(call, &object, port).await?,
+    };
+    let stream = match (scheme, host.parse::<SocketAddr>()) {
+        ("https", Ok(backend)) => {
+            let failed = |error| Status::service_unavailable(format!("error trying to reach service: {error}"));
+            tls::connect(stream, backend.ip()).await.map_err(failed)?
+        }
+        // Nodes are reached inside of an encrypted tunnel already.
+        _ => stream,
     };
     let path = if call.info.rest.is_empty() { "/" } else { call.info.rest.as_str() };
     let uri = request.uri().query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));

@@ -1,7 +1,7 @@
 //! Decides which containers of a pod start and which stop. Does nothing itself.
 //!
 //! Models pkg/kubelet/kuberuntime/kuberuntime_manager.go computePodActions and computeInitContainerActions, v1.37.
-//! Left out: in-place resize, ephemeral containers.
+//! Left out: in-place resize.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -31,6 +31,7 @@ pub struct Plan {
 pub fn restarts(pod: &Pod, container: Option<&Container>, kind: Kind, exit_code: i32) -> bool {
     match kind {
         Kind::Sidecar => true,
+        Kind::Ephemeral => false,
         Kind::Init => exit_code != 0 && container_policy(pod, container) != "Never",
         Kind::Main => match container_policy(pod, container) {
             "Never" => false,
@@ -57,9 +58,14 @@ pub fn plan(pod: &Pod, records: &[Record], now: Timestamp) -> Plan {
         return out;
     }
 
+    // Ephemeral containers wait for nobody.
+    for (index, record) in records.iter().enumerate().filter(|(_, r)| r.kind == Kind::Ephemeral && r.current.is_none()) {
+        push(&mut out, index, record, now);
+    }
+
     // Init containers, in order; the first that has not done its part ends the walk.
-    for (index, record) in records.iter().enumerate().filter(|(_, r)| r.kind != Kind::Main) {
-        let restart = |code| restarts(pod, spec_of(record), record.kind, code);
+    for (index, record) in records.iter().enumerate().filter(|(_, r)| r.kind.is_init()) {
+        let restart = |code| restarts(pod, spec_of(record).as_deref(), record.kind, code);
         match (record.kind, &record.current) {
             (Kind::Sidecar, Some(Instance::Running(running))) => {
                 if !running.started && !mains_begun {
@@ -96,7 +102,7 @@ pub fn plan(pod: &Pod, records: &[Record], now: Timestamp) -> Plan {
         match &record.current {
             Some(Instance::Running(_)) => {}
             Some(Instance::Finished(f)) => {
-                if restarts(pod, spec_of(record), record.kind, f.exit_code) {
+                if restarts(pod, spec_of(record).as_deref(), record.kind, f.exit_code) {
                     push(&mut out, index, record, now);
                 }
             }
@@ -127,7 +133,7 @@ fn all_mains_done(pod: &Pod, records: &[Record]) -> bool {
     let mut mains = records.iter().filter(|r| r.kind == Kind::Main).peekable();
     mains.peek().is_some()
         && mains.all(|r| match &r.current {
-            Some(Instance::Finished(f)) => !r.starting && !restarts(pod, spec_of(r), Kind::Main, f.exit_code),
+            Some(Instance::Finished(f)) => !r.starting && !restarts(pod, spec_of(r).as_deref(), Kind::Main, f.exit_code),
             _ => false,
         })
 }

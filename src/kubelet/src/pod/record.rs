@@ -1,7 +1,9 @@
 //! What the worker knows of a pod's containers. Plain data: no handles, no I/O.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
 use super::backoff::Backoff;
 
@@ -12,6 +14,14 @@ pub enum Kind {
     /// An init container with `restartPolicy: Always`: starts in order, then runs beside the others.
     Sidecar,
     Main,
+    /// Added while the pod runs, to look into it; starts once and counts for nothing.
+    Ephemeral,
+}
+
+impl Kind {
+    pub fn is_init(self) -> bool {
+        matches!(self, Self::Init | Self::Sidecar)
+    }
 }
 
 /// One instance of a container that runs.
@@ -155,18 +165,46 @@ impl Record {
     }
 }
 
-/// Records for all containers of a pod: init containers in order, then the others.
+/// Records for all containers of a pod: init containers in order, then main ones, then ephemeral ones.
 pub fn records(pod: &Pod) -> Vec<Record> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let init = spec.init_containers.iter().flatten().map(|c| Record::new(c, init_kind(c)));
-    init.chain(spec.containers.iter().map(|c| Record::new(c, Kind::Main))).collect()
+    let main = spec.containers.iter().map(|c| Record::new(c, Kind::Main));
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|c| Record::new(&as_container(c), Kind::Ephemeral));
+    init.chain(main).chain(ephemeral).collect()
+}
+
+/// An ephemeral container in the shape of the others, whose fields it shares.
+fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    let e = ephemeral.clone();
+    Container {
+        name: e.name,
+        image: e.image,
+        image_pull_policy: e.image_pull_policy,
+        command: e.command,
+        args: e.args,
+        working_dir: e.working_dir,
+        env: e.env,
+        env_from: e.env_from,
+        volume_mounts: e.volume_mounts,
+        volume_devices: e.volume_devices,
+        security_context: e.security_context,
+        stdin: e.stdin,
+        stdin_once: e.stdin_once,
+        tty: e.tty,
+        termination_message_path: e.termination_message_path,
+        termination_message_policy: e.termination_message_policy,
+        ..Container::default()
+    }
 }
 
 pub fn init_kind(container: &Container) -> Kind {
     if container.restart_policy.as_deref() == Some("Always") { Kind::Sidecar } else { Kind::Init }
 }
 
-/// The container of this name, init or not.
-pub fn container<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a Container> {
-    spec.init_containers.iter().flatten().chain(&spec.containers).find(|c| c.name == name)
+/// The container of this name, of any kind.
+pub fn container<'a>(spec: &'a PodSpec, name: &str) -> Option<Cow<'a, Container>> {
+    let own = spec.init_containers.iter().flatten().chain(&spec.containers).find(|c| c.name == name);
+    let ephemeral = || spec.ephemeral_containers.iter().flatten().find(|c| c.name == name);
+    own.map(Cow::Borrowed).or_else(|| ephemeral().map(|c| Cow::Owned(as_container(c))))
 }

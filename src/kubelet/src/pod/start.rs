@@ -15,7 +15,7 @@ use super::hooks;
 use super::spec::{self, PodPaths};
 use crate::images::{self, chain};
 use crate::kubelet::Context;
-use crate::volumes::Mounted;
+use crate::volumes::{Mounted, image};
 use crate::volumes::sources::PodSources;
 use crate::{logs, time};
 
@@ -24,6 +24,8 @@ pub struct Start {
     pub container: Container,
     pub attempt: u32,
     pub sandbox: String,
+    /// An ephemeral container looks at the processes of this one.
+    pub pids_of: Option<String>,
     pub pod_ips: Vec<String>,
     pub mounted: Arc<Mounted>,
     pub sources: Arc<PodSources>,
@@ -84,7 +86,7 @@ pub async fn run(cx: Arc<Context>, start: Start) {
 }
 
 async fn launch(cx: &Arc<Context>, start: Start) -> Result<StartOutcome, StartFailure> {
-    let Start { pod, container, attempt, sandbox, pod_ips, mounted, sources, cancelled, .. } = start;
+    let Start { pod, container, attempt, sandbox, pids_of, pod_ips, mounted, sources, cancelled, .. } = start;
     let config_error = |message: String| StartFailure::Config { reason: "CreateContainerConfigError", message };
     let gather = async {
         sources.synced().await.map_err(config_error)?;
@@ -93,11 +95,16 @@ async fn launch(cx: &Arc<Context>, start: Start) -> Result<StartOutcome, StartFa
         let image = images::ensure(&cx.images, &cx.recorder, &pod, &container, &secrets)
             .await
             .map_err(|e| StartFailure::Image { reason: e.reason, message: e.message })?;
+        let mut volumes = Vec::new();
+        for (name, stand_in) in image::wanted(&pod, &container) {
+            let found = images::ensure(&cx.images, &cx.recorder, &pod, &stand_in, &secrets).await;
+            volumes.push((name, found.map_err(|e| StartFailure::Image { reason: e.reason, message: e.message })?));
+        }
         let mut environment = sources.for_environment();
         environment.services = cx.services_for(pod.metadata.namespace.as_deref().unwrap_or_default()).await;
-        Ok((image, environment))
+        Ok((image, environment, volumes))
     };
-    let (image, environment) = tokio::select! {
+    let (image, environment, volumes) = tokio::select! {
         gathered = gather => gathered?,
         () = cancelled.cancelled() => return Err(StartFailure::Cancelled),
     };
@@ -108,6 +115,13 @@ async fn launch(cx: &Arc<Context>, start: Start) -> Result<StartOutcome, StartFa
     let built = tokio::task::spawn_blocking(move || {
         let facts = cx2.facts(&pod_ips);
         let snapshot = cx2.images.prepare(&id2, &image2).map_err(|e| StartFailure::Config { reason: "CreateContainerError", message: chain(&e) })?;
+        let mut mounted = Mounted::clone(&mounted);
+        let uid = pod2.metadata.uid.as_deref().unwrap_or_default();
+        for (name, image) in &volumes {
+            let prepared = image::set_up(&cx2.roots, &cx2.images, uid, name, image);
+            let prepared = prepared.map_err(|e| StartFailure::Config { reason: "CreateContainerError", message: chain(&e) })?;
+            mounted.insert(name.clone(), prepared);
+        }
         let built = spec::build(spec::Request {
             config: &cx2.config,
             pod: &pod2,
@@ -136,7 +150,7 @@ async fn launch(cx: &Arc<Context>, start: Start) -> Result<StartOutcome, StartFa
         .and_then(|l| l.stop_signal.clone())
         .or_else(|| Some(image.config.stop_signal.clone()).filter(|s| !s.is_empty()))
         .and_then(|s| Signal::parse(&s));
-    let started = match cx.runtime.start_container(&sandbox, built).await {
+    let started = match cx.runtime.start_container(&sandbox, runtime::ContainerSpec { pids_of, ..built }).await {
         Ok(started) => started,
         Err(error) => {
             let message = chain(&error);

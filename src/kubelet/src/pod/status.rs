@@ -58,8 +58,9 @@ pub fn status(pod: &Pod, records: &[Record], facts: &Facts, now: Timestamp) -> P
             .collect();
         (!list.is_empty()).then_some(list)
     };
-    let init_statuses = of(|k| k != Kind::Main);
+    let init_statuses = of(Kind::is_init);
     let statuses = of(|k| k == Kind::Main);
+    let ephemeral = of(|k| k == Kind::Ephemeral);
 
     let everything: Vec<&ContainerStatus> = init_statuses.iter().flatten().chain(statuses.iter().flatten()).collect();
     let generation = pod.metadata.generation;
@@ -89,7 +90,7 @@ pub fn status(pod: &Pod, records: &[Record], facts: &Facts, now: Timestamp) -> P
         pod_ips: if facts.pod_ips.is_empty() { old.pod_ips } else { Some(facts.pod_ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect()) },
         qos_class: Some(old.qos_class.unwrap_or_else(|| resources::qos(pod).as_str().into())),
         start_time: old.start_time.or(facts.started_at.map(time::api)),
-        ephemeral_container_statuses: old.ephemeral_container_statuses,
+        ephemeral_container_statuses: ephemeral,
         nominated_node_name: old.nominated_node_name,
         resource_claim_statuses: old.resource_claim_statuses,
         ..PodStatus::default()
@@ -135,7 +136,7 @@ pub fn phase(pod: &Pod, records: &[Record]) -> Phase {
             None => pending_init += 1,
             Some(Instance::Running(_)) => pending_init += 1,
             Some(Instance::Finished(f)) if f.exit_code == 0 => {}
-            Some(Instance::Finished(f)) if restarts(pod, spec_of(record), Kind::Init, f.exit_code) => pending_init += 1,
+            Some(Instance::Finished(f)) if restarts(pod, spec_of(record).as_deref(), Kind::Init, f.exit_code) => pending_init += 1,
             Some(Instance::Finished(_)) => failed_init += 1,
         }
     }
@@ -195,7 +196,7 @@ pub fn phase(pod: &Pod, records: &[Record]) -> Phase {
 }
 
 fn init_done(records: &[Record]) -> bool {
-    records.iter().filter(|r| r.kind != Kind::Main).all(|r| match (r.kind, &r.current) {
+    records.iter().filter(|r| r.kind.is_init()).all(|r| match (r.kind, &r.current) {
         (Kind::Sidecar, Some(Instance::Running(running))) => running.started,
         (Kind::Init, Some(Instance::Finished(f))) => f.exit_code == 0,
         _ => false,
@@ -276,7 +277,7 @@ fn container_status(pod: &Pod, record: &Record, initialized: bool, terminal: boo
         }
     }
     if let Some(spec) = spec {
-        decorate(&mut status, spec, record, pod);
+        decorate(&mut status, &spec, record, pod);
     }
     status
 }

@@ -221,7 +221,17 @@ impl Worker {
             self.refresh_wanted = true;
         }
         self.newer(pod);
+        self.admit_ephemeral();
         self.shorten_grace();
+    }
+
+    /// Containers that were added to the running pod get their records.
+    fn admit_ephemeral(&mut self) {
+        for record in record::records(&self.pod).into_iter().filter(|r| r.kind == record::Kind::Ephemeral) {
+            if self.records.iter().all(|r| r.name != record.name) {
+                self.records.push(record);
+            }
+        }
     }
 
     fn act(&mut self) {

@@ -1,6 +1,6 @@
 //! One attempt of a probe or of an httpGet hook: a command in the container, an HTTP request, a TCP connection.
 //!
-//! Models pkg/probe/{http,tcp,exec}, v1.37. Left out: gRPC, which fails with a message that says so.
+//! Models pkg/probe/{http,tcp,exec}, v1.37; gRPC is in [`super::grpc`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::state::Outcome;
-use super::tls;
+use super::{grpc, tls};
 use crate::fields::go_quote;
 
 /// Of a response this much is read (upstream: 10 KiB).
@@ -54,8 +54,12 @@ impl Target {
                 Err(error) => Outcome::Unknown(error),
             };
         }
-        if probe.grpc.is_some() {
-            return Outcome::Unknown("gRPC probes are not supported by this kubelet".into());
+        if let Some(action) = &probe.grpc {
+            let service = action.service.as_deref().unwrap_or_default();
+            return match u16::try_from(action.port) {
+                Ok(port) if port > 0 => grpc::check(&self.pod_ip, port, service, timeout).await,
+                _ => Outcome::Unknown(format!("invalid port number: {}", action.port)),
+            };
         }
         Outcome::Unknown(format!("missing probe handler for container {}", self.container))
     }
@@ -83,11 +87,11 @@ impl Target {
     }
 }
 
-fn join(host: &str, port: u16) -> String {
+pub(super) fn join(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     let at = join(host, port);
     // A name could be looked up by the host's resolver only, which the static binary avoids: addresses and localhost.
     let host = if host == "localhost" { "127.0.0.1" } else { host };

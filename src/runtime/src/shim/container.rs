@@ -38,6 +38,8 @@ pub(super) struct Container {
     oom_kills_before: u64,
     /// It has a PID namespace of its own, so that nothing of it survives its first process.
     own_pids: bool,
+    /// It lives in the PID namespace of another container.
+    joined_pids: bool,
 }
 
 pub(super) struct Exec {
@@ -94,7 +96,8 @@ impl Shim {
         let streams = Streams::open(&plan, &devpts).step("make stdio")?;
 
         let mut clone_flags = libc::CLONE_NEWNS as u64;
-        let shared_pids = namespaces.pid.as_ref().map(|(namespace, _)| namespace);
+        let target = plan.pids_of.as_ref().map(|id| self.pids_of(id)).transpose()?;
+        let shared_pids = target.as_ref().or(namespaces.pid.as_ref().map(|(namespace, _)| namespace));
         let own_pids = shared_pids.is_none() && !self.plan.host_pid;
         if own_pids {
             clone_flags |= libc::CLONE_NEWPID as u64;
@@ -141,6 +144,7 @@ impl Shim {
             cgroup: cgroup.to_owned(),
             oom_kills_before,
             own_pids,
+            joined_pids: target.is_some(),
         };
         for (stream, output) in container.outputs.iter_mut().enumerate() {
             if let Some(output) = output {
@@ -150,6 +154,13 @@ impl Shim {
         }
         self.containers.push(container);
         Ok(StartedReply { pid, started_at })
+    }
+
+    /// The process whose PID namespace is that of the container.
+    fn pids_of(&self, id: &str) -> Result<OwnedFd, Failure> {
+        let running = self.containers.iter().find(|c| c.id == id && c.exit.is_none());
+        let container = running.ok_or_else(|| Failure::errno("find the container whose processes are to be shared", libc::ESRCH))?;
+        sys::duplicate(&container.pidfd).step("find the process")
     }
 
     fn log_path(&self, plan: &ContainerPlan) -> Option<PathBuf> {
@@ -176,7 +187,7 @@ impl Shim {
             return Err(Failure::errno("container not running", libc::ESRCH));
         }
         let (cgroup, pidfd) = (container.cgroup.clone(), sys::duplicate(&container.pidfd).step("find the process")?);
-        let own_pids = container.own_pids;
+        let by_process = container.own_pids || container.joined_pids;
         let (stdio, master) = match terminal_size {
             Some((rows, columns)) => {
                 let Terminal { master, slave } = Terminal::open(&container.devpts, plan.uid).step("open a terminal")?;
@@ -210,7 +221,7 @@ impl Shim {
             plan: &plan,
         };
         let shared = self.namespaces.as_ref().and_then(|n| n.pid.as_ref()).map(|(namespace, _)| namespace);
-        let namespace = if own_pids { Some(&pidfd) } else { shared };
+        let namespace = if by_process { Some(&pidfd) } else { shared };
         let Launched { pid, pidfd: exec_pidfd } = self.in_pid_namespace(namespace, || launch(&prepared))?;
         let exec = Exec {
             id: u64::from(self.next_serial()),

@@ -3,7 +3,10 @@
 //! Nothing is restarted because of it: what runs is watched again, what ended meanwhile is accounted, what was ready stays so
 //! until a probe says otherwise (as upstream's prober does after a restart).
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus as ApiStatus, PodStatus};
 use runtime::{ContainerState, ContainerStatus, Exit, SandboxState, SandboxStatus, Signal};
 use tracing::info;
 
@@ -56,7 +59,7 @@ impl Worker {
     /// What only the API remembers: restart counts and how the last instances ended.
     fn recall(&mut self) {
         let Some(status) = self.pod.status.clone() else { return };
-        for old in status.init_container_statuses.iter().chain(&status.container_statuses).flatten() {
+        for old in statuses(&status) {
             let Some(record) = self.records.iter_mut().find(|r| r.name == old.name) else { continue };
             record.attempt = u32::try_from(old.restart_count).unwrap_or(0);
             if !old.image.is_empty() {
@@ -83,7 +86,7 @@ impl Worker {
         let Some(status) = self.pod.status.clone() else { return };
         let paths = PodPaths::new(&self.cx.config, &self.pod);
         let containers = self.records.len();
-        for old in status.init_container_statuses.iter().chain(&status.container_statuses).flatten() {
+        for old in statuses(&status) {
             let Some(running) = old.state.as_ref().and_then(|s| s.running.as_ref()) else { continue };
             let Some(record) = self.records.iter_mut().find(|r| r.name == old.name && r.current.is_none()) else { continue };
             let id = old.container_id.as_deref().map(|id| id.trim_start_matches("rk://").to_owned()).unwrap_or_default();
@@ -98,9 +101,9 @@ impl Worker {
         let name = status.labels.get(LABEL_CONTAINER).unwrap_or(&status.name).clone();
         let paths = PodPaths::new(&self.cx.config, &self.pod);
         let containers = self.records.len();
-        let spec = self.pod.spec.as_ref().and_then(|s| record::container(s, &name)).cloned();
+        let spec = self.pod.spec.as_ref().and_then(|s| record::container(s, &name)).map(Cow::into_owned);
         let told = self.pod.status.as_ref().and_then(|s| {
-            s.init_container_statuses.iter().chain(&s.container_statuses).flatten().find(|c| c.name == name).map(|c| (c.container_id.clone(), c.started, c.ready))
+            statuses(s).find(|c| c.name == name).map(|c| (c.container_id.clone(), c.started, c.ready))
         });
         let Some(record) = self.records.iter_mut().find(|r| r.name == name) else { return };
         let own = format!("rk://{}", status.id);
@@ -156,6 +159,10 @@ impl Worker {
             }
         }
     }
+}
+
+fn statuses(status: &PodStatus) -> impl Iterator<Item = &ApiStatus> {
+    status.init_container_statuses.iter().chain(&status.container_statuses).chain(&status.ephemeral_container_statuses).flatten()
 }
 
 fn recalled(state: &k8s_openapi::api::core::v1::ContainerStateTerminated) -> record::Finished {

@@ -1,5 +1,6 @@
 //! The containers of a pod: starts and how they fail, exits, hooks.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +21,24 @@ use crate::volumes::Mounted;
 
 /// How long a failed pull is shown as such before it is shown as waiting.
 pub(super) const PULL_ERROR_SHOWN: Duration = Duration::from_secs(1);
+const TARGET_RETRY: Duration = Duration::from_secs(1);
 
 impl Worker {
     pub(super) fn start(&mut self, index: usize, mounted: Arc<Mounted>) {
         let Sandbox::Ready { id, pod_ips } = &self.sandbox else { return };
+        let pids_of = match self.target_of(&self.records[index].name) {
+            Ok(target) => target,
+            Err(name) => {
+                let message = format!("unable to find target container {name}");
+                let record = &mut self.records[index];
+                self.cx.recorder.container(&self.pod, &record.name, true, "Failed", format!("Error: {message}"));
+                record.retry_at = Some(time::after(time::now(), TARGET_RETRY));
+                record.waiting = Some(Waiting { reason: "CreateContainerError".into(), message: Some(message) });
+                return;
+            }
+        };
         let record = &mut self.records[index];
-        let Some(container) = self.pod.spec.as_ref().and_then(|s| record::container(s, &record.name)).cloned() else { return };
+        let Some(container) = self.pod.spec.as_ref().and_then(|s| record::container(s, &record.name)).map(Cow::into_owned) else { return };
         record.starting = true;
         if let Some(failed) = record.finished().and_then(|f| f.finished_at) {
             record.crash.advance(failed);
@@ -35,6 +48,7 @@ impl Worker {
             container,
             attempt: record.next_attempt(),
             sandbox: id.clone(),
+            pids_of,
             pod_ips: pod_ips.clone(),
             mounted,
             sources: self.sources.clone(),
@@ -43,6 +57,17 @@ impl Worker {
         };
         let owed = Event::StartDied { name: start.container.name.clone(), attempt: start.attempt };
         self.tasks.spawn_owing(owed, start::run(self.cx.clone(), start));
+    }
+
+    /// The running instance whose processes the ephemeral container of this name is to see; its name if it does not run.
+    fn target_of(&self, ephemeral: &str) -> Result<Option<String>, String> {
+        let all = self.pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten());
+        let target = all.into_iter().find(|c| c.name == ephemeral).and_then(|c| c.target_container_name.clone()).filter(|t| !t.is_empty());
+        let Some(target) = target else { return Ok(None) };
+        match self.records.iter().find(|r| r.name == target).and_then(Record::running) {
+            Some(running) => Ok(Some(running.id.clone())),
+            None => Err(target),
+        }
     }
 
     pub(super) fn show_crash_loop(&mut self, index: usize) {
@@ -74,7 +99,7 @@ impl Worker {
     }
 
     pub(super) fn container_started(&mut self, name: &str, outcome: StartOutcome) {
-        let spec = self.pod.spec.as_ref().and_then(|s| record::container(s, name)).cloned();
+        let spec = self.pod.spec.as_ref().and_then(|s| record::container(s, name)).map(Cow::into_owned);
         let (startup, readiness) = spec.as_ref().map_or((false, false), |c| (c.startup_probe.is_some(), c.readiness_probe.is_some()));
         let old = self.record_mut(name).and_then(|r| r.previous.clone().map(|p| (p.id, r.attempt.saturating_sub(1))));
         let Some(record) = self.record_mut(name) else { return };
@@ -180,7 +205,7 @@ impl Worker {
     pub(super) fn restarts(&self, name: &str, code: i32) -> bool {
         let kind = self.records.iter().find(|r| r.name == name).map_or(Kind::Main, |r| r.kind);
         let spec = self.pod.spec.as_ref().and_then(|s| record::container(s, name));
-        plan::restarts(&self.pod, spec, kind, code)
+        plan::restarts(&self.pod, spec.as_deref(), kind, code)
     }
 
     pub(super) fn hooked(&mut self, name: &str, id: &str, failure: Option<String>) {
@@ -213,7 +238,7 @@ impl Worker {
             return;
         };
         let spec = self.pod.spec.as_ref().and_then(|s| record::container(s, &record.name));
-        let finished = finished(record, spec, exit, &paths, containers);
+        let finished = finished(record, spec.as_deref(), exit, &paths, containers);
         record.ended(finished);
     }
 }

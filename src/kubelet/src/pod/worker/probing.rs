@@ -1,5 +1,6 @@
 //! Probes of running instances, and the stop of one instance.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::probe::{self, ProbeKind, Probing, state};
 impl Worker {
     /// Startup first; the other two once it has passed.
     pub(super) fn start_probes(&mut self, name: &str, id: &str, started_at: Timestamp) {
-        let Some(spec) = self.pod.spec.as_ref().and_then(|s| record::container(s, name)).cloned() else { return };
+        let Some(spec) = self.pod.spec.as_ref().and_then(|s| record::container(s, name)).map(Cow::into_owned) else { return };
         let Some(handle) = self.handles.get(id) else { return };
         let running = self.records.iter().find(|r| r.name == name).and_then(Record::running);
         let (startup_passed, ready) = running.map_or((false, false), |r| (r.started, r.ready));
@@ -65,7 +66,7 @@ impl Worker {
             (ProbeKind::Liveness, Some(state::Verdict::Passing)) => {}
             (ProbeKind::Startup | ProbeKind::Liveness, Some(state::Verdict::Failing)) => {
                 let spec = self.pod.spec.as_ref().and_then(|s| record::container(s, name));
-                let probe = spec.and_then(|c| if kind == ProbeKind::Startup { c.startup_probe.as_ref() } else { c.liveness_probe.as_ref() });
+                let probe = spec.as_deref().and_then(|c| if kind == ProbeKind::Startup { c.startup_probe.as_ref() } else { c.liveness_probe.as_ref() });
                 let grace = probe.and_then(|p| p.termination_grace_period_seconds);
                 let word = kind.title().to_lowercase();
                 self.stop_container(name, format!("Container {name} failed {word} probe, will be restarted"), grace);
@@ -89,7 +90,7 @@ impl Worker {
     }
 
     pub(super) fn stop_container_by(&mut self, name: &str, message: String, deadline: Instant) {
-        let Some(spec) = self.pod.spec.as_ref().and_then(|s| record::container(s, name)).cloned() else { return };
+        let Some(spec) = self.pod.spec.as_ref().and_then(|s| record::container(s, name)).map(Cow::into_owned) else { return };
         let Some(running) = self.records.iter_mut().find(|r| r.name == name).and_then(Record::running_mut) else { return };
         if running.stopping {
             // Under way already, perhaps with more grace than is left now.

@@ -146,7 +146,7 @@ impl Worker {
             return;
         }
         let again: Vec<bool> =
-            self.records.iter().map(|r| r.finished().is_some_and(|f| r.kind != Kind::Main || self.restarts(&r.name, f.exit_code))).collect();
+            self.records.iter().map(|r| r.finished().is_some_and(|f| r.kind.is_init() || self.restarts(&r.name, f.exit_code))).collect();
         if again.iter().zip(&self.records).any(|(again, r)| *again && r.kind == Kind::Main) {
             for (record, _) in self.records.iter_mut().zip(again).filter(|(_, again)| *again) {
                 record.rewind();

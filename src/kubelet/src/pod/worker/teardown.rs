@@ -10,6 +10,7 @@ use super::{Sandbox, Volumes, Worker};
 use crate::pod::event::{DIED, Event};
 use crate::pod::record::{Kind, Record};
 use crate::pod::spec::PodPaths;
+use crate::volumes::image;
 use crate::{logs, time};
 
 const TEARDOWN_RETRY: Duration = Duration::from_secs(5);
@@ -133,6 +134,7 @@ impl Worker {
             if let Err(error) = cx.roots.remove(&uid) {
                 warn!(uid, %error, "remove the pod's directory");
             }
+            image::release(&cx.images, &pod);
         });
         let _ = removed.await;
     }
