@@ -157,6 +157,8 @@ struct Kind {
 
 struct World {
     revision: u64,
+    /// Lists of an older state are refused, as upstream refuses them once etcd is compacted; watches may still begin there.
+    compacted: u64,
     kinds: HashMap<KindId, Kind>,
     /// What is found in place of a kind that has gone.
     gone: Kind,
@@ -251,7 +253,7 @@ impl Cache {
         }
         let gone = Kind::new(Registry::get().served().next().expect("the core group is served").into(), 0);
         gone.ended.cancel();
-        let world = RwLock::new(World { revision: 0, kinds, gone, early: Some(Vec::new()) });
+        let world = RwLock::new(World { revision: 0, compacted: 0, kinds, gone, early: Some(Vec::new()) });
         let cache = Self(Arc::new(Inner {
             world,
             names: ArcSwap::from_pointee(names),
@@ -472,8 +474,9 @@ impl Cache {
             if revision > world.revision {
                 return Err(VersionError::TooNew { current: world.revision });
             }
-            if revision < kind.floor {
-                return Err(VersionError::TooOld { oldest: kind.floor });
+            let oldest = kind.floor.max(world.compacted);
+            if revision < oldest {
+                return Err(VersionError::TooOld { oldest });
             }
             let undo: Vec<Arc<Change>> = kind.ring.iter().rev().take_while(|c| c.revision > revision).cloned().collect();
             (kind.objects.clone(), undo)
@@ -485,6 +488,12 @@ impl Cache {
             };
         }
         Ok(Snapshot { objects, revision })
+    }
+
+    /// History up to `revision` is given up.
+    pub fn compact(&self, revision: u64) {
+        let mut world = self.0.world.write().expect("no panic under the lock");
+        world.compacted = world.compacted.max(revision);
     }
 
     /// A cursor that sees every change of the kind after `after`.

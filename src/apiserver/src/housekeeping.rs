@@ -29,7 +29,10 @@ pub async fn run(server: ApiServer) {
         if now >= next_compaction {
             if keep_from > compacted {
                 match server.0.parts.store.compact(Revision(keep_from)).await {
-                    Ok(()) => compacted = keep_from,
+                    Ok(()) => {
+                        compacted = keep_from;
+                        server.0.parts.cache.compact(keep_from);
+                    }
                     Err(error) => tracing::warn!(%error, "compaction failed, tried again later"),
                 }
             }

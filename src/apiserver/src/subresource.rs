@@ -2,6 +2,7 @@
 mod binding;
 mod connect;
 mod eviction;
+mod links;
 mod pods;
 mod proxy;
 mod relay;

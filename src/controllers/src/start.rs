@@ -34,6 +34,7 @@ controllers! {
     "disruption-controller" => disruption,
     "endpointslice-controller" => endpointslice,
     "endpoints-controller" => endpoints,
+    "endpointslicemirroring-controller" => endpointslice_mirroring,
     "serviceaccount-controller" => service_account,
     "root-ca-certificate-publisher-controller" => root_ca,
     "namespace-controller" => namespace,

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 
 use crate::spec::{BpfInstruction, Resources, Rlimit};
-use crate::wire::{Malformed, Wire, wire_enum, wire_struct};
+use crate::wire::{Later, Malformed, Wire, wire_enum, wire_struct};
 
 #[derive(Debug, Clone)]
 pub(crate) struct SandboxPlan {
@@ -60,7 +60,7 @@ pub(crate) struct ContainerPlan {
     pub stdin: bool,
     pub stdin_once: bool,
     pub log_path: Option<String>,
-    pub pids_of: Option<String>,
+    pub pids_of: Later<Option<String>>,
 }
 wire_struct!(ContainerPlan {
     id, name, labels, root, mounts, argv, env, cwd, uid, gid, groups, capabilities, no_new_privileges, seccomp, privileged,
@@ -123,6 +123,9 @@ impl<T: Wire> Wire for Tail<T> {
         self.0.put(out);
     }
     fn take(input: &mut &[u8]) -> Result<Self, Malformed> {
-        T::take(input).map(Tail)
+        let value = T::take(input)?;
+        // What a later version added is for later versions.
+        *input = &[];
+        Ok(Tail(value))
     }
 }

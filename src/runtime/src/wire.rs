@@ -134,6 +134,20 @@ impl<A: Wire, B: Wire> Wire for (A, B) {
     }
 }
 
+/// A last field that plans on disk of earlier versions do not have: a shim outlives the rk that started it, and is told to start
+/// containers by the next one. New fields are appended, one behind the other, and never change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Later<T>(pub T);
+
+impl<T: Wire + Default> Wire for Later<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+    }
+    fn take(input: &mut &[u8]) -> Result<Self, Malformed> {
+        if input.is_empty() { Ok(Self::default()) } else { T::take(input).map(Later) }
+    }
+}
+
 /// Writes the fields in the order given.
 macro_rules! wire_struct {
     ($name:ident { $($field:ident),* $(,)? }) => {
@@ -185,6 +199,13 @@ mod tests {
         Line { length: u32, name: Option<String> },
     }
     wire_enum!(Shape { 1 => Point {}, 2 => Line { length, name } });
+
+    #[test]
+    fn a_later_field_may_be_absent() {
+        assert_eq!(decode::<(u32, Later<Option<String>>)>(&encode(&7u32)), Ok((7, Later(None))));
+        let value = (7u32, Later(Some("x".to_owned())));
+        assert_eq!(decode(&encode(&value)), Ok(value));
+    }
 
     #[test]
     fn what_was_written_is_read_and_nothing_else() {

@@ -16,6 +16,8 @@ pub enum NameRule {
     DnsLabel,
     /// Anything that can be one segment of a URL's path.
     PathSegment,
+    /// An address as it is printed.
+    Address,
 }
 
 impl NameRule {
@@ -27,6 +29,7 @@ impl NameRule {
             ("apps", "StatefulSet") => NameRule::DnsLabel,
             ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", _) => NameRule::PathSegment,
             ("certificates.k8s.io", "CertificateSigningRequest") => NameRule::PathSegment,
+            ("networking.k8s.io", "IPAddress") => NameRule::Address,
             _ => NameRule::DnsSubdomain,
         }
     }
@@ -44,6 +47,11 @@ impl NameRule {
             NameRule::DnsSubdomain => names::dns1123_subdomain(checked),
             NameRule::DnsLabel => names::dns1123_label(checked),
             NameRule::PathSegment => names::path_segment(checked),
+            NameRule::Address => match name.parse::<std::net::IpAddr>() {
+                Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
+                Ok(address) if address.to_string() != name => vec![format!("must be in canonical form ({})", quote(&address.to_string()))],
+                Ok(_) => Vec::new(),
+            },
         }
     }
 }

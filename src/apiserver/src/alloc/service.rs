@@ -142,12 +142,10 @@ fn drop_unused(new: &mut Tree, old: Option<&Tree>) {
                 new.remove(&["spec", field]);
             }
         }
-        if new.str_at(&["spec", "type"]) != "NodePort" && new.at(&["spec", "externalTrafficPolicy"]) == old.at(&["spec", "externalTrafficPolicy"]) {
-            new.remove(&["spec", "externalTrafficPolicy"]);
-        }
         new.set(&["status", "loadBalancer"], Tree::object());
     }
-    if kind(old) == "NodePort" && kind(new) == "ClusterIP" && new.at(&["spec", "externalTrafficPolicy"]) == old.at(&["spec", "externalTrafficPolicy"]) {
+    let is_external = |service: &Tree| matches!(kind(service), "NodePort" | "LoadBalancer");
+    if is_external(old) && !is_external(new) && new.at(&["spec", "externalTrafficPolicy"]) == old.at(&["spec", "externalTrafficPolicy"]) {
         new.remove(&["spec", "externalTrafficPolicy"]);
     }
 }

@@ -1,7 +1,6 @@
 //! pods/proxy, services/proxy, nodes/proxy. Models pkg/registry/core/{pod,service,node}/strategy.go ResourceLocation.
 //!
 //! The name is `[scheme:]name[:port]`. Pods and Services are dialled directly, nodes through [`crate::NodeDialer`].
-//! Left out: the rewriting of links in HTML.
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use http::header::{LOCATION, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 
-use super::{connect, pods, relay, tls};
+use super::{connect, links, pods, relay, tls};
 use crate::admission::Operation;
 use crate::endpoints;
 use crate::node::NodeStream;
@@ -67,7 +66,11 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
     };
     let path = if call.info.rest.is_empty() { "/" } else { call.info.rest.as_str() };
     let uri = request.uri().query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    relay::relay(stream, &uri, &host, request, call.server.0.shutdown.clone()).await
+    let outside = request.uri().path().to_owned();
+    let answer = relay::relay(stream, &uri, &host, request, call.server.0.shutdown.clone()).await?;
+    // The part of the path that named the backend.
+    let prefix = outside.strip_suffix(path).unwrap_or(&outside).trim_end_matches('/');
+    Ok(links::rewrite(answer, prefix, &host).await)
 }
 
 async fn dial(ip: &str, port: u16) -> Result<(Box<dyn NodeStream>, String), Status> {

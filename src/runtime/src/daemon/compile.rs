@@ -172,7 +172,7 @@ pub(super) fn container(spec: &ContainerSpec, sandbox: &SandboxPlan) -> Result<C
         stdin: spec.stdin,
         stdin_once: spec.stdin_once,
         log_path: spec.log_path.as_ref().map(|path| utf8("log_path", path)).transpose()?,
-        pids_of: spec.pids_of.clone(),
+        pids_of: crate::wire::Later(spec.pids_of.clone()),
     })
 }
 

@@ -96,7 +96,7 @@ impl Shim {
         let streams = Streams::open(&plan, &devpts).step("make stdio")?;
 
         let mut clone_flags = libc::CLONE_NEWNS as u64;
-        let target = plan.pids_of.as_ref().map(|id| self.pids_of(id)).transpose()?;
+        let target = plan.pids_of.0.as_ref().map(|id| self.pids_of(id)).transpose()?;
         let shared_pids = target.as_ref().or(namespaces.pid.as_ref().map(|(namespace, _)| namespace));
         let own_pids = shared_pids.is_none() && !self.plan.host_pid;
         if own_pids {
