@@ -11,7 +11,7 @@ mkdir -p "$cache"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target} CARGO_TERM_COLOR=never
 
 missing=()
-for package in busybox-static nftables iproute2 docker-registry apache2-utils curl gcc libc6-dev make util-linux python3 python3-venv procps openssl binutils; do
+for package in busybox-static nftables iproute2 docker-registry apache2-utils curl gcc libc6-dev make util-linux python3 python3-venv procps openssl binutils e2fsprogs; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
 done
 command -v kubectl >/dev/null || missing+=(kubernetes-client)

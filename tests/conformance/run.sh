@@ -9,8 +9,10 @@ for option in "$@"; do case $option in -h|--help) exec python3 "$here/run.py" --
 [ "$(id -u)" = 0 ] || { echo "conformance: run me as root" >&2; exit 1; }
 for bin in "$HOME/.cargo/bin" /usr/local/go/bin /usr/lib/rust-web/bin /usr/share/cargo-web/bin; do [ -d "$bin" ] && PATH=$PATH:$bin; done
 
+guest=
+case " $* " in *" --guest "*) guest=qemu-system-x86;; esac
 missing=()
-for package in mmdebstrap gcc libc6-dev make bzip2 iproute2 nftables util-linux python3 openssl curl; do
+for package in mmdebstrap gcc libc6-dev make bzip2 iproute2 nftables util-linux e2fsprogs python3 openssl curl $guest; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
 done
 if [ ${#missing[@]} -gt 0 ]; then
