@@ -21,8 +21,10 @@ use tracing::{Instrument, info, info_span, warn};
 
 pub use self::context::{Context, sandbox_attempt, sandbox_uid};
 use crate::config::KubeletConfig;
+use crate::pod::admission;
 use crate::pod::event::Event;
 use crate::pod::spec::LABEL_UID;
+use crate::pod::status::Verdict;
 use crate::pod::worker::{Worker, WorkerHandle};
 use crate::volumes::image;
 use crate::{logs, node, server};
@@ -171,7 +173,8 @@ impl Kubelet {
     fn spawn(&self, pod: Arc<Pod>, adopt: Vec<SandboxStatus>, workers: &mut JoinSet<String>, shutdown: &CancellationToken) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let span = info_span!("pod", namespace = pod.metadata.namespace, name = pod.metadata.name);
-        let (worker, handle) = span.in_scope(|| Worker::new(self.cx.clone(), pod, adopt));
+        let refused = self.refusal(&pod, &adopt);
+        let (worker, handle) = span.in_scope(|| Worker::new(self.cx.clone(), pod, adopt, refused));
         self.workers.lock().expect("no holder panics").insert(uid.clone(), handle);
         let shutdown = shutdown.clone();
         let run = worker.run(shutdown).instrument(span);
@@ -182,6 +185,18 @@ impl Kubelet {
             }
             uid
         });
+    }
+
+    /// Why a pod that is new here cannot stay; one that has been let in before can.
+    fn refusal(&self, pod: &Pod, adopt: &[SandboxStatus]) -> Option<Verdict> {
+        let was_here = !adopt.is_empty() || pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
+        if was_here || pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let mut others = self.cx.pods.get()?.list();
+        let workers = self.workers.lock().expect("no holder panics");
+        others.retain(|p| p.metadata.uid != pod.metadata.uid && p.metadata.uid.as_ref().is_some_and(|uid| workers.contains_key(uid)));
+        admission::refusal(pod, &others)
     }
 
     async fn tell(&self, uid: &str, event: Event) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! [`record`] is the state, [`plan`] decides from it, [`status`] prints it; [`worker`] runs the effects.
 
+pub mod admission;
 pub mod backoff;
 pub mod event;
 pub mod hooks;

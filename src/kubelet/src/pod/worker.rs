@@ -115,8 +115,12 @@ pub struct WorkerHandle {
 }
 
 impl Worker {
-    /// A worker for `pod`, which takes over what `adopt` says still exists of it.
-    pub fn new(cx: Arc<Context>, pod: Arc<Pod>, adopt: Vec<SandboxStatus>) -> (Self, WorkerHandle) {
+    /// A worker for `pod`, which takes over what `adopt` says still exists of it. A pod that is `refused` fails at once.
+    pub fn new(cx: Arc<Context>, pod: Arc<Pod>, adopt: Vec<SandboxStatus>, refused: Option<Verdict>) -> (Self, WorkerHandle) {
+        let verdict = refused.map(|Verdict { reason, message }| {
+            cx.recorder.pod(&pod, true, &reason, message.clone());
+            Verdict { reason, message: format!("Pod was rejected: {message}") }
+        });
         let (sender, receiver) = mpsc::channel(QUEUE);
         let changed = Arc::new(Notify::new());
         let sources = Arc::new(cx.objects.subscribe(&pod, &changed));
@@ -137,7 +141,7 @@ impl Worker {
             sources,
             changed,
             credentials: Arc::default(),
-            verdict: None,
+            verdict,
             removed: false,
             stopping_since: None,
             started_at,
