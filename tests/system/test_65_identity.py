@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 import ssl
+import subprocess
+import time
 
 import pytest
 
@@ -25,10 +27,12 @@ class Newcomer:
         self.ca = folder / "ca.crt"
         self.ca.write_text(bundle)
 
-    def kubectl(self, *args, who=None, input=None, check=True):
+    def command(self, *args, who=None):
         credential = who or [f"--token={self.token}"]
-        return run("kubectl", "--kubeconfig=/dev/null", f"--server={self.server}", f"--certificate-authority={self.ca}",
-                   *credential, *args, input=input, check=check)
+        return ["kubectl", "--kubeconfig=/dev/null", f"--server={self.server}", f"--certificate-authority={self.ca}", *credential, *args]
+
+    def kubectl(self, *args, who=None, input=None, check=True):
+        return run(*self.command(*args, who=who), input=input, check=check)
 
     def key(self, name):
         key = self.folder / f"{name}.key"
@@ -115,12 +119,16 @@ def test_a_name_belongs_to_one_key_until_the_node_is_deleted(newcomer):
     for who in (first, second):
         newcomer.kubectl("get", "node", "edge", who=who)
     # The way out; then the name is another machine's, and the old ones are out.
+    old_watch = subprocess.Popen(newcomer.command("get", "services", "-A", "--watch", who=first), stdout=subprocess.DEVNULL)
+    time.sleep(1)
+    assert old_watch.poll() is None
     kubectl("delete", "node", "edge")
     lab.eventually("the record's end", lambda: "NotFound" in lab.refused("get", "-n", "kube-system", "configmap", "edge.node-key"), 20)
     third = newcomer.join("edge", "third")
     newcomer.kubectl("create", "-f", "-", who=third, input=node)
     for who in (first, second):
         assert "Unauthorized" in newcomer.kubectl("get", "node", "edge", who=who, check=False).stderr
+    old_watch.wait(20)
 
 
 def test_a_node_reads_its_own_and_asks_for_nobody_else(newcomer):

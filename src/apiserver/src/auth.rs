@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use api::selector::FieldSelector;
 use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use crate::status::Status;
 
@@ -65,6 +66,12 @@ pub struct Authenticated {
 /// Turns credentials into users. `Ok(None)`: not mine; `Err`: refused (401, the text goes to TokenReview's status.error).
 pub trait Authenticator: Send + Sync + 'static {
     fn authenticate<'a>(&'a self, credential: Credential<'a>) -> BoxFuture<'a, Result<Option<Authenticated>, String>>;
+
+    /// What tells that a connection whose client showed this chain is to end, open requests and all, because whom the chain names may
+    /// have changed. `None`: nothing ever does.
+    fn end_of(&self, _chain: &[rustls_pki_types::CertificateDer<'static>]) -> Option<CancellationToken> {
+        None
+    }
 }
 
 /// What is to be done by whom. Models k8s.io/apiserver/pkg/authorization/authorizer AttributesRecord.

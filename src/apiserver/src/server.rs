@@ -177,6 +177,7 @@ impl ApiServer {
         };
         let certificates: Arc<[CertificateDer<'static>]> =
             tls.get_ref().1.peer_certificates().unwrap_or(&[]).iter().map(|c| c.clone().into_owned()).collect();
+        let end = self.0.parts.authenticator.end_of(&certificates).unwrap_or_default();
         let server = self.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (server, certificates) = (server.clone(), certificates.clone());
@@ -195,6 +196,7 @@ impl ApiServer {
         tokio::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,
+            () = end.cancelled() => return, // closes it
             () = self.0.shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await

@@ -9,7 +9,9 @@ use futures::future::BoxFuture;
 use pki::{BootstrapToken, BoundReference, Claims, ServiceAccountVerifier, TokenError};
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
 
+use super::node_keys::Sessions;
 use super::{Authenticated, Authenticator, Credential, UserInfo};
 use crate::cache::{Cache, Cached};
 
@@ -21,13 +23,15 @@ pub struct Authentication {
     verifier: ServiceAccountVerifier,
     /// The API server's own audiences.
     audiences: Vec<String>,
+    nodes: Sessions,
 }
 
 impl Authentication {
     /// `verifier` knows the cluster's token keys; its issuer is the API server's audience.
     pub fn new(cache: Cache, verifier: ServiceAccountVerifier) -> Self {
         let audiences = vec![verifier.issuer().to_owned()];
-        Self { cache, verifier, audiences }
+        let nodes = Sessions::new(&cache);
+        Self { cache, verifier, audiences, nodes }
     }
 
     fn certificate(&self, chain: &[CertificateDer<'static>]) -> Result<Option<Authenticated>, String> {
@@ -184,6 +188,11 @@ pub fn quoted(items: &[String]) -> String {
 }
 
 impl Authenticator for Authentication {
+    fn end_of(&self, chain: &[CertificateDer<'static>]) -> Option<CancellationToken> {
+        let user = certificate_user(chain).ok().flatten()?;
+        super::node_name(&user).map(|node| self.nodes.of(node))
+    }
+
     fn authenticate<'a>(&'a self, credential: Credential<'a>) -> BoxFuture<'a, Result<Option<Authenticated>, String>> {
         let mut found = match credential {
             Credential::Certificates(chain) => self.certificate(chain),

@@ -133,7 +133,10 @@ async fn a_certificate_of_a_node_is_good_only_for_the_key_that_has_the_name() {
         cluster.admin("PUT", &path, &record(good)).await;
         assert!(cluster.authentication.authenticate(Credential::Certificates(&chain)).await.unwrap().is_some());
     }
+    let open = cluster.authentication.end_of(&chain).expect("a node's connection can be ended");
+    assert!(!open.is_cancelled());
     cluster.admin("PUT", &path, &record(String::new())).await;
+    assert!(open.is_cancelled(), "what another key has open ends with the change");
     assert!(cluster.authentication.authenticate(Credential::Certificates(&chain)).await.is_err());
 }
 
