@@ -53,6 +53,11 @@ pub fn strict_errors(mut duplicates: Vec<String>, unknown: Vec<String>) -> Vec<S
     duplicates
 }
 
+/// Puts the complaints about a JSON document in the order in which it gives rise to them.
+pub fn in_order(bytes: &[u8], complaints: &mut [String]) {
+    json::in_order(bytes, complaints);
+}
+
 /// The upstream text for a request body that breaks strict rules: `strict decoding error: unknown field "spec.foo", ...`.
 pub fn strict_error(errors: &[String]) -> String {
     format!("strict decoding error: {}", errors.join(", "))

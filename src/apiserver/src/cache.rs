@@ -153,6 +153,8 @@ struct Kind {
     changed: watch::Sender<u64>,
     /// Ends the watches: the kind has gone, or is served in another form.
     ended: CancellationToken,
+    /// Its definition has gone.
+    gone_since: Option<Instant>,
 }
 
 struct World {
@@ -523,7 +525,7 @@ impl Cache {
         let world = self.0.world.read().expect("no panic under the lock");
         let mut kinds: Vec<_> = world.kinds.iter().collect();
         kinds.sort_by_key(|(id, _)| **id);
-        kinds.into_iter().map(|(_, kind)| (kind.resource.clone(), kind.objects.len())).collect()
+        kinds.into_iter().filter(|(_, kind)| kind.gone_since.is_none()).map(|(_, kind)| (kind.resource.clone(), kind.objects.len())).collect()
     }
 
     /// The kinds that are served now.
@@ -557,6 +559,7 @@ impl Kind {
             floor,
             changed: watch::Sender::new(0),
             ended: CancellationToken::new(),
+            gone_since: None,
         }
     }
 

@@ -1,4 +1,5 @@
 //! The API over a real store in a temporary folder, through [`crate::Local`].
+mod custom;
 mod lists;
 mod objects;
 mod paths;

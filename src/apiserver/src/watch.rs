@@ -171,10 +171,14 @@ impl State {
             }
             let cursor = self.cursor.as_mut()?;
             let ended = cursor.ended();
+            // Only once everything was read: the last deletions come before the end of their kind.
+            if ended.is_cancelled() {
+                return None;
+            }
             let wake = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
             tokio::select! {
                 () = cursor.changed() => {}
-                () = ended.cancelled() => return None,
+                () = ended.cancelled() => {}
                 () = self.shutdown.cancelled() => return None,
                 () = tokio::time::sleep_until(wake) => {
                     let now = Instant::now();

@@ -1,9 +1,11 @@
 //! A recursive-descent JSON reader with Go's error texts and duplicate keys reported by path.
+use std::collections::HashMap;
+
 use super::{DEPTH_MAX, ParseError, Parsed, STRICT_ERRORS_MAX, quote};
 use crate::tree::{Object, Tree};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
-    let mut reader = Reader { bytes, at: 0, path: String::new(), duplicates: Vec::new() };
+    let mut reader = Reader { bytes, at: 0, path: String::new(), duplicates: Vec::new(), places: None };
     reader.skip_space();
     let tree = reader.value(0)?;
     reader.skip_space();
@@ -13,11 +15,29 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     Ok(Parsed { tree, duplicates: reader.duplicates })
 }
 
+/// Where in the document each strict complaint comes up: at an unknown key, or at a key's second appearance. Go's decoder, which looks for both
+/// in one pass, names them in this order.
+pub(super) fn in_order(bytes: &[u8], complaints: &mut [String]) {
+    let mut reader = Reader { bytes, at: 0, path: String::new(), duplicates: Vec::new(), places: Some(HashMap::new()) };
+    reader.skip_space();
+    if reader.value(0).is_err() {
+        return;
+    }
+    let places = reader.places.unwrap_or_default();
+    complaints.sort_by_key(|complaint| {
+        let path = complaint.split_once('"').map_or("", |(_, rest)| rest.trim_end_matches('"'));
+        let appearance = usize::from(complaint.starts_with("duplicate"));
+        places.get(path).and_then(|at| at.get(appearance).or(at.first())).copied().unwrap_or(usize::MAX)
+    });
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     path: String,
     duplicates: Vec<String>,
+    /// Where each key appears, by path; `None`: nobody asks.
+    places: Option<HashMap<String, Vec<usize>>>,
 }
 
 impl Reader<'_> {
@@ -104,6 +124,9 @@ impl Reader<'_> {
                 self.path.push('.');
             }
             self.path.push_str(&key);
+            if let Some(places) = &mut self.places {
+                places.entry(self.path.clone()).or_default().push(self.at);
+            }
             let value = self.value(depth)?;
             entries.push((key.into_boxed_str(), value));
             self.path.truncate(parent);

@@ -3,6 +3,7 @@
 //! A definition's kind is held as soon as the definition is stored, and served once it is established. Where its schema changes, the
 //! objects at hand are read again from the store in their new form, off the path of writes.
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::registry::{Registry, ResourceRef};
 use api::tree::Tree;
@@ -10,6 +11,9 @@ use store::{Event, EventKind, Store};
 
 use super::{Cache, Cached, Kind, KindId, LOAD_PAGE, World, name_of, prefix};
 use crate::kinds::Defined;
+
+/// How long the last changes of a kind that has gone can be read; it goes for good when the next definition changes.
+const GONE_KEPT: Duration = Duration::from_secs(30);
 
 impl Cache {
     pub(super) fn define_event(&self, world: &mut World, event: &Event) {
@@ -32,6 +36,12 @@ impl Cache {
         }
         let next = kinds.with(name, defined);
         self.0.kinds.store(Arc::new(next));
+    }
+
+    /// Drops the kinds whose watchers have had time to read their last changes.
+    fn forget_gone(&self) {
+        let mut world = self.0.world.write().expect("no panic under the lock");
+        world.kinds.retain(|_, kind| kind.gone_since.is_none_or(|since| since.elapsed() < GONE_KEPT));
     }
 
     fn hold(&self, world: &mut World, defined: &Defined, before: Option<&Defined>) {
@@ -73,7 +83,7 @@ impl Cache {
         if !kind.objects.is_empty() {
             return;
         }
-        world.kinds.remove(&id);
+        kind.gone_since = Some(Instant::now());
         names.ids.remove(&name);
         names.resources.remove(&id);
         self.0.names.store(Arc::new(names));
@@ -82,6 +92,7 @@ impl Cache {
 
     /// Reads the objects again whose schema has changed since they were read.
     pub async fn refresh(&self, store: &Arc<dyn Store>) -> Result<(), store::StoreError> {
+        self.forget_gone();
         let stale = std::mem::take(&mut *self.0.stale.lock().expect("no panic under the lock"));
         for id in stale {
             self.refresh_kind(store, id).await?;

@@ -90,11 +90,11 @@ pub fn decode(
         )));
     }
     meta::set_type(&mut tree, &api_version, expected.kind);
-    let tree = typed(expected, tree, duplicates, validation, warnings).map_err(|e| match e {
+    let document = (media == JSON).then_some(bytes);
+    typed_from(document, expected, tree, duplicates, validation, warnings).map_err(|e| match e {
         Untyped::Wrong(text) => fallible(&text),
         Untyped::Strict(text) => fallible(&text),
-    })?;
-    Ok(tree)
+    })
 }
 
 /// Why a tree is no object of its kind.
@@ -111,6 +111,18 @@ pub fn typed(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Tree, Untyped> {
+    typed_from(None, expected, tree, duplicates, validation, warnings)
+}
+
+/// The same for a tree that was read from this document.
+fn typed_from(
+    document: Option<&[u8]>,
+    expected: Expected,
+    tree: Tree,
+    duplicates: Vec<String>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Tree, Untyped> {
     if let Some(custom) = expected.custom {
         let crd::Coerced { tree, unknown } = crd::coerce(custom, tree).map_err(Untyped::Wrong)?;
         // Duplicates were found before anything was pruned, so all are named.
@@ -121,7 +133,12 @@ pub fn typed(
         return Ok(tree);
     };
     let schema::Decoded { tree, unknown } = schema::decode(schema, tree).map_err(|error| Untyped::Wrong(error.to_string()))?;
-    judged(tree, codec::strict_errors(duplicates, unknown), validation, warnings)
+    let mixed = !duplicates.is_empty() && !unknown.is_empty();
+    let mut complaints = codec::strict_errors(duplicates, unknown);
+    if let Some(document) = document.filter(|_| mixed) {
+        codec::in_order(document, &mut complaints);
+    }
+    judged(tree, complaints, validation, warnings)
 }
 
 fn judged(tree: Tree, complaints: Vec<String>, validation: FieldValidation, warnings: &mut Vec<String>) -> Result<Tree, Untyped> {

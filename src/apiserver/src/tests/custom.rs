@@ -1,0 +1,106 @@
+//! Kinds that come and go with their definitions.
+use std::time::Duration;
+
+use api::tree::Tree;
+
+use super::{Fixture, fixture};
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const DEFINITION: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/foos.example.com";
+const FOOS: &str = "/apis/example.com/v1/namespaces/default/foos";
+
+fn definition(size: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{{"name":"foos.example.com"}},"spec":{{"group":"example.com",
+        "scope":"Namespaced","names":{{"plural":"foos","kind":"Foo","shortNames":["fo"]}},"versions":[
+        {{"name":"v1","served":true,"storage":true,"subresources":{{"status":{{}}}},"selectableFields":[{{"jsonPath":".spec.color"}}],
+          "schema":{{"openAPIV3Schema":{{"type":"object","properties":{{"spec":{{"type":"object","properties":{{"size":{size},"color":{{"type":"string"}}}}}},
+          "status":{{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}}}}}}}},
+        {{"name":"v2","served":true,"storage":false,"selectableFields":[{{"jsonPath":".spec.color"}}],
+          "schema":{{"openAPIV3Schema":{{"type":"object","properties":{{"spec":{{"type":"object","properties":{{"color":{{"type":"string"}}}}}}}}}}}}}}]}}}}"#
+    )
+}
+
+fn foo(name: &str, spec: &str) -> String {
+    format!(r#"{{"apiVersion":"example.com/v1","kind":"Foo","metadata":{{"name":"{name}"}},"spec":{spec}}}"#)
+}
+
+/// Asks until the answer is as wanted.
+async fn until(f: &Fixture, path: &str, is_it: impl Fn(u16, &Tree) -> bool) -> Tree {
+    for _ in 0..500 {
+        let answer = f.get(path).await;
+        let tree = Tree::from_json(&answer.bytes).unwrap_or_default();
+        if is_it(answer.code, &tree) {
+            return tree;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{path} never became as wanted");
+}
+
+async fn defined() -> Fixture {
+    let f = fixture().await;
+    f.server.start().await.unwrap();
+    let created = f.post(DEFINITIONS, &definition(r#"{"type":"integer"}"#)).await;
+    assert_eq!(created.code, 201, "{}", String::from_utf8_lossy(&created.bytes));
+    until(&f, FOOS, |code, _| code == 200).await;
+    f
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_is_served_like_any_other_and_goes_with_its_definition() {
+    let f = defined().await;
+    let mut watch = f.watch(&format!("{FOOS}?watch=1")).await;
+    assert_eq!(f.post(FOOS, &foo("a", r#"{"size":1,"color":"red","odd":1}"#)).await.code, 201);
+    let other = f.get("/apis/example.com/v2/namespaces/default/foos/a").await;
+    let other = Tree::from_json(&other.bytes).unwrap();
+    assert_eq!(other.at(&["spec"]).unwrap().to_json(), br#"{"color":"red"}"#);
+    assert_eq!(other.str_at(&["apiVersion"]), "example.com/v2");
+    let selected = |color: &str| format!("{FOOS}?fieldSelector=spec.color={color}");
+    until(&f, &selected("red"), |_, list| list.array_at(&["items"]).len() == 1).await;
+    until(&f, &selected("blue"), |_, list| list.array_at(&["items"]).is_empty()).await;
+    assert_eq!(f.get(&format!("{FOOS}?fieldSelector=spec.size=1")).await.code, 400);
+    let groups = Tree::from_json(&f.get("/apis").await.bytes).unwrap();
+    let group = groups.array_at(&["groups"]).iter().find(|g| g.str_at(&["name"]) == "example.com").unwrap();
+    assert_eq!(group.str_at(&["preferredVersion", "version"]), "v2");
+    assert!(f.get("/openapi/v3/apis/example.com/v1").await.code == 200);
+
+    assert_eq!(f.delete(DEFINITION).await.code, 200);
+    until(&f, DEFINITION, |code, _| code == 404).await;
+    assert_eq!(f.get(FOOS).await.code, 404);
+    let groups = Tree::from_json(&f.get("/apis").await.bytes).unwrap();
+    assert!(groups.array_at(&["groups"]).iter().all(|g| g.str_at(&["name"]) != "example.com"));
+    assert_eq!((watch.event().await, watch.event().await), ("ADDED a".to_owned(), "DELETED a".to_owned()));
+    assert!(watch.next().await.is_none());
+
+    // It may come back, empty.
+    assert_eq!(f.post(DEFINITIONS, &definition(r#"{"type":"string"}"#)).await.code, 201);
+    let list = until(&f, FOOS, |code, _| code == 200).await;
+    assert!(list.array_at(&["items"]).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_show_the_defaults_of_a_schema_that_came_later() {
+    let f = defined().await;
+    assert_eq!(f.post(FOOS, &foo("a", "{}")).await.code, 201);
+    let patch = r#"[{"op":"add","path":"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/size/default","value":7}]"#;
+    assert_eq!(f.send("PATCH", DEFINITION, "application/json-patch+json", patch).await.code, 200);
+    until(&f, &format!("{FOOS}/a"), |_, foo| foo.at(&["spec", "size"]).and_then(Tree::as_i64) == Some(7)).await;
+    let list = Tree::from_json(&f.get(FOOS).await.bytes).unwrap();
+    assert_eq!(list.array_at(&["items"])[0].at(&["spec", "size"]).and_then(Tree::as_i64), Some(7));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_the_schema_is_refused_by_its_place() {
+    let f = defined().await;
+    let wrong = f.post(FOOS, &foo("a", r#"{"size":"x"}"#)).await;
+    let status = Tree::from_json(&wrong.bytes).unwrap();
+    assert_eq!(wrong.code, 422);
+    assert_eq!(
+        status.str_at(&["message"]),
+        r#"Foo.example.com "a" is invalid: spec.size: Invalid value: "string": spec.size in body must be of type integer: "string""#
+    );
+    let strict = f.post(&format!("{FOOS}?fieldValidation=Strict"), &foo("a", r#"{"odd":1}"#)).await;
+    assert_eq!(strict.code, 400);
+    assert!(String::from_utf8_lossy(&strict.bytes).contains(r#"strict decoding error: unknown field \"spec.odd\""#));
+}
