@@ -89,7 +89,7 @@ fn conditions(errors: &mut Errors, spec: &Tree, new: &View, old: &View) {
     let path = STATUS.child("conditions");
     let mut refuse = |wrong: bool, detail: &str| {
         if wrong {
-            errors.push(FieldError::invalid(&path, BadValue::Omitted, detail));
+            errors.push(FieldError::invalid(path, BadValue::Omitted, detail));
         }
     };
     refuse((complete_changed || failed_changed) && new.complete && new.failed, "cannot set Complete=True and Failed=true conditions");
@@ -132,7 +132,7 @@ fn times(errors: &mut Errors, job: &Tree, new: &View, old: &View, changed: &dyn 
     let path = STATUS.child("completionTime");
     let mut refuse = |wrong: bool, detail: &str| {
         if wrong {
-            errors.push(FieldError::invalid(&path, end, detail));
+            errors.push(FieldError::invalid(path, end, detail));
         }
     };
     let end_changed = new.complete != old.complete || changed(&["completionTime"]);
@@ -144,7 +144,7 @@ fn times(errors: &mut Errors, job: &Tree, new: &View, old: &View, changed: &dyn 
     let moved = set(old.status, "completionTime").zip(end).is_some_and(|(before, now)| !same(before, now));
     refuse(moved, "field is immutable");
     if end_changed && end.is_none() && new.complete {
-        errors.push(FieldError::required(&path, "completionTime is required for Complete jobs"));
+        errors.push(FieldError::required(path, "completionTime is required for Complete jobs"));
     }
     let resumes = has(old.status, "Suspended", "True") && has(new.status, "Suspended", "False");
     let suspended = flag(at(job, "spec"), "suspend");
@@ -185,28 +185,28 @@ fn index_texts(errors: &mut Errors, spec: &Tree, new: &View, changed: &dyn Fn(&[
     if changed(&["completedIndexes"]) {
         let path = STATUS.child("completedIndexes");
         if let Some(Err(why)) = completions.map(|n| indexes::count(completed, n)) {
-            errors.push(FieldError::invalid(&path, completed, format!("error parsing completedIndexes: {why}")));
+            errors.push(FieldError::invalid(path, completed, format!("error parsing completedIndexes: {why}")));
         }
         if !completed.is_empty() && text(spec, "completionMode") != "Indexed" {
             let detail = "cannot set non-empty completedIndexes when non-indexed completion mode";
-            errors.push(FieldError::invalid(&path, completed, detail));
+            errors.push(FieldError::invalid(path, completed, detail));
         }
     }
     let Some(failed) = failed else { return };
     let path = STATUS.child("failedIndexes");
     if changed(&["failedIndexes"]) {
         if let Some(Err(why)) = completions.filter(|_| per_index).map(|n| indexes::count(failed, n)) {
-            errors.push(FieldError::invalid(&path, failed, format!("error parsing failedIndexes: {why}")));
+            errors.push(FieldError::invalid(path, failed, format!("error parsing failedIndexes: {why}")));
         }
         if !per_index {
             let detail = "cannot set non-null failedIndexes when backoffLimitPerIndex is null";
-            errors.push(FieldError::invalid(&path, failed, detail));
+            errors.push(FieldError::invalid(path, failed, detail));
         }
     }
     if changed(&["failedIndexes", "completedIndexes"])
         && let Some(index) = completions.and_then(|n| indexes::overlap(completed, failed, n))
     {
         let detail = format!("failedIndexes and completedIndexes overlap at index: {index}");
-        errors.push(FieldError::invalid(&path, failed, detail));
+        errors.push(FieldError::invalid(path, failed, detail));
     }
 }

@@ -45,7 +45,7 @@ fn pod_failure(errors: &mut Errors, spec: &Tree, policy: &Tree, path: &Path) {
     let path = path.child("rules");
     let rules = list(policy, "rules");
     if rules.len() > RULES_MAX {
-        errors.push(FieldError::too_many(&path, rules.len(), RULES_MAX));
+        errors.push(FieldError::too_many(path, rules.len(), RULES_MAX));
     }
     for (i, rule) in rules.iter().enumerate() {
         let path = path.index(i);
@@ -67,7 +67,7 @@ fn pod_failure(errors: &mut Errors, spec: &Tree, policy: &Tree, path: &Path) {
             (false, true) => "specifying one of OnExitCodes and OnPodConditions is required",
             _ => continue,
         };
-        errors.push(FieldError::invalid(&path, BadValue::Omitted, wrong));
+        errors.push(FieldError::invalid(path, BadValue::Omitted, wrong));
     }
 }
 
@@ -97,8 +97,8 @@ fn exit_codes(errors: &mut Errors, spec: &Tree, wanted: &Tree, path: &Path) {
     let path = path.child("values");
     let values: Vec<i64> = list(wanted, "values").iter().filter_map(Tree::as_i64).collect();
     match values.len() {
-        0 => errors.push(FieldError::invalid(&path, at(wanted, "values"), "at least one value is required")),
-        length if length > EXIT_CODES_MAX => errors.push(FieldError::too_many(&path, length, EXIT_CODES_MAX)),
+        0 => errors.push(FieldError::invalid(path, at(wanted, "values"), "at least one value is required")),
+        length if length > EXIT_CODES_MAX => errors.push(FieldError::too_many(path, length, EXIT_CODES_MAX)),
         _ => {}
     }
     for (i, value) in values.iter().enumerate() {
@@ -110,7 +110,7 @@ fn exit_codes(errors: &mut Errors, spec: &Tree, wanted: &Tree, path: &Path) {
         }
     }
     if !values.is_sorted() {
-        errors.push(FieldError::invalid(&path, at(wanted, "values"), "must be ordered"));
+        errors.push(FieldError::invalid(path, at(wanted, "values"), "must be ordered"));
     }
 }
 
@@ -118,25 +118,25 @@ fn success(errors: &mut Errors, completions: i64, policy: &Tree, path: &Path) {
     let path = path.child("rules");
     let rules = list(policy, "rules");
     match rules.len() {
-        0 => errors.push(FieldError::required(&path, "at least one rules must be specified when the successPolicy is specified")),
-        length if length > RULES_MAX => errors.push(FieldError::too_many(&path, length, RULES_MAX)),
+        0 => errors.push(FieldError::required(path, "at least one rules must be specified when the successPolicy is specified")),
+        length if length > RULES_MAX => errors.push(FieldError::too_many(path, length, RULES_MAX)),
         _ => {}
     }
     for (i, rule) in rules.iter().enumerate() {
         let path = path.index(i);
         let (count, named) = (int(rule, "succeededCount"), set(rule, "succeededIndexes").and_then(Tree::as_str));
         if count.is_none() && named.is_none() {
-            errors.push(FieldError::required(&path, "at least one of succeededCount or succeededIndexes must be specified"));
+            errors.push(FieldError::required(path, "at least one of succeededCount or succeededIndexes must be specified"));
         }
         let mut total = 0;
         if let Some(named) = named {
             let path = path.child("succeededIndexes");
             if named.len() > INDEXES_BYTES_MAX {
-                errors.push(FieldError::too_long(&path, INDEXES_BYTES_MAX));
+                errors.push(FieldError::too_long(path, INDEXES_BYTES_MAX));
             }
             match indexes::count(named, completions) {
                 Ok(count) => total = count,
-                Err(why) => errors.push(FieldError::invalid(&path, named, format!("error parsing succeededIndexes: {why}"))),
+                Err(why) => errors.push(FieldError::invalid(path, named, format!("error parsing succeededIndexes: {why}"))),
             }
         }
         let Some(count) = count else { continue };
@@ -144,11 +144,11 @@ fn success(errors: &mut Errors, completions: i64, policy: &Tree, path: &Path) {
         non_negative(errors, Some(count), &path);
         if count > completions {
             let detail = format!("must be less than or equal to {completions} (the number of specified completions)");
-            errors.push(FieldError::invalid(&path, count, detail));
+            errors.push(FieldError::invalid(path, count, detail));
         }
         if named.is_some() && count > total {
             let detail = format!("must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)");
-            errors.push(FieldError::invalid(&path, count, detail));
+            errors.push(FieldError::invalid(path, count, detail));
         }
     }
 }
