@@ -96,6 +96,7 @@ done
 
 # ---- nginx
 debian nginx nginx-light,curl
+mkdir -p "$work/nginx/var/log/nginx" # emptied with all logs, and nginx does not start without it
 image $tests/nginx:1.27.0-2 "$work/nginx" --cmd nginx --cmd=-g --cmd "daemon off;" --port 80
 image $tests/nginx:1.28.0-2 "$work/nginx" --cmd nginx --cmd=-g --cmd "daemon off;" --port 80 --label version=next
 
