@@ -112,7 +112,8 @@ async fn finalize(server: &ApiServer, definition: &Tree) -> Result<Option<watch:
         crd::set_condition(&mut next, &Condition::new("Terminating", status, reason, message), &now());
     };
     let resource = cache.kinds().definition(read.name()).and_then(|d| d.resources.first().cloned());
-    let is_custom = resource.as_ref().is_some_and(|r| cache.resource(&r.group, &r.version, &r.plural).is_some_and(|held| held.custom.is_some()));
+    let is_custom =
+        resource.as_ref().is_some_and(|r| cache.resource(&r.group, &r.version, &r.plural).is_some_and(|held| held.custom.is_some()));
     match resource {
         Some(resource) if is_custom => {
             let wait = cache.changes(&resource.group, &resource.plural);

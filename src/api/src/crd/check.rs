@@ -348,7 +348,8 @@ fn check_selectable(e: &mut Errors, fields: &[Tree], schema: Option<&Tree>, path
             e.push(FieldError::invalid(&path, value, "must not point to fields in metadata"));
         }
         if !matches!(kind, "string" | "boolean" | "integer") {
-            let detail = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.";
+            let detail =
+                "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.";
             e.push(FieldError::invalid(&path, value, detail));
         }
         if seen.contains(&value) {
@@ -379,10 +380,16 @@ fn check_conversion(e: &mut Errors, conversion: &Tree) {
         }
         "None" => {
             if webhook.is_some_and(|w| set(w, &["clientConfig"]).is_some()) {
-                e.push(FieldError::forbidden("spec.conversion.webhookClientConfig", "should not be set when strategy is not set to Webhook"));
+                e.push(FieldError::forbidden(
+                    "spec.conversion.webhookClientConfig",
+                    "should not be set when strategy is not set to Webhook",
+                ));
             }
             if webhook.is_some_and(|w| !w.array_at(&["conversionReviewVersions"]).is_empty()) {
-                e.push(FieldError::forbidden("spec.conversion.conversionReviewVersions", "should not be set when strategy is not set to Webhook"));
+                e.push(FieldError::forbidden(
+                    "spec.conversion.conversionReviewVersions",
+                    "should not be set when strategy is not set to Webhook",
+                ));
             }
         }
         other => e.push(FieldError::not_supported("spec.conversion.strategy", other, &["None", "Webhook"])),

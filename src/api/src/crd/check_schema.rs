@@ -13,9 +13,28 @@ type Errors = Vec<FieldError>;
 const META: [&str; 3] = ["metadata", "kind", "apiVersion"];
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const AT_ROOT: [&str; 22] = [
-    "description", "type", "format", "title", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength", "minLength", "pattern",
-    "maxItems", "minItems", "uniqueItems", "multipleOf", "required", "items", "properties", "externalDocs", "example",
-    "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations",
+    "description",
+    "type",
+    "format",
+    "title",
+    "maximum",
+    "exclusiveMaximum",
+    "minimum",
+    "exclusiveMinimum",
+    "maxLength",
+    "minLength",
+    "pattern",
+    "maxItems",
+    "minItems",
+    "uniqueItems",
+    "multipleOf",
+    "required",
+    "items",
+    "properties",
+    "externalDocs",
+    "example",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
 ];
 
 fn text<'t>(schema: &'t Tree, key: &str) -> &'t str {
@@ -339,7 +358,10 @@ fn node(e: &mut Errors, schema: &Tree, path: &str, is_root: bool, context: Conte
     standard(e, schema, path, context);
     let at = |field: &str| format!("{path}.{field}");
     if flag(schema, "uniqueItems") {
-        e.push(FieldError::forbidden(at("uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"));
+        e.push(FieldError::forbidden(
+            at("uniqueItems"),
+            "uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
+        ));
     }
     let has_properties = properties(schema).next().is_some();
     if let Some(additional) = set(schema, "additionalProperties") {
@@ -347,7 +369,11 @@ fn node(e: &mut Errors, schema: &Tree, path: &str, is_root: bool, context: Conte
             e.push(FieldError::forbidden(at("additionalProperties"), "additionalProperties and properties are mutual exclusive"));
         }
         if let Some(inner) = further(schema) {
-            let forbidden = if context.inside_meta { Some("inside additionalProperties applying to object metadata") } else { context.defaults_forbidden };
+            let forbidden = if context.inside_meta {
+                Some("inside additionalProperties applying to object metadata")
+            } else {
+                context.defaults_forbidden
+            };
             node(e, inner, &at("additionalProperties"), false, Context { defaults_forbidden: forbidden, ..context });
         }
     }
@@ -369,7 +395,9 @@ fn node(e: &mut Errors, schema: &Tree, path: &str, is_root: bool, context: Conte
         }
     }
     match set(schema, "items") {
-        Some(Tree::Array(several)) => several.iter().enumerate().for_each(|(i, inner)| node(e, inner, &format!("{path}.items[{i}]"), false, context)),
+        Some(Tree::Array(several)) => {
+            several.iter().enumerate().for_each(|(i, inner)| node(e, inner, &format!("{path}.items[{i}]"), false, context))
+        }
         Some(inner) => node(e, inner, &at("items"), false, context),
         None => {}
     }
@@ -428,7 +456,8 @@ fn extensions(e: &mut Errors, schema: &Tree, path: &str) {
         e.push(FieldError::not_supported(at("x-kubernetes-map-type"), map_type, &["atomic", "granular"]));
     }
     let list_type = set(schema, "x-kubernetes-list-type").and_then(Tree::as_str);
-    if !is_wrong_list && list_type == Some("set")
+    if !is_wrong_list
+        && list_type == Some("set")
         && let Some(inner) = items(schema)
     {
         let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";

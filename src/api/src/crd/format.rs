@@ -13,8 +13,31 @@ use crate::schema::Name;
 /// The format without dashes; empty where it means nothing for the type.
 pub fn normalized(kind: &str, format: &str) -> Name {
     const STRINGS: [&str; 25] = [
-        "bsonobjectid", "uri", "email", "hostname", "ipv4", "ipv6", "cidr", "mac", "uuid", "uuid3", "uuid4", "uuid5", "isbn", "isbn10", "isbn13",
-        "creditcard", "ssn", "hexcolor", "rgbcolor", "byte", "password", "date", "duration", "datetime", "k8sshortname",
+        "bsonobjectid",
+        "uri",
+        "email",
+        "hostname",
+        "ipv4",
+        "ipv6",
+        "cidr",
+        "mac",
+        "uuid",
+        "uuid3",
+        "uuid4",
+        "uuid5",
+        "isbn",
+        "isbn10",
+        "isbn13",
+        "creditcard",
+        "ssn",
+        "hexcolor",
+        "rgbcolor",
+        "byte",
+        "password",
+        "date",
+        "duration",
+        "datetime",
+        "k8sshortname",
     ];
     let plain = format.replace('-', "");
     let known = match kind {
@@ -85,7 +108,10 @@ fn uuid(text: &str, version: &str) -> bool {
 }
 
 fn digits(text: &str) -> Vec<u32> {
-    text.chars().filter(|c| !matches!(c, '-' | ' ')).map(|c| c.to_digit(10).unwrap_or(if matches!(c, 'X' | 'x') { 10 } else { 99 })).collect()
+    text.chars()
+        .filter(|c| !matches!(c, '-' | ' '))
+        .map(|c| c.to_digit(10).unwrap_or(if matches!(c, 'X' | 'x') { 10 } else { 99 }))
+        .collect()
 }
 
 fn isbn10(text: &str) -> bool {
@@ -106,11 +132,7 @@ fn isbn13(text: &str) -> bool {
 fn credit_card(text: &str) -> bool {
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let doubled = |digit: u32| if digit > 4 { digit * 2 - 9 } else { digit * 2 };
-    let sum: u32 = digits
-        .bytes()
-        .rev()
-        .enumerate()
-        .map(|(i, b)| if i % 2 == 0 { u32::from(b - b'0') } else { doubled(u32::from(b - b'0')) })
-        .sum();
+    let sum: u32 =
+        digits.bytes().rev().enumerate().map(|(i, b)| if i % 2 == 0 { u32::from(b - b'0') } else { doubled(u32::from(b - b'0')) }).sum();
     CREDIT_CARD.is_match(&digits) && sum % 10 == 0
 }

@@ -23,7 +23,11 @@ enum Step {
     Field(Box<str>),
     Index(i64),
     Each,
-    Filter { path: Vec<Box<str>>, operator: Operator, value: Tree },
+    Filter {
+        path: Vec<Box<str>>,
+        operator: Operator,
+        value: Tree,
+    },
     /// Not understood: finds nothing.
     Nothing,
 }

@@ -47,7 +47,8 @@ pub fn plan_names<'t>(definition: &Tree, others: impl IntoIterator<Item = &'t Tr
         }
         let accepted = |key: &str| other.0.str_at(&["status", "acceptedNames", key]).to_owned();
         resources.extend([accepted("plural"), accepted("singular")]);
-        resources.extend(other.0.array_at(&["status", "acceptedNames", "shortNames"]).iter().filter_map(Tree::as_str).map(ToOwned::to_owned));
+        resources
+            .extend(other.0.array_at(&["status", "acceptedNames", "shortNames"]).iter().filter_map(Tree::as_str).map(ToOwned::to_owned));
         kinds.extend([accepted("kind"), accepted("listKind")]);
     }
     let mut plan = NamePlan { accepted: Tree::object(), conditions: Vec::new(), dropped: Vec::new() };
@@ -151,13 +152,16 @@ pub enum Approval {
 pub fn approval_state(definition: &Tree) -> (Approval, String) {
     const SEE: &str = "see https://github.com/kubernetes/enhancements/pull/1111";
     let annotation = meta::annotation(definition, APPROVAL).unwrap_or("");
-    let is_url = annotation.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty() && !rest.starts_with('/'));
+    let is_url =
+        annotation.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty() && !rest.starts_with('/'));
     match annotation {
         "" => (Approval::Missing, format!("protected groups must have approval annotation \"{APPROVAL}\", {SEE}")),
         text if text.starts_with("unapproved") => (Approval::Bypassed, format!("not approved: {}", quote(text))),
         text if is_url => (Approval::Approved, format!("approved in {text}")),
         _ => {
-            let text = format!("protected groups must have approval annotation \"{APPROVAL}\" with either a URL or a reason starting with \"unapproved\", {SEE}");
+            let text = format!(
+                "protected groups must have approval annotation \"{APPROVAL}\" with either a URL or a reason starting with \"unapproved\", {SEE}"
+            );
             (Approval::Invalid, text)
         }
     }
@@ -201,11 +205,7 @@ pub fn set_condition(definition: &mut Tree, condition: &Condition, now: &str) {
 pub fn apply_plan(definition: &mut Tree, plan: &NamePlan, now: &str) {
     definition.set(&["status", "acceptedNames"], plan.accepted.clone());
     plan.conditions.iter().for_each(|condition| set_condition(definition, condition, now));
-    let kept: Vec<Tree> = definition
-        .array_at(&["status", "conditions"])
-        .iter()
-        .filter(|c| !plan.dropped.contains(&c.str_at(&["type"])))
-        .cloned()
-        .collect();
+    let kept: Vec<Tree> =
+        definition.array_at(&["status", "conditions"]).iter().filter(|c| !plan.dropped.contains(&c.str_at(&["type"]))).cloned().collect();
     definition.set(&["status", "conditions"], Tree::Array(kept));
 }

@@ -111,7 +111,11 @@ impl<'t> Translator<'t> {
                 },
                 c => {
                     self.take(c.len_utf8());
-                    if matches!(c, '^' | '$' | '.') { self.out.push(c) } else { literal(&mut self.out, c) }
+                    if matches!(c, '^' | '$' | '.') {
+                        self.out.push(c)
+                    } else {
+                        literal(&mut self.out, c)
+                    }
                     before = Before::Atom;
                 }
             }
@@ -152,7 +156,9 @@ impl<'t> Translator<'t> {
             self.out.push('(');
             return Ok(());
         }
-        let named = ["(?P<", "(?<"].into_iter().find(|p| self.rest.starts_with(p) && !self.rest.starts_with("(?<=") && !self.rest.starts_with("(?<!"));
+        let named = ["(?P<", "(?<"]
+            .into_iter()
+            .find(|p| self.rest.starts_with(p) && !self.rest.starts_with("(?<=") && !self.rest.starts_with("(?<!"));
         if let Some(prefix) = named {
             let Some(end) = self.rest.find('>') else { return Err(("invalid named capture", self.rest.to_owned())) };
             let name = &self.rest[prefix.len()..end];
@@ -167,7 +173,10 @@ impl<'t> Translator<'t> {
         let end = self.rest.find([')', ':']).map_or(self.rest.len(), |at| at + 1);
         let flags = &self.rest[..end];
         let inner = flags[2..].trim_end_matches([')', ':']);
-        let is_valid = inner.chars().all(|c| "imsU-".contains(c)) && inner.matches('-').count() <= 1 && !inner.ends_with('-') && flags.ends_with([')', ':']);
+        let is_valid = inner.chars().all(|c| "imsU-".contains(c))
+            && inner.matches('-').count() <= 1
+            && !inner.ends_with('-')
+            && flags.ends_with([')', ':']);
         if !is_valid || (inner.is_empty() && flags.ends_with(')')) {
             let shown = self.rest.chars().take(3).collect();
             return Err(("invalid or unsupported Perl syntax", shown));

@@ -7,17 +7,25 @@ use crate::tree::{Object, Tree};
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 const EMBEDDED: &str = "x-kubernetes-embedded-resource";
 const GENERIC: [&str; 7] = ["type", "nullable", "description", "title", "default", "externalDocs", "example"];
-const EXTENSIONS: [&str; 6] = [
-    PRESERVE,
-    EMBEDDED,
-    "x-kubernetes-int-or-string",
-    "x-kubernetes-list-map-keys",
-    "x-kubernetes-list-type",
-    "x-kubernetes-map-type",
-];
+const EXTENSIONS: [&str; 6] =
+    [PRESERVE, EMBEDDED, "x-kubernetes-int-or-string", "x-kubernetes-list-map-keys", "x-kubernetes-list-type", "x-kubernetes-map-type"];
 const VALUES: [&str; 16] = [
-    "format", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength", "minLength", "pattern", "maxItems", "minItems",
-    "uniqueItems", "multipleOf", "enum", "maxProperties", "minProperties", "required",
+    "format",
+    "maximum",
+    "exclusiveMaximum",
+    "minimum",
+    "exclusiveMinimum",
+    "maxLength",
+    "minLength",
+    "pattern",
+    "maxItems",
+    "minItems",
+    "uniqueItems",
+    "multipleOf",
+    "enum",
+    "maxProperties",
+    "minProperties",
+    "required",
 ];
 const JUNCTORS: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 
@@ -126,7 +134,8 @@ fn int_or_string() -> Tree {
 fn unfold(out: &mut Tree, source: &Tree) {
     let either = int_or_string();
     let any_of = source.get("anyOf").filter(|a| is_said(a));
-    let is_spelled_out = any_of == Some(&either) || source.array_at(&["allOf"]).first().is_some_and(|first| first.get("anyOf") == Some(&either));
+    let is_spelled_out =
+        any_of == Some(&either) || source.array_at(&["allOf"]).first().is_some_and(|first| first.get("anyOf") == Some(&either));
     if is_spelled_out {
         return;
     }

@@ -134,8 +134,25 @@ impl Values {
 
     fn compile(schema: &Tree) -> Option<Box<Values>> {
         const KEYS: [&str; 19] = [
-            "format", "maximum", "minimum", "exclusiveMaximum", "exclusiveMinimum", "maxLength", "minLength", "pattern", "maxItems", "minItems",
-            "multipleOf", "maxProperties", "minProperties", "required", "enum", "allOf", "anyOf", "oneOf", "not",
+            "format",
+            "maximum",
+            "minimum",
+            "exclusiveMaximum",
+            "exclusiveMinimum",
+            "maxLength",
+            "minLength",
+            "pattern",
+            "maxItems",
+            "minItems",
+            "multipleOf",
+            "maxProperties",
+            "minProperties",
+            "required",
+            "enum",
+            "allOf",
+            "anyOf",
+            "oneOf",
+            "not",
         ];
         if !KEYS.iter().any(|key| schema.get(key).is_some_and(|v| !v.is_null())) {
             return None;

@@ -110,10 +110,7 @@ fn values_are_judged_in_upstreams_words() {
     wrong_values(
         &spec("oneOf: [{required: [a]}, {required: [b]}], properties: {a: {type: string}, b: {type: string}}"),
         "{spec: {}}",
-        &[
-            r#"<nil>: Invalid value: "": "spec" must validate one and only one schema (oneOf). Found none valid"#,
-            "spec.a: Required value",
-        ],
+        &[r#"<nil>: Invalid value: "": "spec" must validate one and only one schema (oneOf). Found none valid"#, "spec.a: Required value"],
     );
     wrong_values(
         &spec("properties: {p: {x-kubernetes-int-or-string: true}}"),
@@ -158,12 +155,11 @@ fn schemas_that_are_not_structural_are_refused_with_their_places() {
     );
     definition_errors(
         &version("{type: object, x-kubernetes-validations: [{rule: 'self.a > 1'}]}"),
-        &["spec.validation.openAPIV3Schema.x-kubernetes-validations: Forbidden: validation rules in the Common Expression Language (CEL) are not supported by this server yet"],
+        &[
+            "spec.validation.openAPIV3Schema.x-kubernetes-validations: Forbidden: validation rules in the Common Expression Language (CEL) are not supported by this server yet",
+        ],
     );
-    definition_errors(
-        "versions: [{name: v1, served: true, storage: true}]",
-        &["spec.versions[0].schema.openAPIV3Schema: Required value"],
-    );
+    definition_errors("versions: [{name: v1, served: true, storage: true}]", &["spec.versions[0].schema.openAPIV3Schema: Required value"]);
 }
 
 #[test]
@@ -171,7 +167,11 @@ fn names_are_given_to_who_comes_first() {
     let definition = |name: &str, names: &str, status: &str| {
         tree(&format!("{{metadata: {{name: {name}.g.io}}, spec: {{group: g.io, names: {names}, versions: []}}, status: {status}}}"))
     };
-    let first = definition("as", "{plural: as, singular: a, kind: A, listKind: AList, shortNames: [x]}", "{acceptedNames: {plural: as, singular: a, kind: A, listKind: AList, shortNames: [x]}}");
+    let first = definition(
+        "as",
+        "{plural: as, singular: a, kind: A, listKind: AList, shortNames: [x]}",
+        "{acceptedNames: {plural: as, singular: a, kind: A, listKind: AList, shortNames: [x]}}",
+    );
     let second = definition("bs", "{plural: bs, singular: b, kind: A, listKind: BList, shortNames: [x, y]}", "{}");
     let plan = plan_names(&second, [&first, &second]);
     let told: Vec<_> = plan.conditions.iter().map(|c| (c.kind, c.status, c.reason, c.message.as_str())).collect();

@@ -2,9 +2,9 @@
 //!
 //! Models kube-openapi/pkg/validation/validate (types, numbers, strings, lists, objects, junctors) and the ratcheting of
 //! apiextensions-apiserver/pkg/apiserver/validation/ratcheting.go: what an update leaves as it was is not complained about.
+use super::format;
 use super::structural::{Additional, Structural, Values};
 use super::value_error::{self as errors, Outcome};
-use super::format;
 use crate::field_error::{FieldError, quote};
 use crate::tree::{Object, Tree};
 
@@ -101,7 +101,9 @@ fn string(outcome: &mut Outcome, values: &Values, text: &str, value: &Tree, path
         match pattern.matches(text) {
             Ok(true) => {}
             Ok(false) => outcome.add(errors::invalid(path, value, &format!("should match '{}'", pattern.text))),
-            Err(why) => outcome.add(errors::invalid(path, value, &format!("should match '{}, but pattern is invalid: {why}'", pattern.text))),
+            Err(why) => {
+                outcome.add(errors::invalid(path, value, &format!("should match '{}, but pattern is invalid: {why}'", pattern.text)))
+            }
         }
     }
     if !values.format.is_empty() && !format::matches(&values.format, text) {
