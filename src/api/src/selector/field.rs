@@ -251,7 +251,14 @@ pub fn convert_label<'a>(group: &str, version: &str, kind: &str, label: &'a str)
 /// The selectable fields of an object of the given kind with their values.
 pub fn fields_of(group: &str, kind: &str, object: &Tree) -> Vec<(&'static str, String)> {
     let labels = labels_of(group, kind).map_or(&["metadata.name", "metadata.namespace"] as &'static [&'static str], |(l, _)| l);
-    labels.iter().map(|label| (*label, value_of(label, group, kind, object))).collect()
+    let mut fields: Vec<(&'static str, String)> = labels.iter().map(|label| (*label, value_of(label, group, kind, object))).collect();
+    // Events are kept in the core group's form and asked for by both groups' names.
+    if (group, kind) == ("", "Event") {
+        let others = labels_of("events.k8s.io", "Event").map_or(&[] as &[_], |(l, _)| l);
+        let renamed = others.iter().filter(|label| !labels.contains(label));
+        fields.extend(renamed.map(|label| (*label, value_of(label, group, kind, object))));
+    }
+    fields
 }
 
 /// The selectable fields of an object of the given resource with their values.
@@ -283,7 +290,8 @@ fn value_of(label: &str, group: &str, kind: &str, object: &Tree) -> String {
         (_, "ReplicationController" | "ReplicaSet", "status.replicas") => or(text(label), "0"),
         ("batch", "Job", "status.successful") => or(text("status.succeeded"), "0"),
         ("", "Event", "source") => or(text("source.component"), &text("reportingComponent")),
-        ("events.k8s.io", "Event", "reportingController") => text(label),
+        ("", "Event", "reportingController") => text("reportingComponent"),
+        ("", "Event", label) if label.starts_with("regarding.") => text(&label.replacen("regarding", "involvedObject", 1)),
         _ => text(label),
     }
 }
