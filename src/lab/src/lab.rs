@@ -20,6 +20,7 @@ pub struct Lab {
 
 impl Lab {
     /// Makes a lab; what an earlier one of the same name left is removed first. Returns when every node is Ready.
+    /// One that fails is removed again, unless RK_LAB_KEEP is set for looking at it.
     pub fn up(plan: &Plan) -> Result<Self> {
         plan.check()?;
         let lock = state::lock(&plan.name)?;
@@ -43,7 +44,10 @@ impl Lab {
         if let Err(error) = made {
             lab.keep = true;
             let left = if std::env::var_os("RK_LAB_KEEP").is_some() { Ok(()) } else { remove(&plan.name) };
-            return Err(left.err().map_or(error, |left| anyhow::anyhow!("could not be removed either: {left:#}")));
+            return Err(match left {
+                Ok(()) => error,
+                Err(left) => error.context(format!("the lab could not be removed either: {left:#}")),
+            });
         }
         drop(lock);
         Ok(lab)
@@ -140,10 +144,10 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if !self.keep {
-            if let Err(error) = Self::down(&self.state.name) {
-                eprintln!("lab {} is not removed: {error:#}", self.state.name);
-            }
+        if !self.keep
+            && let Err(error) = Self::down(&self.state.name)
+        {
+            eprintln!("lab {} is not removed: {error:#}", self.state.name);
         }
     }
 }
