@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tower::{BoxError, Service, ServiceBuilder};
 
+use crate::decode;
 use crate::error::ApiError;
 use crate::object::{ApiResource, Kind, Named, ObjectKey};
 use crate::options::{DeleteOptions, ListOptions};
@@ -306,7 +307,7 @@ impl Client {
             .transpose()
             .map_err(|source| ApiError::Encode { method: method.to_string(), path: path.clone(), source })?;
         let bytes = self.bytes(method.clone(), &path, body.unwrap_or_default(), content_type, "application/json").await?;
-        serde_json::from_slice(&bytes).map_err(|source| ApiError::Decode { method: method.to_string(), path, source })
+        decode::bytes(&bytes).map_err(|source| ApiError::Decode { method: method.to_string(), path, source })
     }
 
     /// One request, the whole answer.

@@ -10,6 +10,7 @@ mod backoff;
 mod client;
 mod clock;
 mod controller;
+mod decode;
 mod error;
 mod events;
 mod expectations;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use crate::decode;
 use crate::error::ApiError;
 use crate::object::PartialObject;
 
@@ -79,6 +80,8 @@ pub(crate) enum Frame<K> {
     Delete(K),
     /// Nothing happened up to this version.
     Bookmark(String),
+    /// An object that the type cannot hold.
+    Unreadable { name: String, version: String, error: serde_json::Error },
     Failure(Box<Status>),
 }
 
@@ -93,8 +96,8 @@ impl<K: DeserializeOwned> Frame<K> {
         }
         let Envelope { kind, object } = serde_json::from_slice(line)?;
         Ok(match kind {
-            "ADDED" | "MODIFIED" => Self::Put(serde_json::from_str(object.get())?),
-            "DELETED" => Self::Delete(serde_json::from_str(object.get())?),
+            "ADDED" | "MODIFIED" => decode::object(object.get()).map_or_else(|e| Self::unreadable(object, e), |o| Ok(Self::Put(o)))?,
+            "DELETED" => decode::object(object.get()).map_or_else(|e| Self::unreadable(object, e), |o| Ok(Self::Delete(o)))?,
             "BOOKMARK" => {
                 let bookmark: PartialObject = serde_json::from_str(object.get())?;
                 Self::Bookmark(bookmark.metadata.resource_version.unwrap_or_default())
@@ -102,5 +105,11 @@ impl<K: DeserializeOwned> Frame<K> {
             "ERROR" => Self::Failure(Box::new(serde_json::from_str(object.get())?)),
             other => return Err(WatchError::UnknownType(other.to_owned())),
         })
+    }
+
+    fn unreadable(object: &RawValue, error: serde_json::Error) -> Result<Self, WatchError> {
+        let PartialObject { metadata, .. } = serde_json::from_str(object.get())?;
+        let name = format!("{}/{}", metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
+        Ok(Self::Unreadable { name, version: metadata.resource_version.unwrap_or_default(), error })
     }
 }

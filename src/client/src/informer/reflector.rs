@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 use super::store::Mirror;
 use crate::backoff::{Backoff, jitter};
 use crate::client::{Client, List};
+use crate::decode;
 use crate::error::ApiError;
 use crate::object::{ApiResource, Kind, Named};
 use crate::options::{ListOptions, Query};
@@ -128,7 +129,8 @@ impl<K: Kind> Source<K> {
         let path = self.resource.collection_path(&self.namespace) + &options.query().into_string();
         let accept = if self.partial { PARTIAL_LIST } else { "application/json" };
         let bytes = self.client.bytes(http::Method::GET, &path, Vec::new(), "", accept).await?;
-        serde_json::from_slice(&bytes).map_err(|source| ApiError::Decode { method: "GET".to_owned(), path, source })
+        let decoded = decode::list(&bytes).map(|(metadata, items)| List { metadata, items });
+        decoded.map_err(|source| ApiError::Decode { method: "GET".to_owned(), path, source })
     }
 
     async fn watch(&self, mirror: &Mirror<K>, version: &mut String) -> Result<Ended, WatchError> {
@@ -155,6 +157,11 @@ impl<K: Kind> Source<K> {
                     mirror.delete(self.projected(object));
                 }
                 Frame::Bookmark(at) => *version = at,
+                // Asked again it would come again, and nothing behind it ever.
+                Frame::Unreadable { name, version: at, error } => {
+                    warn!(resource = %self.resource.plural, name, %error, "an object cannot be read and is passed over");
+                    *version = at;
+                }
                 Frame::Failure(status) => return failure(status),
             }
         }

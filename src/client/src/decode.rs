@@ -1,0 +1,100 @@
+//! Typed objects from JSON that Go accepts and the generated types do not.
+//!
+//! In Go a null time is the zero time and an absent string the empty one; the generated types want both in conditions. Whoever patches a
+//! condition without its time makes such an object, and it must not hold up everything that comes after it.
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use tracing::warn;
+
+/// How Go prints the zero time.
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+pub(crate) fn object<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    let first = match serde_json::from_str(text) {
+        Ok(object) => return Ok(object),
+        Err(error) => error,
+    };
+    let mut value: Value = serde_json::from_str(text)?;
+    complete(&mut value);
+    serde_json::from_value(value).map_err(|_| first)
+}
+
+pub(crate) fn bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(bytes).or_else(|first| std::str::from_utf8(bytes).map_or(Err(first), object))
+}
+
+/// The objects of a list, without those that cannot be read at all.
+pub(crate) fn list<T: DeserializeOwned>(bytes: &[u8]) -> Result<(ListMeta, Vec<T>), serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Raw<'a> {
+        #[serde(default)]
+        metadata: ListMeta,
+        #[serde(borrow)]
+        items: Option<Vec<&'a RawValue>>,
+    }
+    let raw: Raw = serde_json::from_slice(bytes)?;
+    let read = |item: &&RawValue| match object(item.get()) {
+        Ok(object) => Some(object),
+        Err(error) => {
+            warn!(%error, "an object of a list cannot be read and is passed over");
+            None
+        }
+    };
+    Ok((raw.metadata, raw.items.iter().flatten().filter_map(read).collect()))
+}
+
+/// Gives all conditions what Go would take as given.
+fn complete(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(complete),
+        Value::Object(fields) => {
+            if let Some(Value::Array(conditions)) = fields.get_mut("conditions") {
+                conditions.iter_mut().filter_map(Value::as_object_mut).for_each(complete_condition);
+            }
+            fields.values_mut().for_each(complete);
+        }
+        _ => {}
+    }
+}
+
+fn complete_condition(condition: &mut Map<String, Value>) {
+    if !condition.contains_key("type") {
+        return;
+    }
+    for (field, zero) in [("lastTransitionTime", ZERO_TIME), ("reason", ""), ("message", ""), ("status", "")] {
+        let value = condition.entry(field).or_insert(Value::Null);
+        if value.is_null() {
+            *value = zero.into();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+
+    use super::*;
+
+    const SERVICE: &str = r#"{"metadata": {"name": "s", "deletionTimestamp": null},
+        "status": {"conditions": [{"type": "A", "status": "True", "lastTransitionTime": null}]}}"#;
+
+    #[test]
+    fn a_condition_without_its_time_is_read_as_go_reads_it() {
+        let service: Service = object(SERVICE).expect("a service");
+        assert!(service.metadata.deletion_timestamp.is_none());
+        let condition = &service.status.expect("a status").conditions.expect("conditions")[0];
+        assert_eq!(condition.last_transition_time.0.to_string(), ZERO_TIME);
+        assert_eq!(condition.reason, "");
+    }
+
+    #[test]
+    fn what_cannot_be_read_does_not_hide_the_rest() {
+        let text = format!(r#"{{"metadata": {{"resourceVersion": "7"}}, "items": [{{"metadata": 1}}, {SERVICE}]}}"#);
+        let (meta, services) = list::<Service>(text.as_bytes()).expect("a list");
+        assert_eq!((meta.resource_version.as_deref(), services.len()), (Some("7"), 1));
+        assert!(object::<Service>("{").is_err());
+    }
+}
