@@ -26,10 +26,12 @@ truncate -s 40G "$disk.img"
 mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1,nodiscard -m 0 "$disk.img"
 mount -o loop,discard,noatime "$disk.img" "$disk"
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/lock /run/netns /run/lab "$disk"/lib/rk "$disk"/log "$disk"/etc "$disk"/etc.work
+mkdir -p /run/lock /run/netns /run/lab "$disk"/lib/rk "$disk"/log "$disk"/etc "$disk"/etc.work "$disk"/bin "$disk"/bin.work
 mount --bind "$disk/lib" /var/lib
 mount --bind "$disk/log" /var/log
 mount -t overlay -o "lowerdir=/etc,upperdir=$disk/etc,workdir=$disk/etc.work" overlay /etc
+# An installed rk is the host's: what a machine removes there stays there.
+mount -t overlay -o "lowerdir=/usr/local/bin,upperdir=$disk/bin,workdir=$disk/bin.work" overlay /usr/local/bin
 mkdir -p /etc/rk
 rm -f /etc/resolv.conf
 echo "nameserver $resolver" > /etc/resolv.conf
