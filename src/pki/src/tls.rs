@@ -112,7 +112,8 @@ pub fn client_config(server_ca_pem: &str, identity: Option<Arc<Identity>>) -> Re
     })
 }
 
-/// A client that shows nothing and believes everybody: only to ask for what is proved in another way (`pki::JoinToken`).
+/// A client that shows nothing and believes everybody: to ask for what is proved in another way (`pki::JoinToken`), or where
+/// nobody could prove it (a proxied pod).
 pub fn unproven_client_config() -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(ring()).with_safe_default_protocol_versions()?;
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(ring()))).with_no_client_auth())
