@@ -1,0 +1,36 @@
+//! The caller's data, read in place.
+
+/// A node of a JSON tree that the caller owns.
+///
+/// The crate asks for nothing that it does not need: an expression that reads `self.spec.replicas` costs three calls of [`Json::field`].
+pub trait Json {
+    fn view(&self) -> View<'_>;
+
+    /// How many items or fields there are; 0 for scalars.
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The item of an array.
+    fn item(&self, index: usize) -> Option<&dyn Json>;
+
+    /// The field of an object.
+    fn field(&self, name: &str) -> Option<&dyn Json>;
+
+    /// The field of an object by its place, in an order that stays the same.
+    fn entry(&self, index: usize) -> Option<(&str, &dyn Json)>;
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum View<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    String(&'a str),
+    Array,
+    Object,
+}
