@@ -1,66 +1,23 @@
 """One server and two agents, each a machine of its own (`cargo xtask lab`): joining, the tunnel, crashes, and what is said when it fails."""
 import json
-import os
-import pathlib
 import re
 import time
 
 import lab
 import pytest
 from lab import eventually, run
+from machines import Machines
 
 NAME = "agents"
 IMAGE = "rk.local/demo:1"
 
 
-class Machines:
-    """A lab by name, through `xtask lab`."""
-
-    def __init__(self, xtask):
-        self.xtask = str(xtask)
-
-    def task(self, *words, **options):
-        return run(self.xtask, "lab", words[0], "--name", NAME, *words[1:], timeout=600, **options)
-
-    def on(self, machine, *words, check=True, input=None):
-        return run(self.xtask, "lab", "exec", "--name", NAME, machine, "--", *words, check=check, input=input)
-
-    def kubectl(self, *words, check=True, input=None):
-        return self.on("hub", "kubectl", *words, check=check, input=input).stdout
-
-    def get(self, *words):
-        return json.loads(self.kubectl("get", *words, "-o", "json"))
-
-    def state(self):
-        return json.loads(pathlib.Path(f"/run/rk-lab/{NAME}/lab.json").read_text())
-
-    def address(self, machine):
-        return next(m["address"] for m in self.state()["machines"] if m["name"] == machine)
-
-    def log(self, machine):
-        return (pathlib.Path(self.state()["data"]) / machine / "rk.log").read_text()
-
-    def ready(self, node):
-        conditions = self.get("node", node)["status"]["conditions"]
-        return next(c["status"] for c in conditions if c["type"] == "Ready") == "True"
-
-    def token(self, *more):
-        return self.on("server-1", "rk", "token", "create", *more).stdout.split()[-1]
-
-    def join_fails(self, machine, *words):
-        """What `rk agent join` says on a machine whose agent is stopped; it must fail soon."""
-        done = self.on(machine, "timeout", "30", "rk", "agent", "join", *words, check=False)
-        assert done.returncode not in (0, 124), done.stdout + done.stderr
-        return done.stderr.strip().splitlines()[-1]
-
-
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory):
-    xtask, binary = os.environ["XTASK"], os.environ["RK_BINARY"]
-    made = Machines(xtask)
+    made = Machines(NAME)
     archive = tmp_path_factory.mktemp("image") / "demo.tar"
     run(lab.ROOT / "installer/demo-image.sh", archive, IMAGE)
-    made.task("up", "--servers", "1", "--agents", "2", "--binary", binary)
+    made.up()
     try:
         for machine in ("agent-1", "agent-2"):
             made.on(machine, "rk", "image", "import", archive)

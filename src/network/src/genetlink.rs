@@ -84,6 +84,11 @@ impl Generic {
         self.ask(command, NLM_F_ACK, write, |_| {})
     }
 
+    /// Asks for one thing and hands the attributes of the answer to `each`.
+    pub(crate) fn ask_one(&mut self, command: u8, write: impl FnOnce(&mut Writer), each: impl FnMut(Attributes<'_>)) -> Result<(), Error> {
+        self.ask(command, NLM_F_ACK, write, each)
+    }
+
     /// Asks for a dump and hands the attributes of each message to `each`.
     pub(crate) fn dump(&mut self, command: u8, write: impl FnOnce(&mut Writer), each: impl FnMut(Attributes<'_>)) -> Result<(), Error> {
         self.ask(command, NLM_F_DUMP, write, each)

@@ -10,6 +10,7 @@
 mod backend;
 mod kernel;
 mod key;
+mod offload;
 mod plan;
 #[cfg(test)]
 mod tests;

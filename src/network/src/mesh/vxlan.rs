@@ -11,9 +11,9 @@ use std::io;
 use rtnetlink::{LinkUnspec, LinkVxlan};
 use rustix::io::Errno;
 
+use super::offload;
 use super::plan::{Local, vtep_mac};
 use crate::error::StepError;
-use crate::genetlink::Generic;
 use crate::netlink::{Attributes, Error, read_u32};
 use crate::routes::{Link, Request, Routes};
 
@@ -35,6 +35,7 @@ pub(crate) fn ensure(routes: &mut Routes, local: &Local, mtu: u32) -> Result<u32
                 let change = LinkUnspec::new_with_index(found.index).mtu(mtu).up().build();
                 routes.run(vec![Request::change_link(change)]).map_err(|e| step("change")(e.into()))?;
             }
+            choose_offload(routes, found.index, local);
             return Ok(found.index);
         }
         // Most of it cannot be changed in place.
@@ -51,10 +52,14 @@ pub(crate) fn ensure(routes: &mut Routes, local: &Local, mtu: u32) -> Result<u32
     routes.run(vec![Request::create_link(link)]).map_err(|e| step("create")(explain(e)))?;
     let made = routes.link(LINK).map_err(|e| step("find")(e.into()))?;
     let index = made.map(|link| link.index).ok_or_else(|| step("find")(Errno::NODEV.into()))?;
-    if let Err(e) = checksum_offload_off(index) {
-        tracing::warn!(link = LINK, error = %e, "transmit checksum offload stays on; some network cards then send broken packets");
-    }
+    choose_offload(routes, index, local);
     Ok(index)
+}
+
+fn choose_offload(routes: &mut Routes, index: u32, local: &Local) {
+    if let Err(e) = offload::choose(routes, index, local.node_ip) {
+        tracing::warn!(link = LINK, error = %e, "transmit checksum offload stays as it is; some network cards send broken packets with it");
+    }
 }
 
 fn explain(e: Error) -> io::Error {
@@ -81,28 +86,4 @@ fn fits(link: &Link, local: &Local) -> bool {
         && find(IFLA_VXLAN_PORT).is_some_and(|v| v == PORT.to_be_bytes())
         && find(IFLA_VXLAN_LEARNING).is_some_and(|v| v == [0])
         && find(IFLA_VXLAN_LINK).and_then(|v| read_u32(v, 0)).unwrap_or(0) == 0
-}
-
-/// Has the kernel fill in checksums before packets are wrapped: `ethtool -K rk-vx tx-checksum-ip-generic off`. Left to the card, some
-/// send wrong ones or crawl, on kernels of today too (k3s#3863, flannel#2152, calico#11435). The price is that large packets are
-/// cut before they are wrapped; `tests/bench/network.py` shows it.
-fn checksum_offload_off(index: u32) -> Result<(), Error> {
-    const FEATURES_SET: u8 = 12;
-    const FEATURES_HEADER: u16 = 1;
-    const HEADER_DEV_INDEX: u16 = 1;
-    const HEADER_FLAGS: u16 = 3;
-    const OMIT_REPLY: u32 = 2;
-    const FEATURES_WANTED: u16 = 3;
-    const BITSET_BITS: u16 = 3;
-    const BITS_BIT: u16 = 1;
-    const BIT_NAME: u16 = 2;
-    let mut ethtool = Generic::open("ethtool", 1)?.ok_or(Error::Malformed("the kernel has no ethtool netlink"))?;
-    ethtool.execute(FEATURES_SET, |w| {
-        w.nest(FEATURES_HEADER, |w| {
-            w.bytes(HEADER_DEV_INDEX, &index.to_ne_bytes());
-            w.bytes(HEADER_FLAGS, &OMIT_REPLY.to_ne_bytes());
-        });
-        // A bit that is named without a value is to be off; those not named stay.
-        w.nest(FEATURES_WANTED, |w| w.nest(BITSET_BITS, |w| w.nest(BITS_BIT, |w| w.text(BIT_NAME, "tx-checksum-ip-generic"))));
-    })
 }
