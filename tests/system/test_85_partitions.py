@@ -75,7 +75,7 @@ def of_rk(machines, machine):
     def lines(*command):
         return machines.on(machine, *command).stdout.splitlines()
 
-    shims = sorted(line.split()[-1] for line in lines("sh", "-c", "pgrep -a rk-shim || true"))
+    shims = [line for line in lines("ps", "-eo", "args=") if line.startswith("rk-shim")]
     links = sorted(line.split()[1].split("@")[0].rstrip(":") for line in lines("ip", "-o", "link"))
     routes = sorted(line.split()[0] for line in lines("ip", "-o", "-4", "route", "show") if re.match(r"10\.42\.", line))
     cgroups = sorted({line.rsplit("/", 1)[-1] for line in lines(

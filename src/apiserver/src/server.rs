@@ -29,7 +29,9 @@ use crate::local::Local;
 use crate::metrics::Metrics;
 use crate::pipeline;
 
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Over HTTP/1 also how long a connection may be idle, so it is upstream's `IdleTimeout` and not its shorter `ReadHeaderTimeout`: clients keep
+/// connections for later requests, and one that closes as the next is sent is an error to them.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(90);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADERS_MAX: usize = 100;
 const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;

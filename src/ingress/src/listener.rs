@@ -27,7 +27,7 @@ use crate::tls::{Resolver, server_config};
 
 /// Connections of clients at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 8192;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_SIZE_MAX: usize = 64 << 10;
 /// What a stop leaves to requests under way.

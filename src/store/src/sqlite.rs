@@ -43,7 +43,8 @@ pub struct Options {
     pub history: Duration,
     /// Superseded versions kept at most, however young.
     pub history_rows_max: usize,
-    /// How long a relaxed write may stay in memory only.
+    /// How long a relaxed write may stay in memory only. Longer than the ten seconds between two renewals of a lease, so that an idle
+    /// cluster writes two of them with one commit.
     pub relaxed_delay: Duration,
     /// The write-ahead log is copied back when it has this many pages of 4 KiB.
     pub wal_pages: u32,
@@ -56,7 +57,7 @@ impl Default for Options {
         Self {
             history: Duration::from_secs(300),
             history_rows_max: 200_000,
-            relaxed_delay: Duration::from_secs(4),
+            relaxed_delay: Duration::from_secs(12),
             wal_pages: 2000,
             value_bytes_max: 3 << 20,
         }
