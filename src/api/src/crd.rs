@@ -3,7 +3,7 @@
 //! Models apiextensions-apiserver, v1.37. [`Definition`] reads a stored definition; [`Definition::resources`] gives one
 //! [`Resource`] for each version it serves, which then goes the way of every built-in kind. A version's schema is compiled into a
 //! [`Structural`] when its first object comes along.
-//! Left out: rules in CEL (`x-kubernetes-validations`) and conversion by webhook; [`validate`] refuses definitions that ask for them.
+//! Left out: rules in CEL (`x-kubernetes-validations`); [`validate`] refuses definitions that ask for them.
 mod check;
 mod check_schema;
 mod coerce;
@@ -23,7 +23,7 @@ mod tests;
 mod value;
 mod value_error;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 pub use check::{validate, validate_status};
 pub use decode::{Coerced, coerce, converted, from_stored};
@@ -54,9 +54,27 @@ pub struct Custom {
     pub scale: Option<Scale>,
     pub columns: Vec<Column>,
     pub selectable: Vec<SelectableField>,
+    /// `None`: the strategy None, by which versions differ in nothing but their names and schemas.
+    pub conversion: Option<Arc<Conversion>>,
     /// `openAPIV3Schema` as it stands in the definition.
     source: Tree,
     compiled: OnceLock<Structural>,
+}
+
+/// The versions of ConversionReview that are known, as a webhook may name them.
+pub const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
+
+/// The strategy Webhook: who converts objects from one version to another.
+#[derive(Debug, PartialEq)]
+pub struct Conversion {
+    /// The definition's name.
+    pub definition: String,
+    /// `clientConfig` as it stands there.
+    pub client: Tree,
+    /// As the webhook prefers them.
+    pub review_versions: Vec<String>,
+    /// All versions of the definition, served or not.
+    pub versions: Vec<String>,
 }
 
 /// `spec.versions[*].selectableFields`.

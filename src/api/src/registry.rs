@@ -89,6 +89,13 @@ pub enum ResourceRef {
     Custom(Arc<Resource>),
 }
 
+impl ResourceRef {
+    /// Whether both are one and the same, not only alike.
+    pub fn is(&self, other: &ResourceRef) -> bool {
+        std::ptr::eq(&**self, &**other)
+    }
+}
+
 impl Deref for ResourceRef {
     type Target = Resource;
 

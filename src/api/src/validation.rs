@@ -34,6 +34,7 @@ mod volume;
 mod webhooks;
 
 pub use meta::NameRule;
+pub(crate) use webhooks::client as check_webhook_client;
 
 use check::Errors;
 
@@ -81,6 +82,20 @@ pub fn validate_metadata(resource: &Resource, object: &Tree) -> Vec<FieldError> 
 pub fn validate_metadata_update(new: &Tree, old: &Tree) -> Vec<FieldError> {
     let mut errors = Errors::new();
     meta::update(&mut errors, new, old);
+    errors
+}
+
+/// What is wrong with labels that somebody changed on the way.
+pub fn validate_labels(labels: &Tree) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    check::labels(&mut errors, labels, &crate::field_error::Path::new("metadata").child("labels"));
+    errors
+}
+
+/// What is wrong with annotations that somebody changed on the way; under the name by which upstream reports them there.
+pub fn validate_annotations(annotations: &Tree) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    meta::annotations(&mut errors, annotations, &crate::field_error::Path::new("metadata").child("annotation"));
     errors
 }
 

@@ -9,7 +9,7 @@ mod splice;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use api::registry::{Registry, Resource, ResourceRef};
@@ -42,6 +42,15 @@ pub struct Cached {
     labels: Box<[(Box<str>, Box<str>)]>,
     fields: Box<[(Name, Box<str>)]>,
     version_at: usize,
+    /// The same object in other versions of its kind, as they were asked for.
+    views: OnceLock<Box<Mutex<Vec<View>>>>,
+}
+
+/// One object as one resource shows it.
+#[derive(Debug)]
+struct View {
+    resource: ResourceRef,
+    object: Arc<Cached>,
 }
 
 impl Cached {
@@ -52,15 +61,43 @@ impl Cached {
             Some(custom) if shows_otherwise(resource, custom, &mut tree) => splice::resource_version(&tree.to_json(), revision)?,
             _ => splice::resource_version(value, revision)?,
         };
+        Some(Self::of(resource, key, &tree, bytes, revision, version_at))
+    }
+
+    fn of(resource: &Resource, key: Arc<str>, tree: &Tree, bytes: Bytes, revision: u64, version_at: usize) -> Self {
         let labels = tree.at(&["metadata", "labels"]).and_then(Tree::as_object).map_or_else(Box::default, |labels| {
             labels.iter().map(|(k, v)| (k.into(), v.as_str().unwrap_or("").into())).collect()
         });
-        let fields = api::selector::fields(resource, &tree)
+        let fields = api::selector::fields(resource, tree)
             .into_iter()
             .filter(|(name, value)| !value.is_empty() && !name.starts_with("metadata."))
             .map(|(name, value)| (name, value.into_boxed_str()))
             .collect();
-        Some(Self { key, bytes, revision, labels, fields, version_at })
+        Self { key, bytes, revision, labels, fields, version_at, views: OnceLock::new() }
+    }
+
+    /// Whether the bytes say so where they mostly do, at their beginning; false does not mean that they don't.
+    pub fn is_of_version(&self, api_version: &str) -> bool {
+        let rest = self.bytes.strip_prefix(b"{\"apiVersion\":\"").and_then(|rest| rest.strip_prefix(api_version.as_bytes()));
+        rest.is_some_and(|rest| rest.first() == Some(&b'"'))
+    }
+
+    /// The object as `resource` shows it, if that was made before.
+    pub fn view(&self, resource: &ResourceRef) -> Option<Arc<Cached>> {
+        let views = self.views.get()?.lock().expect("no panic under the lock");
+        views.iter().find(|view| view.resource.is(resource)).map(|view| view.object.clone())
+    }
+
+    /// Keeps `tree`, which is this object as `resource` shows it. `None`: it is no object.
+    pub fn add_view(&self, resource: &ResourceRef, mut tree: Tree) -> Option<Arc<Cached>> {
+        tree.remove(&["metadata", "resourceVersion"]);
+        let (bytes, version_at) = splice::resource_version(&tree.to_json(), self.revision)?;
+        let object = Arc::new(Self::of(resource, self.key.clone(), &tree, bytes, self.revision, version_at));
+        let mut views = self.views.get_or_init(Box::default).lock().expect("no panic under the lock");
+        // Of an earlier definition, too: nobody asks for that any more.
+        views.retain(|view| view.resource.version != resource.version);
+        views.push(View { resource: resource.clone(), object: object.clone() });
+        Some(object)
     }
 
     pub fn name(&self) -> &str {
@@ -107,6 +144,10 @@ impl Cached {
 }
 
 fn shows_otherwise(resource: &Resource, custom: &api::crd::Custom, tree: &mut Tree) -> bool {
+    // Only a webhook can say what it is in the version of today.
+    if custom.conversion.is_some() && api::meta::api_version(tree) != resource.api_version() {
+        return false;
+    }
     let stored = tree.clone();
     api::meta::set_type(tree, &resource.api_version(), &resource.kind);
     api::crd::from_stored(custom, tree);
@@ -122,6 +163,13 @@ pub struct Change {
     pub previous: Option<Arc<Cached>>,
     pub deleted: bool,
     at: Instant,
+}
+
+impl Change {
+    /// The same change with other views of its objects.
+    pub fn showing(&self, object: Arc<Cached>, previous: Option<Arc<Cached>>) -> Self {
+        Self { object, previous, ..*self }
+    }
 }
 
 /// Why a version cannot be served.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use api::crd::{self, Condition, Definition, FINALIZER};
 use api::meta;
+use api::registry::Registry;
 use api::tree::Tree;
 use futures::future::select_all;
 use tokio::sync::watch;
@@ -111,9 +112,10 @@ async fn finalize(server: &ApiServer, definition: &Tree) -> Result<Option<watch:
     let mut set = |status, reason, message: &str| {
         crd::set_condition(&mut next, &Condition::new("Terminating", status, reason, message), &now());
     };
-    let resource = cache.kinds().definition(read.name()).and_then(|d| d.resources.first().cloned());
-    let is_custom =
-        resource.as_ref().is_some_and(|r| cache.resource(&r.group, &r.version, &r.plural).is_some_and(|held| held.custom.is_some()));
+    // In the version they are stored in, so that deleting them needs no webhook, which may be gone before them.
+    let resource = cache.kinds().definition(read.name()).filter(|d| !d.resources.is_empty()).map(|d| d.stored.clone());
+    // Objects of a built-in kind are none of its.
+    let is_custom = resource.as_ref().is_some_and(|r| Registry::get().served().all(|b| b.group != r.group || b.plural != r.plural));
     match resource {
         Some(resource) if is_custom => {
             let wait = cache.changes(&resource.group, &resource.plural);

@@ -24,6 +24,7 @@ mod local;
 mod metrics;
 mod negotiate;
 mod node;
+mod outbound;
 mod pem;
 mod pipeline;
 mod request;

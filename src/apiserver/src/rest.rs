@@ -139,9 +139,9 @@ async fn dispatch(call: &mut Call, request: Request<Body>) -> Result<Response<Bo
         return read::component_statuses(call);
     }
     match verb {
-        "get" => read::get(call),
-        "list" => list::list(call),
-        "watch" => watch::watch(call),
+        "get" => read::get(call).await,
+        "list" => list::list(call).await,
+        "watch" => watch::watch(call).await,
         "create" => create::create(call, request).await,
         "update" => update::update(call, request, storage::Part::Main).await,
         "patch" => patch::patch(call, request, storage::Part::Main).await,

@@ -33,7 +33,7 @@ pub async fn handle(call: &mut Call, name: &'static str, request: Request<Body>)
         _ => None,
     };
     match (part, call.info.verb) {
-        (Some(_), "get") => return read::get(call),
+        (Some(_), "get") => return read::get(call).await,
         (Some(part), "update") => return update::update(call, request, part).await,
         (Some(part), "patch") => return patch::patch(call, request, part).await,
         _ => {}

@@ -1,5 +1,7 @@
 //! The API over a real store in a temporary folder, through [`crate::Local`].
+mod conversion;
 mod custom;
+mod https;
 mod lists;
 mod objects;
 mod paths;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use api::registry::ResourceRef;
 use api::tree::{Object, Tree};
 
-use crate::cache::{Cached, Change, Cursor, VersionError};
+use crate::cache::{Cache, Cached, Change, Cursor, VersionError};
 use crate::negotiate::{JSON, Media, Transform};
 use crate::rest::list::{self, Meta};
 use crate::rest::model::Selection;
@@ -30,7 +30,7 @@ use crate::{convert, metrics, table};
 const BATCH: usize = 128;
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
-pub fn watch(call: &Call) -> Result<Response<Body>, Status> {
+pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, true)?;
     let selection = Selection::parse(&call.resource, &call.query)?;
     let format = Format {
@@ -50,6 +50,7 @@ pub fn watch(call: &Call) -> Result<Response<Body>, Status> {
     let minimum = config.min_watch_timeout;
     let timeout = options.timeout_seconds.map_or_else(|| minimum + minimum.mul_f64(random_fraction()), Duration::from_secs);
     let mut state = State {
+        cache: cache.clone(),
         prefix,
         selection,
         format,
@@ -71,7 +72,9 @@ pub fn watch(call: &Call) -> Result<Response<Body>, Status> {
         if let Some(asked) = options.version.filter(|v| *v > snapshot.revision) {
             return Err(Status::version_too_large(asked, snapshot.revision));
         }
-        state.initial = snapshot.under(&state.prefix, None).map(|(_, o)| o).filter(|o| state.selection.matches(o)).cloned().collect();
+        let objects: Vec<Arc<Cached>> = snapshot.under(&state.prefix, None).map(|(_, object)| object.clone()).collect();
+        let objects = convert::views(cache, &call.resource, objects).await?;
+        state.initial = objects.into_iter().filter(|object| state.selection.matches(object)).collect();
         state.seen = snapshot.revision;
         state.cursor = Some(cursor);
         state.initial_end = (options.send_initial_events == Some(true) && options.bookmarks).then_some(snapshot.revision);
@@ -110,6 +113,7 @@ fn random_fraction() -> f64 {
 }
 
 struct State {
+    cache: Cache,
     prefix: String,
     selection: Selection,
     format: Format,
@@ -160,13 +164,15 @@ impl State {
                 }
             };
             self.seen = seen;
-            for change in &changes {
-                self.write(&mut out, change);
+            let is_full = changes.len() == BATCH;
+            match self.shown(changes).await {
+                Ok(changes) => changes.iter().for_each(|change| self.write(&mut out, change)),
+                Err(status) => return Some(self.fail(out, &status)),
             }
             if !out.is_empty() {
                 return Some(out.freeze());
             }
-            if changes.len() == BATCH {
+            if is_full {
                 continue;
             }
             let cursor = self.cursor.as_mut()?;
@@ -203,6 +209,23 @@ impl State {
         self.done = true;
         write_line(&mut out, "ERROR", &status.to_json());
         out.freeze()
+    }
+
+    /// The changes that may concern this watcher, in the version that it asked for.
+    async fn shown(&self, changes: Vec<Arc<Change>>) -> Result<Vec<Arc<Change>>, Status> {
+        if !convert::is_viewed(&self.format.resource) {
+            return Ok(changes);
+        }
+        let own = changes.into_iter().filter(|change| change.object.key.starts_with(&self.prefix));
+        let own: Vec<Arc<Change>> = own.collect();
+        let objects = own.iter().flat_map(|change| std::iter::once(&change.object).chain(&change.previous)).cloned().collect();
+        let mut views = convert::views(&self.cache, &self.format.resource, objects).await?.into_iter();
+        let showing = own.iter().filter_map(|change| {
+            let object = views.next()?;
+            let previous = change.previous.as_ref().and_then(|_| views.next());
+            Some(Arc::new(change.showing(object, previous)))
+        });
+        Ok(showing.collect())
     }
 
     /// What the change is to this watcher's selection.

@@ -6,10 +6,10 @@
 use super::check_schema;
 use super::definition::Definition;
 use super::names::{Approval, approval_state, is_protected};
-use crate::field_error::FieldError;
+use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::tree::Tree;
-use crate::validation::{NameRule, validate_meta, validate_new_meta};
+use crate::validation::{NameRule, check_webhook_client, validate_meta, validate_new_meta};
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: [&str; 8] = ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
@@ -41,7 +41,7 @@ pub fn validate(new: &Tree, old: Option<&Tree>) -> Vec<FieldError> {
     }
     let none = Tree::Null;
     let spec = new.get("spec").unwrap_or(&none);
-    check_spec(e, spec);
+    check_spec(e, spec, old);
     if let Some(old) = old {
         immutable(e, new, old);
     }
@@ -132,7 +132,7 @@ fn common<'t>(versions: &'t [Tree], key: &str) -> Option<Option<&'t Tree>> {
     versions.iter().all(|version| of(version) == first).then_some(first)
 }
 
-fn check_spec(e: &mut Errors, spec: &Tree) {
+fn check_spec(e: &mut Errors, spec: &Tree, old: Option<&Tree>) {
     let group = text(spec, "group");
     if group.is_empty() {
         e.push(FieldError::required("spec.group", ""));
@@ -223,7 +223,7 @@ fn check_spec(e: &mut Errors, spec: &Tree) {
         check_selectable(e, fields.as_array().unwrap_or(&[]), schema, "spec.selectableFields");
     }
     if let Some(conversion) = set(spec, &["conversion"]) {
-        check_conversion(e, conversion);
+        check_conversion(e, spec, conversion, old);
     }
 }
 
@@ -370,28 +370,57 @@ fn selected_type<'t>(schema: &'t Tree, path: &str) -> Option<&'t str> {
     found.map(|schema| text(schema, "type"))
 }
 
-fn check_conversion(e: &mut Errors, conversion: &Tree) {
+/// Models validateCustomResourceConversion.
+fn check_conversion(e: &mut Errors, spec: &Tree, conversion: &Tree, old: Option<&Tree>) {
     let webhook = set(conversion, &["webhook"]);
+    let client = webhook.and_then(|w| set(w, &["clientConfig"]));
+    let versions: Vec<&str> =
+        webhook.map_or(&[][..], |w| w.array_at(&["conversionReviewVersions"])).iter().filter_map(Tree::as_str).collect();
     match text(conversion, "strategy") {
         "" => e.push(FieldError::required("spec.conversion.strategy", "")),
         "Webhook" => {
-            let detail = "conversion of custom resources by webhook is not supported by this server yet; only the strategy None is";
-            e.push(FieldError::forbidden("spec.conversion.strategy", detail));
+            if spec.get("preserveUnknownFields").and_then(Tree::as_bool) == Some(true) {
+                let detail = "must be None if spec.preserveUnknownFields is true";
+                e.push(FieldError::invalid("spec.conversion.strategy", "Webhook", detail));
+            }
+            match client {
+                None => e.push(FieldError::required("spec.conversion.webhookClientConfig", "required when strategy is set to Webhook")),
+                Some(client) => check_webhook_client(e, client, &Path::new("spec.conversion.webhookClientConfig")),
+            }
+            check_review_versions(e, &versions, old);
         }
         "None" => {
-            if webhook.is_some_and(|w| set(w, &["clientConfig"]).is_some()) {
-                e.push(FieldError::forbidden(
-                    "spec.conversion.webhookClientConfig",
-                    "should not be set when strategy is not set to Webhook",
-                ));
+            let detail = "should not be set when strategy is not set to Webhook";
+            if client.is_some() {
+                e.push(FieldError::forbidden("spec.conversion.webhookClientConfig", detail));
             }
-            if webhook.is_some_and(|w| !w.array_at(&["conversionReviewVersions"]).is_empty()) {
-                e.push(FieldError::forbidden(
-                    "spec.conversion.conversionReviewVersions",
-                    "should not be set when strategy is not set to Webhook",
-                ));
+            if !versions.is_empty() {
+                e.push(FieldError::forbidden("spec.conversion.conversionReviewVersions", detail));
             }
         }
         other => e.push(FieldError::not_supported("spec.conversion.strategy", other, &["None", "Webhook"])),
+    }
+}
+
+/// A definition that named no version that is known may go on without one.
+fn check_review_versions(e: &mut Errors, versions: &[&str], old: Option<&Tree>) {
+    const PATH: &str = "spec.conversion.conversionReviewVersions";
+    if versions.is_empty() {
+        e.push(FieldError::required(PATH, ""));
+        return;
+    }
+    for (i, version) in versions.iter().enumerate() {
+        if versions[..i].contains(version) {
+            e.push(FieldError::invalid(format!("{PATH}[{i}]"), *version, "duplicate version"));
+            continue;
+        }
+        e.extend(names::dns1035_label(version).into_iter().map(|why| FieldError::invalid(format!("{PATH}[{i}]"), *version, why)));
+    }
+    let is_known = |version: &str| super::REVIEW_VERSIONS.contains(&version);
+    let before = old.map_or(&[][..], |old| old.array_at(&["spec", "conversion", "webhook", "conversionReviewVersions"]));
+    let was_lenient = !before.is_empty() && !before.iter().filter_map(Tree::as_str).any(is_known);
+    if !was_lenient && !versions.iter().any(|version| is_known(version)) {
+        let all = Tree::Array(versions.iter().map(|v| Tree::from(*v)).collect());
+        e.push(FieldError::invalid(PATH, &all, "must include at least one of v1, v1beta1"));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::json_path::Column;
 use super::scale::Scale;
-use super::{Custom, SelectableField};
+use super::{Conversion, Custom, SelectableField};
 use crate::meta;
 use crate::registry::{GroupVersionKind, Resource, Subresource};
 use crate::schema::Name;
@@ -64,16 +64,29 @@ impl<'t> Definition<'t> {
         }
         let mut versions: Vec<&Tree> = self.versions().iter().filter(|v| is_true(v, "served")).collect();
         versions.sort_by(|a, b| by_stability(a.str_at(&["name"]), b.str_at(&["name"])));
-        versions.into_iter().map(|version| Arc::new(self.resource(version))).collect()
+        let conversion = self.conversion();
+        versions.into_iter().map(|version| Arc::new(self.resource(version, conversion.as_ref()))).collect()
     }
 
     /// The version objects are stored in, served or not; what the watch cache holds objects by.
     pub fn stored(self) -> Option<Arc<Resource>> {
         let version = self.versions().iter().find(|v| is_true(v, "storage"))?;
-        Some(Arc::new(self.resource(version)))
+        Some(Arc::new(self.resource(version, self.conversion().as_ref())))
     }
 
-    fn resource(self, version: &Tree) -> Resource {
+    /// Who converts objects; `None` for the strategy None.
+    pub fn conversion(self) -> Option<Arc<Conversion>> {
+        let conversion = self.0.at(&["spec", "conversion"]).filter(|c| c.str_at(&["strategy"]) == "Webhook")?;
+        let reviews = conversion.array_at(&["webhook", "conversionReviewVersions"]);
+        Some(Arc::new(Conversion {
+            definition: self.name().to_owned(),
+            client: conversion.at(&["webhook", "clientConfig"]).cloned().unwrap_or_default(),
+            review_versions: reviews.iter().filter_map(Tree::as_str).map(ToOwned::to_owned).collect(),
+            versions: self.versions().iter().map(|v| v.str_at(&["name"]).to_owned()).collect(),
+        }))
+    }
+
+    fn resource(self, version: &Tree, conversion: Option<&Arc<Conversion>>) -> Resource {
         let names = |key: &str| self.0.at(&["status", "acceptedNames", key]).or_else(|| self.0.at(&["spec", "names", key]));
         let name = |key: &str| -> Name { names(key).and_then(Tree::as_str).unwrap_or("").to_owned().into() };
         let list = |key: &str| -> Vec<Name> {
@@ -113,6 +126,7 @@ impl<'t> Definition<'t> {
                 .iter()
                 .map(|field| SelectableField { name: field.str_at(&["jsonPath"]).trim_start_matches('.').to_owned().into() })
                 .collect(),
+            conversion: conversion.cloned(),
             source: version.at(&["schema", "openAPIV3Schema"]).cloned().unwrap_or_default(),
             compiled: OnceLock::new(),
         };

@@ -12,6 +12,7 @@ fn custom(schema: &str) -> Custom {
         scale: None,
         columns: Vec::new(),
         selectable: Vec::new(),
+        conversion: None,
         source: tree(schema),
         compiled: OnceLock::new(),
     }

@@ -182,7 +182,8 @@ fn resources(errors: &mut Errors, rule: &Tree, path: &Path) {
     }
 }
 
-fn client(errors: &mut Errors, client: &Tree, path: &Path) {
+/// Whom to call; of conversion webhooks, too.
+pub(crate) fn client(errors: &mut Errors, client: &Tree, path: &Path) {
     match (set(client, "url"), set(client, "service")) {
         (Some(_), None) => url(errors, text(client, "url"), &path.child("url")),
         (None, Some(service)) => self::service(errors, service, &path.child("service")),

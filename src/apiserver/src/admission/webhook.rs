@@ -1,10 +1,9 @@
 //! Asks others: webhooks that mutate and webhooks that validate.
 //!
 //! Models k8s.io/apiserver/pkg/admission/plugin/webhook/{mutating,validating,generic}. Configurations are kept compiled, in step with the
-//! watch cache; what one asks is decided in [`matching`], written and read in [`review`], sent by [`call`]. Mutating webhooks are called one
+//! watch cache; what one asks is decided in [`matching`], written and read in [`review`], sent by [`outbound`]. Mutating webhooks are called one
 //! after another, validating ones at once. Left out: match conditions (such a configuration is refused), audit annotations (there is no audit
 //! log to write them to), connections kept from one call to the next.
-mod call;
 mod hook;
 mod matching;
 mod review;
@@ -21,6 +20,7 @@ use self::matching::Invocation;
 use self::review::{Refusal, Reply, Verdict};
 use super::{Operation, Request};
 use crate::cache::Cache;
+use crate::outbound;
 use crate::rest::model::{self, Expected};
 use crate::rest::options::FieldValidation;
 use crate::status::Status;
@@ -130,7 +130,7 @@ impl Webhooks {
             if let Some(reply) = decided(&hook, reply)? {
                 request.warnings.extend(reply.warnings);
                 if let Some(patch) = reply.patch
-                    && apply(&hook, &invocation, request, &patch)?
+                    && apply(&self.cache, &hook, &invocation, request, &patch).await?
                 {
                     rounds.require();
                     rounds.is_wanted = true;
@@ -176,8 +176,16 @@ impl Webhooks {
             return Outcome::Failed("could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)".into());
         };
         let uid = uuid::Uuid::new_v4().to_string();
-        let body = review::write(version, &uid, invocation, request);
-        let answer = match call::post(&self.cache, hook, body.to_json()).await {
+        let shown = futures::future::try_join(
+            invocation.shown(&self.cache, &request.object),
+            invocation.shown(&self.cache, request.old.as_deref().unwrap_or(&Tree::Null)),
+        );
+        let shown = match shown.await {
+            Ok(shown) => shown,
+            Err(status) => return Outcome::Refused(status),
+        };
+        let body = review::write(version, &uid, invocation, request, shown);
+        let answer = match outbound::post(&self.cache, &hook.to, hook.timeout, body.to_json()).await {
             Ok(answer) => answer,
             Err(error) => return Outcome::Failed(format!("failed to call webhook: {error}")),
         };
@@ -223,12 +231,12 @@ fn denial(hook: &str, refusal: Refusal) -> Status {
 }
 
 /// Applies a webhook's patch; whether that changed anything. Types are checked, unknown fields pruned and defaults set anew.
-fn apply(hook: &Hook, invocation: &Invocation, request: &mut Request, patch: &Tree) -> Result<bool, Status> {
+async fn apply(cache: &Cache, hook: &Hook, invocation: &Invocation, request: &mut Request, patch: &Tree) -> Result<bool, Status> {
     let cannot = || Status::internal(format!("admission webhook {:?} attempted to modify the object, which is not supported for this operation", hook.name));
     if request.object.is_null() || matches!(request.operation, Operation::Delete | Operation::Connect) {
         return Err(cannot());
     }
-    let mut object = invocation.shown(&request.object);
+    let mut object = invocation.shown(cache, &request.object).await?;
     let before = object.clone();
     api::patch::json_patch(&mut object, patch).map_err(|error| Status::internal(error.to_string()))?;
     let kind = &invocation.kind;
@@ -246,7 +254,7 @@ fn apply(hook: &Hook, invocation: &Invocation, request: &mut Request, patch: &Tr
     if object == before {
         return Ok(false);
     }
-    request.object = invocation.taken(object, &request.object)?;
+    request.object = invocation.taken(cache, object, &request.object).await?;
     Ok(true)
 }
 

@@ -49,7 +49,7 @@ pub async fn delete(call: &mut Call, request: Request<Body>) -> Result<Response<
 }
 
 pub async fn delete_collection(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
-    let selected = list::select(call)?;
+    let selected = list::select(call).await?;
     let options = read_options(call, request).await?;
     let mut items = Vec::with_capacity(selected.len());
     for cached in selected {
@@ -186,7 +186,7 @@ impl Target {
         loop {
             warnings.truncate(before);
             let cached = self.current().ok_or_else(|| self.not_found())?;
-            let old = Arc::new(self.tree(&cached));
+            let old = Arc::new(self.tree(&cached).await?);
             self.check_preconditions(&old, options)?;
             self.admission_validate(Operation::Delete, Part::Main, Tree::Null, Some(old.clone()), options.dry_run, warnings).await?;
             match plan(self, &old, options) {

@@ -21,6 +21,9 @@ use crate::negotiate::{self, JSON, Media, Transform};
 use crate::status::Status;
 use crate::{convert, table};
 
+/// Objects that are converted at once.
+const VIEWED_CHUNK: usize = 500;
+
 /// ListMeta.
 #[derive(Clone, Debug, Default)]
 pub struct Meta {
@@ -133,33 +136,66 @@ fn snapshot(call: &Call, options: &ListOptions) -> Result<(Snapshot, Option<Stri
     Ok((latest, None))
 }
 
-pub fn list(call: &Call) -> Result<Response<Body>, Status> {
+pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, false)?;
     let selection = Selection::parse(&call.resource, &call.query)?;
     let (snapshot, start) = snapshot(call, &options)?;
-    let prefix = prefix(call);
     // Version 0 means "whatever is at hand, all of it": upstream ignores the limit there.
     let limit = if options.version == Some(0) && options.continue_token.is_none() { 0 } else { options.limit };
-    let mut items: Vec<Arc<Cached>> = Vec::new();
     let mut meta = Meta { version: Some(snapshot.revision), ..Meta::default() };
-    {
-        let mut rest = snapshot.under(&prefix, start.as_deref()).filter(|(_, object)| selection.matches(object));
-        while let Some((_, object)) = rest.next() {
-            items.push(object.clone());
-            if limit > 0 && items.len() == limit {
-                let mut rest = rest.peekable();
-                if rest.peek().is_some() {
-                    let token = Token { revision: snapshot.revision as i64, start: object.key[prefix.len()..].to_owned() };
-                    meta.continue_token = Some(token.encode());
-                    if selection.is_everything() {
-                        meta.remaining = Some(rest.count());
-                    }
+    let page = page(call, &snapshot, start.as_deref(), &selection, if limit == 0 { usize::MAX } else { limit }).await?;
+    if let (Some(last), true) = (page.objects.last(), page.has_more) {
+        let token = Token { revision: snapshot.revision as i64, start: last.key[prefix(call).len()..].to_owned() };
+        meta.continue_token = Some(token.encode());
+        meta.remaining = page.remaining;
+    }
+    answer_cached(call, page.objects, &meta)
+}
+
+/// The selected objects of a snapshot, at most so many.
+struct Page {
+    objects: Vec<Arc<Cached>>,
+    has_more: bool,
+    /// Where nothing is selected, so that they can be counted.
+    remaining: Option<usize>,
+}
+
+async fn page(call: &Call, snapshot: &Snapshot, start: Option<&str>, selection: &Selection, limit: usize) -> Result<Page, Status> {
+    let prefix = prefix(call);
+    let mut page = Page { objects: Vec::new(), has_more: false, remaining: None };
+    if convert::is_viewed(&call.resource) {
+        // What is selected by is known once an object is of the version asked for.
+        let all: Vec<Arc<Cached>> = snapshot.under(&prefix, start).map(|(_, object)| object.clone()).collect();
+        let mut seen = 0;
+        for chunk in all.chunks(limit.clamp(1, VIEWED_CHUNK)) {
+            let views = convert::views(&call.server.0.parts.cache, &call.resource, chunk.to_vec()).await?;
+            for view in views {
+                if page.objects.len() < limit {
+                    seen += 1;
+                    page.objects.extend(Some(view).filter(|view| selection.matches(view)));
+                } else if selection.matches(&view) {
+                    page.has_more = true;
+                    break;
                 }
+            }
+            if page.has_more {
                 break;
             }
         }
+        page.remaining = (page.has_more && selection.is_everything()).then(|| all.len() - seen);
+        return Ok(page);
     }
-    answer_cached(call, items, &meta)
+    let mut rest = snapshot.under(&prefix, start).filter(|(_, object)| selection.matches(object));
+    while let Some((_, object)) = rest.next() {
+        page.objects.push(object.clone());
+        if page.objects.len() == limit {
+            let mut rest = rest.peekable();
+            page.has_more = rest.peek().is_some();
+            page.remaining = (page.has_more && selection.is_everything()).then(|| rest.count());
+            break;
+        }
+    }
+    Ok(page)
 }
 
 fn answer_cached(call: &Call, items: Vec<Arc<Cached>>, meta: &Meta) -> Result<Response<Body>, Status> {
@@ -236,12 +272,10 @@ pub fn answer_items(call: &Call, items: Vec<Bytes>, meta: &Meta) -> Result<Respo
 }
 
 /// The objects a deletecollection means.
-pub fn select(call: &Call) -> Result<Vec<Arc<Cached>>, Status> {
+pub async fn select(call: &Call) -> Result<Vec<Arc<Cached>>, Status> {
     let options = options::ListOptions::parse(&call.query, false)?;
     let selection = Selection::parse(&call.resource, &call.query)?;
     let (snapshot, start) = snapshot(call, &options)?;
-    let prefix = prefix(call);
     let limit = if options.limit > 0 { options.limit } else { usize::MAX };
-    let found = snapshot.under(&prefix, start.as_deref()).map(|(_, o)| o).filter(|o| selection.matches(o)).take(limit).cloned().collect();
-    Ok(found)
+    Ok(page(call, &snapshot, start.as_deref(), &selection, limit).await?.objects)
 }

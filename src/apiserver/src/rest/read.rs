@@ -10,7 +10,7 @@ use crate::negotiate::{self, Transform};
 use crate::status::Status;
 use crate::{convert, table};
 
-pub fn get(call: &Call) -> Result<Response<Body>, Status> {
+pub async fn get(call: &Call) -> Result<Response<Body>, Status> {
     if let Some(text) = call.query.nonempty("resourceVersion") {
         let asked = options::parse_version(text)?;
         let current = call.server.0.parts.cache.revision();
@@ -18,7 +18,7 @@ pub fn get(call: &Call) -> Result<Response<Body>, Status> {
             return Err(Status::version_too_large(asked, current));
         }
     }
-    let cached = call.current()?;
+    let cached = convert::view(&call.server.0.parts.cache, &call.resource, call.current()?).await?;
     answer(call, StatusCode::OK, convert::bytes(&call.resource, &cached.bytes))
 }
 

@@ -91,10 +91,11 @@ impl Target {
     }
 
     /// A stored object as this resource's version shows it.
-    pub fn tree(&self, cached: &Cached) -> Tree {
+    pub async fn tree(&self, cached: &Arc<Cached>) -> Result<Tree, Status> {
+        let cached = convert::view(&self.server.0.parts.cache, &self.resource, cached.clone()).await?;
         let mut tree = cached.tree();
         convert::from_stored(&self.resource, &mut tree);
-        tree
+        Ok(tree)
     }
 
     pub fn modified(&self) -> Status {
@@ -107,15 +108,24 @@ impl Target {
     }
 
     /// The bytes that are stored: storage version, without what is spliced in or never kept.
-    fn stored_bytes(&self, tree: &Tree) -> Bytes {
+    async fn stored_bytes(&self, tree: &Tree) -> Result<Bytes, Status> {
         let mut stored = tree.clone();
         if let Some(meta) = stored.get_mut("metadata").and_then(Tree::as_object_mut) {
             for field in ["resourceVersion", "managedFields", "selfLink"] {
                 meta.remove(field);
             }
         }
+        if self.resource.custom.is_some() {
+            stored = convert::custom_to_stored(&self.server.0.parts.cache, &self.resource, stored).await?;
+        }
         convert::to_stored(&self.resource, &mut stored);
-        stored.to_json().into()
+        Ok(stored.to_json().into())
+    }
+
+    fn is_stored_in_old_version(&self, cached: &Cached) -> bool {
+        let has_webhook = self.resource.custom.as_ref().is_some_and(|custom| custom.conversion.is_some());
+        let storage = || api::registry::api_version(&self.resource.group, &self.resource.storage_version);
+        has_webhook && meta::api_version(&cached.tree()) != storage()
     }
 
     /// The object under the revision of its write, as clients read it.
@@ -212,7 +222,7 @@ impl Target {
                 }
                 return Ok(Outcome { bytes: object.to_json().into(), created: true });
             }
-            match self.write(key, Operation::Put(self.stored_bytes(&object)), Expect::Absent).await {
+            match self.write(key, Operation::Put(self.stored_bytes(&object).await?), Expect::Absent).await {
                 Ok(written) => return Ok(Outcome { bytes: self.shown(&object, written.revision), created: true }),
                 Err(WriteError::Conflict { .. }) if generated && attempt < NAME_ATTEMPTS => {}
                 Err(WriteError::Conflict { .. }) if generated => {
@@ -328,7 +338,7 @@ impl Target {
         change: &(dyn Fn(&Tree) -> Result<Tree, Status> + Sync),
     ) -> Result<Outcome, Failed> {
         let resource = &*self.resource;
-        let old = Arc::new(self.tree(cached));
+        let old = Arc::new(self.tree(cached).await?);
         let mut new = change(&old)?;
         let asked_version = meta::resource_version(&new).to_owned();
         let conditional = !matches!(asked_version.as_str(), "" | "0");
@@ -374,11 +384,11 @@ impl Target {
         if strategy::is_gone_after_update(resource, &new, &old) {
             return self.delete_emptied(cached, &new, dry_run).await.map_err(|f| f.conditional(conditional));
         }
-        if dry_run || new == *old {
-            let bytes = if new == *old { convert::bytes(resource, &cached.bytes) } else { new.to_json().into() };
-            return Ok(Outcome { bytes, created: false });
+        // What is stored in an old version is stored anew, changed or not: that is how storage migrates.
+        if dry_run || (new == *old && !self.is_stored_in_old_version(cached)) {
+            return Ok(Outcome { bytes: new.to_json().into(), created: false });
         }
-        let write = self.write(cached.key.clone(), Operation::Put(self.stored_bytes(&new)), Expect::Revision(Revision(cached.revision)));
+        let write = self.write(cached.key.clone(), Operation::Put(self.stored_bytes(&new).await?), Expect::Revision(Revision(cached.revision)));
         match write.await {
             Ok(written) => Ok(Outcome { bytes: self.shown(&new, written.revision), created: false }),
             Err(WriteError::Conflict { .. }) => Err(Failed::LostRace { conditional }),

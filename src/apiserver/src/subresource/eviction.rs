@@ -56,7 +56,7 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
 async fn evict(target: &Target, asked: &DeleteOptions) -> Result<(), Status> {
     let mut tries = 1;
     loop {
-        let pod = target.tree(&*target.current().ok_or_else(|| target.not_found())?);
+        let pod = target.tree(&target.current().ok_or_else(|| target.not_found())?).await?;
         let outcome = match budget::is_needed(&pod) {
             true => evict_within_budget(target, asked, &pod).await,
             // What has no budget to ask must not become healthy meanwhile; what has ended cannot.

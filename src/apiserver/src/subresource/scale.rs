@@ -80,7 +80,7 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
     let target = call.target();
     let outcome = match call.info.verb {
         "get" => {
-            let workload = target.tree(&*call.current()?);
+            let workload = target.tree(&call.current()?).await?;
             return read::answer(call, StatusCode::OK, scale_of(&resource, &workload).to_json().into());
         }
         "update" => {

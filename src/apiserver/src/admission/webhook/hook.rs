@@ -5,11 +5,8 @@ use std::time::Duration;
 use api::meta;
 use api::selector::LabelSelector;
 use api::tree::Tree;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use rustls::ClientConfig;
 
-use super::call;
+use crate::outbound::Destination;
 
 /// Versions of AdmissionReview, in the order in which a webhook prefers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,20 +21,6 @@ pub enum SideEffects {
     None,
     /// Some, or unknown.
     Some,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    Service {
-        namespace: String,
-        name: String,
-        port: u16,
-    },
-    /// The host of a URL, without brackets.
-    Host {
-        name: String,
-        port: u16,
-    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,11 +48,7 @@ pub struct Hook {
     pub side_effects: SideEffects,
     pub review_version: Option<ReviewVersion>,
     pub timeout: Duration,
-    pub target: Option<Target>,
-    /// As it is in the request and in errors: `https://name.namespace.svc:443`.
-    pub origin: String,
-    pub path: String,
-    pub tls: Result<Arc<ClientConfig>, String>,
+    pub to: Destination,
 }
 
 /// The webhooks of a configuration, in their order.
@@ -82,14 +61,12 @@ fn one(configuration: &str, index: usize, hook: &Tree) -> Hook {
     let text = |key: &str| hook.str_at(&[key]);
     let selector = |key: &str| LabelSelector::from_tree(hook.get(key)).map_err(|error| error.to_string());
     let client = hook.get("clientConfig").unwrap_or(&Tree::Null);
-    let (target, origin, path) = target(client);
     let version = hook.array_at(&["admissionReviewVersions"]).iter().find_map(|version| match version.as_str() {
         Some("v1") => Some(ReviewVersion::V1),
         Some("v1beta1") => Some(ReviewVersion::V1Beta1),
         _ => None,
     });
     let seconds = hook.at(&["timeoutSeconds"]).and_then(Tree::as_i64).and_then(|s| u64::try_from(s).ok()).unwrap_or(10);
-    let bundle = STANDARD.decode(client.str_at(&["caBundle"])).unwrap_or_default();
     Hook {
         configuration: configuration.to_owned(),
         name: text("name").to_owned(),
@@ -103,10 +80,7 @@ fn one(configuration: &str, index: usize, hook: &Tree) -> Hook {
         side_effects: if matches!(text("sideEffects"), "None" | "NoneOnDryRun") { SideEffects::None } else { SideEffects::Some },
         review_version: version,
         timeout: Duration::from_secs(seconds),
-        target,
-        origin,
-        path,
-        tls: call::trusting(&bundle),
+        to: Destination::of(client),
     }
 }
 
@@ -120,22 +94,4 @@ fn rule(rule: &Tree) -> Rule {
         resources: texts("resources"),
         scope: if scope.is_empty() { "*".to_owned() } else { scope.to_owned() },
     }
-}
-
-/// Whom to call, and the URL in two parts.
-fn target(client: &Tree) -> (Option<Target>, String, String) {
-    if let Some(service) = client.get("service").filter(|s| s.as_object().is_some()) {
-        let (namespace, name) = (service.str_at(&["namespace"]), service.str_at(&["name"]));
-        let port = service.at(&["port"]).and_then(Tree::as_i64).and_then(|p| u16::try_from(p).ok()).unwrap_or(443);
-        let path = service.str_at(&["path"]);
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        let target = Target::Service { namespace: namespace.to_owned(), name: name.to_owned(), port };
-        return (Some(target), format!("https://{name}.{namespace}.svc:{port}"), path);
-    }
-    let url = client.str_at(&["url"]);
-    let Ok(uri) = url.parse::<http::Uri>() else { return (None, url.to_owned(), String::new()) };
-    let Some(host) = uri.host() else { return (None, url.to_owned(), String::new()) };
-    let target = Target::Host { name: host.trim_matches(['[', ']']).to_owned(), port: uri.port_u16().unwrap_or(443) };
-    let authority = uri.authority().map_or_else(String::new, ToString::to_string);
-    (Some(target), format!("https://{authority}"), uri.path().to_owned())
 }

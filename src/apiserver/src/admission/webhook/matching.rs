@@ -30,35 +30,41 @@ pub struct Invocation {
 
 impl Invocation {
     /// An object of the request, as the webhook sees it.
-    pub fn shown(&self, object: &Tree) -> Tree {
+    pub async fn shown(&self, cache: &Cache, object: &Tree) -> Result<Tree, Status> {
         if object.is_null() {
-            return Tree::Null;
+            return Ok(Tree::Null);
         }
         if self.kind.kind == "Scale" {
-            return scale::scale_of(&self.of, object);
+            return Ok(scale::scale_of(&self.of, object));
         }
         let mut object = object.clone();
         match &self.converted {
-            Some(other) => {
-                convert::to_stored(&self.of, &mut object);
-                convert::from_stored(other, &mut object);
-            }
+            Some(other) => object = converted(cache, &self.of, other, object).await?,
             None => meta::set_type(&mut object, &self.kind.api_version(), &self.kind.kind),
         }
-        object
+        Ok(object)
     }
 
     /// What `shown` means for the object that it was made from.
-    pub fn taken(&self, mut shown: Tree, object: &Tree) -> Result<Tree, Status> {
+    pub async fn taken(&self, cache: &Cache, shown: Tree, object: &Tree) -> Result<Tree, Status> {
         if self.kind.kind == "Scale" {
             return scale::scaled(&self.of, object, &shown, meta::name(object));
         }
-        if let Some(other) = &self.converted {
-            convert::to_stored(other, &mut shown);
-            convert::from_stored(&self.of, &mut shown);
+        match &self.converted {
+            Some(other) => converted(cache, other, &self.of, shown).await,
+            None => Ok(shown),
         }
-        Ok(shown)
     }
+}
+
+/// An object of one version in another.
+async fn converted(cache: &Cache, from: &Resource, to: &Resource, mut object: Tree) -> Result<Tree, Status> {
+    if to.custom.is_some() {
+        return convert::to_version(cache, to, object).await.map_err(|status| Status::internal(status.message));
+    }
+    convert::to_stored(from, &mut object);
+    convert::from_stored(to, &mut object);
+    Ok(object)
 }
 
 /// Configurations of admission are nobody's to refuse: who did could not be removed. Reviews have no effect to guard.

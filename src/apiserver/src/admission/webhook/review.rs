@@ -41,7 +41,8 @@ fn api_version(version: ReviewVersion) -> &'static str {
     }
 }
 
-pub fn write(version: ReviewVersion, uid: &str, invocation: &Invocation, request: &Request) -> Tree {
+/// `shown`: the request's object and the old one, as the webhook sees them.
+pub fn write(version: ReviewVersion, uid: &str, invocation: &Invocation, request: &Request, (object_shown, old_shown): (Tree, Tree)) -> Tree {
     let of_kind =
         |group: &str, version: &str, kind: &str| object([("group", group.into()), ("version", version.into()), ("kind", kind.into())]);
     let of_resource = |group: &str, version: &str, plural: &str| {
@@ -60,8 +61,8 @@ pub fn write(version: ReviewVersion, uid: &str, invocation: &Invocation, request
         ("requestResource", of_resource(&own.group, &own.version, &own.plural)),
         ("operation", matching::operation(request.operation).into()),
         ("userInfo", user(request)),
-        ("object", invocation.shown(&request.object)),
-        ("oldObject", request.old.as_deref().map_or(Tree::Null, |old| invocation.shown(old))),
+        ("object", object_shown),
+        ("oldObject", old_shown),
         ("dryRun", request.dry_run.into()),
         ("options", options(request)),
     ]);

@@ -63,9 +63,9 @@ async fn a_review_tells_all_and_its_answer_is_checked() {
     let (cache, _folder) = cache().await;
     let pod = request("pods", Operation::Create, r#"{"metadata":{"name":"x"}}"#);
     let hook = &hooks(HOOK)[0];
-    assert_eq!((hook.origin.as_str(), hook.path.as_str(), hook.review_version), ("https://s.m.svc:8443", "/p", Some(ReviewVersion::V1)));
+    assert_eq!((hook.to.origin.as_str(), hook.to.path.as_str(), hook.review_version), ("https://s.m.svc:8443", "/p", Some(ReviewVersion::V1)));
     let invocation = matching::invocation(&cache, hook, &pod).unwrap().unwrap();
-    let review = review::write(ReviewVersion::V1, "u", &invocation, &pod);
+    let review = review::write(ReviewVersion::V1, "u", &invocation, &pod, (invocation.shown(&cache, &pod.object).await.unwrap(), Tree::Null));
     let asked = review.get("request").unwrap();
     assert_eq!((asked.str_at(&["operation"]), asked.str_at(&["kind", "kind"]), asked.str_at(&["namespace"])), ("CREATE", "Pod", "n"));
     assert_eq!((asked.str_at(&["object", "kind"]), asked.str_at(&["userInfo", "username"])), ("Pod", "me"));
@@ -103,12 +103,12 @@ async fn a_patch_is_typed_pruned_and_defaulted() {
     let hook = &hooks(HOOK)[0];
     let invocation = matching::invocation(&cache, hook, &pod).unwrap().unwrap();
     let patch = tree(r#"[{"op":"add","path":"/spec/initContainers","value":[{"name":"i","image":"b","bogus":1}]}]"#);
-    assert!(apply(hook, &invocation, &mut pod, &patch).unwrap());
+    assert!(apply(&cache, hook, &invocation, &mut pod, &patch).await.unwrap());
     let added = &pod.object.array_at(&["spec", "initContainers"])[0];
     assert_eq!((added.str_at(&["terminationMessagePolicy"]), added.get("bogus")), ("File", None));
-    assert!(apply(hook, &invocation, &mut pod, &tree(r#"[{"op":"add","path":"/spec","value":1}]"#)).is_err());
+    assert!(apply(&cache, hook, &invocation, &mut pod, &tree(r#"[{"op":"add","path":"/spec","value":1}]"#)).await.is_err());
     pod.object = Tree::Null;
-    let refused = apply(hook, &invocation, &mut pod, &patch).unwrap_err();
+    let refused = apply(&cache, hook, &invocation, &mut pod, &patch).await.unwrap_err();
     assert!(refused.message.contains("which is not supported for this operation"), "{}", refused.message);
 }
 
@@ -116,7 +116,7 @@ async fn a_patch_is_typed_pruned_and_defaulted() {
 async fn who_cannot_be_called_fails_the_request_or_is_ignored() {
     let (cache, _folder) = cache().await;
     let hook = hooks(HOOK);
-    let error = call::post(&cache, &hook[0], Vec::new()).await.unwrap_err();
+    let error = outbound::post(&cache, &hook[0].to, hook[0].timeout, Vec::new()).await.unwrap_err();
     assert_eq!(error, "Post \"https://s.m.svc:8443/p?timeout=3s\": service \"s\" not found");
     let failed = || Outcome::Failed(format!("failed to call webhook: {error}"));
     let status = decided(&hook[0], failed()).err().unwrap();

@@ -1,22 +1,26 @@
-//! One POST to a webhook: HTTPS/1.1, to a ready endpoint of its Service or to the host of its URL.
+//! Calls that the server itself makes: to webhooks of admission and conversion, and the way to what a Service or a URL names.
 //!
-//! Models pkg/util/webhook/client.go. Each call has a connection of its own: no endpoint that is gone is asked again.
+//! Models pkg/util/webhook/client.go and apiserver/pkg/util/proxy. HTTPS/1.1, to a ready endpoint of a Service or to the host of a URL. Each
+//! call of [`post`] has a connection of its own: no endpoint that is gone is asked again.
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use api::tree::Tree;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use pki::Identity;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::hook::{Hook, Target};
 use crate::cache::Cache;
 use crate::endpoints;
 
@@ -24,10 +28,59 @@ use crate::endpoints;
 const ANSWER_BYTES_MAX: usize = 10 * 1024 * 1024;
 const ERROR_BYTES_SHOWN: usize = 2048;
 
-/// TLS that trusts the certificates of `bundle`, or those that everybody trusts where there is none.
-pub fn trusting(bundle: &[u8]) -> Result<Arc<ClientConfig>, String> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Service {
+        namespace: String,
+        name: String,
+        port: u16,
+    },
+    /// The host of a URL, without brackets.
+    Host {
+        name: String,
+        port: u16,
+    },
+}
+
+/// Whom a `clientConfig` names.
+pub struct Destination {
+    pub target: Option<Target>,
+    /// As it is in the request and in errors: `https://name.namespace.svc:443`.
+    pub origin: String,
+    pub path: String,
+    pub tls: Result<Arc<ClientConfig>, String>,
+}
+
+impl Destination {
+    pub fn of(client: &Tree) -> Self {
+        let bundle = STANDARD.decode(client.str_at(&["caBundle"])).unwrap_or_default();
+        let (target, origin, path) = target(client);
+        Self { target, origin, path, tls: trusting(&bundle, None) }
+    }
+}
+
+/// Whom to call, and the URL in two parts.
+fn target(client: &Tree) -> (Option<Target>, String, String) {
+    if let Some(service) = client.get("service").filter(|s| s.as_object().is_some()) {
+        let (namespace, name) = (service.str_at(&["namespace"]), service.str_at(&["name"]));
+        let port = service.at(&["port"]).and_then(Tree::as_i64).and_then(|p| u16::try_from(p).ok()).unwrap_or(443);
+        let path = service.str_at(&["path"]);
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let target = Target::Service { namespace: namespace.to_owned(), name: name.to_owned(), port };
+        return (Some(target), format!("https://{name}.{namespace}.svc:{port}"), path);
+    }
+    let url = client.str_at(&["url"]);
+    let Ok(uri) = url.parse::<http::Uri>() else { return (None, url.to_owned(), String::new()) };
+    let Some(host) = uri.host() else { return (None, url.to_owned(), String::new()) };
+    let target = Target::Host { name: host.trim_matches(['[', ']']).to_owned(), port: uri.port_u16().unwrap_or(443) };
+    let authority = uri.authority().map_or_else(String::new, ToString::to_string);
+    (Some(target), format!("https://{authority}"), uri.path().to_owned())
+}
+
+/// TLS that trusts the certificates of `bundle`, or those that everybody trusts where there is none, and shows `identity`.
+pub fn trusting(bundle: &[u8], identity: Option<Arc<Identity>>) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
-    if bundle.is_empty() {
+    if bundle.trim_ascii().is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     for certificate in CertificateDer::pem_slice_iter(bundle) {
@@ -36,33 +89,36 @@ pub fn trusting(bundle: &[u8]) -> Result<Arc<ClientConfig>, String> {
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match identity {
+        Some(identity) => builder.with_client_cert_resolver(identity),
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
 /// The body of the answer; the error reads as client-go's does.
-pub async fn post(cache: &Cache, hook: &Hook, body: Vec<u8>) -> Result<Bytes, String> {
-    let seconds = hook.timeout.as_secs();
-    let uri = format!("{}?timeout={seconds}s", hook.path);
-    let shown = format!("Post \"{}{uri}\"", hook.origin);
-    match tokio::time::timeout(hook.timeout, exchange(cache, hook, &uri, &shown, body)).await {
+pub async fn post(cache: &Cache, to: &Destination, timeout: Duration, body: Vec<u8>) -> Result<Bytes, String> {
+    let uri = format!("{}?timeout={}s", to.path, timeout.as_secs());
+    let shown = format!("Post \"{}{uri}\"", to.origin);
+    match tokio::time::timeout(timeout, exchange(cache, to, &uri, &shown, body)).await {
         Ok(result) => result,
         Err(_) => Err(format!("{shown}: context deadline exceeded")),
     }
 }
 
-async fn exchange(cache: &Cache, hook: &Hook, uri: &str, shown: &str, body: Vec<u8>) -> Result<Bytes, String> {
+async fn exchange(cache: &Cache, to: &Destination, uri: &str, shown: &str, body: Vec<u8>) -> Result<Bytes, String> {
     let failed = |error: String| format!("{shown}: {error}");
-    let (address, name) = address(cache, hook).await.map_err(failed)?;
-    let tls = hook.tls.clone().map_err(failed)?;
+    let (address, name) = address(cache, to).await.map_err(failed)?;
+    let tls = to.tls.clone().map_err(failed)?;
     let tcp = TcpStream::connect(address).await.map_err(|e| failed(format!("dial tcp {address}: connect: {}", go_text(&e))))?;
     let _ = tcp.set_nodelay(true); // fails only on a dead socket, which the request notices
     let name = ServerName::try_from(name).map_err(|e| failed(e.to_string()))?;
     let tls = TlsConnector::from(tls).connect(name, tcp).await.map_err(|e| failed(format!("tls: {e}")))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| failed(e.to_string()))?;
     let connection = tokio::spawn(connection);
-    let host = hook.origin.trim_start_matches("https://");
+    let host = to.origin.trim_start_matches("https://");
     let request = Request::post(uri)
         .header(header::HOST, host)
         .header(header::CONTENT_TYPE, "application/json")
@@ -79,7 +135,7 @@ async fn exchange(cache: &Cache, hook: &Hook, uri: &str, shown: &str, body: Vec<
 }
 
 /// As Go words the errors that are met most.
-fn go_text(error: &std::io::Error) -> String {
+pub fn go_text(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::ConnectionRefused => "connection refused".into(),
@@ -109,24 +165,29 @@ fn refusal(code: StatusCode, body: &[u8]) -> String {
 }
 
 /// Where to, and the name that the certificate must have.
-async fn address(cache: &Cache, hook: &Hook) -> Result<(SocketAddr, String), String> {
-    static TURN: AtomicUsize = AtomicUsize::new(0);
-    match &hook.target {
+async fn address(cache: &Cache, to: &Destination) -> Result<(SocketAddr, String), String> {
+    match &to.target {
         None => Err("webhook configuration must have either service or URL".into()),
         Some(Target::Service { namespace, name, port }) => {
-            let service = cache.get("", "services", namespace, name).ok_or_else(|| format!("service {name:?} not found"))?.tree();
-            let ports = service.array_at(&["spec", "ports"]);
-            let found = ports.iter().find(|p| p.get("port").and_then(Tree::as_i64) == Some(i64::from(*port)));
-            let found = found.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-            let all = endpoints::ready(cache, namespace, name, found.str_at(&["name"]));
-            if all.is_empty() {
-                return Err(format!("no endpoints available for service {name:?}"));
-            }
-            let (ip, port) = all[TURN.fetch_add(1, Ordering::Relaxed) % all.len()];
-            Ok((SocketAddr::new(ip, port), format!("{name}.{namespace}.svc")))
+            Ok((service_endpoint(cache, namespace, name, *port)?, format!("{name}.{namespace}.svc")))
         }
         Some(Target::Host { name, port }) => Ok((SocketAddr::new(resolve(name).await?, *port), name.clone())),
     }
+}
+
+/// One of the ready endpoints behind a Service's port, each in turn.
+pub fn service_endpoint(cache: &Cache, namespace: &str, name: &str, port: u16) -> Result<SocketAddr, String> {
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    let service = cache.get("", "services", namespace, name).ok_or_else(|| format!("service {name:?} not found"))?.tree();
+    let ports = service.array_at(&["spec", "ports"]);
+    let found = ports.iter().find(|p| p.get("port").and_then(Tree::as_i64) == Some(i64::from(port)));
+    let found = found.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
+    let all = endpoints::ready(cache, namespace, name, found.str_at(&["name"]));
+    if all.is_empty() {
+        return Err(format!("no endpoints available for service {name:?}"));
+    }
+    let (ip, port) = all[TURN.fetch_add(1, Ordering::Relaxed) % all.len()];
+    Ok(SocketAddr::new(ip, port))
 }
 
 /// Without the C library: /etc/resolv.conf is read anew each time, so a changed network is followed.
