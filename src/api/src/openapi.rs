@@ -43,20 +43,42 @@ pub fn hash() -> &'static str {
 #[derive(Clone, Copy)]
 pub struct Documents<'d> {
     pub custom: &'d [ResourceRef],
+    /// What other servers add to the documents of version 2.
+    pub foreign: &'d [Foreign],
+}
+
+/// A part of another server's OpenAPI v2 document.
+#[derive(Clone, Debug, Default)]
+pub struct Foreign {
+    pub paths: Object,
+    pub definitions: Object,
+}
+
+impl Foreign {
+    /// The paths below `root` of a document, and its definitions.
+    pub fn below(mut document: Tree, root: &str) -> Self {
+        let mut part = |key: &str| match document.remove(&[key]) {
+            Some(Tree::Object(object)) => object,
+            _ => Object::new(),
+        };
+        let (mut paths, definitions) = (part("paths"), part("definitions"));
+        paths.retain(|path, _| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+        Self { paths, definitions }
+    }
 }
 
 impl<'d> Documents<'d> {
-    /// `/openapi/v3`: where the document of each group version is. `hash` names the state of one group version.
-    pub fn v3_index(self, hash: impl Fn(&str, &str) -> String) -> Vec<u8> {
-        let paths: Object = self
-            .group_versions()
-            .into_iter()
-            .map(|(group, version)| {
-                let path = root(group, version);
-                let url = format!("/openapi/v3{path}?hash={}", hash(group, version));
-                (path[1..].to_owned(), object([("serverRelativeURL", url.into())]))
-            })
-            .collect();
+    /// `/openapi/v3`: where the document of each group version is. `hash` names the state of one group version. `foreign`: group versions
+    /// that other servers answer, with their hashes.
+    pub fn v3_index(self, hash: impl Fn(&str, &str) -> String, foreign: &[(String, String, String)]) -> Vec<u8> {
+        let entry = |group: &str, version: &str, hash: &str| {
+            let path = root(group, version);
+            let url = format!("/openapi/v3{path}?hash={hash}");
+            (path[1..].to_owned(), object([("serverRelativeURL", url.into())]))
+        };
+        let own = self.group_versions().into_iter().map(|(group, version)| entry(group, version, &hash(group, version)));
+        let foreign = foreign.iter().map(|(group, version, hash)| entry(group, version, hash));
+        let paths: Object = own.chain(foreign).collect();
         object([("paths", paths.into())]).to_json()
     }
 
@@ -84,7 +106,7 @@ impl<'d> Documents<'d> {
         let used = self.v2_paths(|path, item| comma.entry(&mut out, path, &item));
         out.extend_from_slice(br#"},"definitions":{"#);
         let mut comma = Comma::default();
-        schemas::each(Form::V2, used, self.custom, None, |name, schema| comma.entry(&mut out, name, &schema));
+        self.v2_definitions(used, |name, schema| comma.entry(&mut out, name, schema));
         out.extend_from_slice(b"}}");
         out
     }
@@ -93,8 +115,24 @@ impl<'d> Documents<'d> {
     pub fn v2_protobuf(self) -> Vec<u8> {
         let mut document = gnostic::Document::new("Kubernetes", "1.37");
         let used = self.v2_paths(|path, item| document.path(path, &item));
-        schemas::each(Form::V2, used, self.custom, None, |name, schema| document.definition(name, &schema));
+        self.v2_definitions(used, |name, schema| document.definition(name, schema));
         document.finish()
+    }
+
+    /// A definition of a name that this server knows is taken to say the same elsewhere.
+    fn v2_definitions(self, used: BTreeSet<String>, mut write: impl FnMut(&str, &Tree)) {
+        let mut known = BTreeSet::new();
+        schemas::each(Form::V2, used, self.custom, None, |name, schema| {
+            write(name, &schema);
+            if !self.foreign.is_empty() {
+                known.insert(name.to_owned());
+            }
+        });
+        for (name, schema) in self.foreign.iter().flat_map(|foreign| foreign.definitions.iter()) {
+            if known.insert(name.to_owned()) {
+                write(name, schema);
+            }
+        }
     }
 
     fn v2_paths(self, mut write: impl FnMut(&str, Tree)) -> BTreeSet<String> {
@@ -103,6 +141,9 @@ impl<'d> Documents<'d> {
             for (path, item) in paths::all(Form::V2, group, version, &self.resources(group, version), &mut used) {
                 write(&path, item);
             }
+        }
+        for (path, item) in self.foreign.iter().flat_map(|foreign| foreign.paths.iter()) {
+            write(path, item.clone());
         }
         used
     }

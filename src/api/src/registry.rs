@@ -16,14 +16,6 @@ use crate::crd::Custom;
 use crate::facts;
 use crate::schema::{self, Name, Schema};
 
-/// Upstream serves this group; here it waits for the part that gives it meaning (aggregation): an object that is stored and does
-/// nothing would be worse than a clear 404.
-const NOT_SERVED_YET: [&str; 1] = ["apiregistration.k8s.io"];
-
-fn is_served(group: &str, word: &str) -> bool {
-    word == "served" && !NOT_SERVED_YET.contains(&group)
-}
-
 /// A kind by its full name. The core group is `""`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupVersionKind {
@@ -222,7 +214,7 @@ impl Registry {
         for line in table.lines() {
             let columns: Vec<&'static str> = line.split('\t').collect();
             match columns[..] {
-                ["version", group, version, served] => registry.add_version(group, version, is_served(group, served)),
+                ["version", group, version, served] => registry.add_version(group, version, served == "served"),
                 ["kind", group, version, kind, name] => {
                     registry.kinds.insert((group, version, kind), name);
                 }
@@ -239,7 +231,7 @@ impl Registry {
                         plural: plural.into(),
                         singular: singular.into(),
                         namespaced: scope == "namespaced",
-                        served: is_served(group, served),
+                        served: served == "served",
                         short_names: words(short).into_iter().map(Name::from).collect(),
                         categories: words(categories).into_iter().map(Name::from).collect(),
                         verbs: words(verbs),

@@ -6,6 +6,7 @@ mod access;
 mod cluster;
 mod core;
 mod format;
+mod metrics;
 mod pod;
 #[cfg(test)]
 mod tests;
@@ -41,7 +42,7 @@ const fn column(name: &'static str, kind: &'static str, format: &'static str, de
     Column { name, kind, format: Name::Borrowed(format), description: Name::Borrowed(description), priority: 0 }
 }
 
-/// The first column of custom kinds.
+/// The first column of custom kinds and of metrics.
 const NAME: Column = column("Name", "string", "name", NAME_DESCRIPTION);
 const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to \
      request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration \
@@ -62,6 +63,9 @@ pub fn columns(resource: &Resource) -> Cow<'static, [Column]> {
             priority: column.priority,
         });
         return std::iter::once(NAME).chain(own).collect();
+    }
+    if resource.group == metrics::GROUP {
+        return Cow::Borrowed(&metrics::COLUMNS);
     }
     Cow::Borrowed(built_in_columns(resource))
 }
@@ -90,6 +94,9 @@ pub fn row(resource: &Resource, object: &Tree, now: Timestamp) -> Vec<Tree> {
     if let Some(custom) = &resource.custom {
         let name = std::iter::once(text(object, &["metadata", "name"]));
         return name.chain(custom.columns.iter().map(|column| column.cell(object, now))).collect();
+    }
+    if resource.group == metrics::GROUP {
+        return metrics::cells(object);
     }
     let mut cells = printer(resource)(object, now);
     let name = text(object, &["metadata", "name"]);
@@ -182,6 +189,7 @@ fn printer(resource: &Resource) -> Printer {
         "resourceslices" => cluster::resource_slice,
         "devicetaintrules" => cluster::device_taint_rule,
         "customresourcedefinitions" => cluster::custom_resource_definition,
+        "apiservices" => cluster::api_service,
         "storageversionmigrations" => cluster::storage_version_migration,
         // Name and age, or name and date of creation.
         _ => |_, _| Vec::new(),

@@ -3,6 +3,7 @@
 //! Models pkg/apis/*/validation and apimachinery/pkg/api/validation, one file per group or kind. Objects come here decoded and with
 //! their defaults set. Kinds without a file have their metadata checked only.
 mod affinity;
+mod apiregistration;
 mod apps;
 mod batch;
 mod certificates;
@@ -154,6 +155,11 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
             return errors;
         }
         (crate::crd::GROUP, "CustomResourceDefinition", old) => return crate::crd::validate(new, old),
+        // Named after what it serves.
+        ("apiregistration.k8s.io", "APIService", old) => {
+            apiregistration::api_service(e, new, old);
+            return errors;
+        }
         // Questions, not objects: they have no name and are never stored.
         ("authentication.k8s.io" | "authorization.k8s.io", _, _) => {
             review::check(e, kind, new);
@@ -212,6 +218,7 @@ pub fn validate_status_kind(group: &str, kind: &str, new: &Tree, old: &Tree) -> 
     match group {
         "" => core::status(e, kind, new, old),
         "apps" => apps::status(e, kind, new, old),
+        "apiregistration.k8s.io" => apiregistration::status(e, new),
         "batch" if kind == "Job" => batch::job_status::check(e, new, old),
         "policy" if kind == "PodDisruptionBudget" => policy::disruption_budget_status(e, new),
         "networking.k8s.io" if kind == "Ingress" => networking::ingress_status(e, new),

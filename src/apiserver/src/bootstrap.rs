@@ -56,6 +56,8 @@ pub async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
     service_cidr(server).await.map_err(BootstrapError::new("servicecidr kubernetes"))?;
     kubernetes_service(server).await.map_err(BootstrapError::new("service default/kubernetes"))?;
     cluster_info(server).await.map_err(BootstrapError::new("config map kube-public/cluster-info"))?;
+    let trust = crate::aggregation::trust::publish(server).await;
+    trust.map_err(BootstrapError::new("config map kube-system/extension-apiserver-authentication"))?;
     if server.0.config.advertise_address.is_loopback() {
         tracing::warn!("the advertised address is a loopback address: pods cannot reach the Service kubernetes");
         return Ok(());

@@ -23,6 +23,12 @@ pub struct Config {
     pub secure_port: u16,
     /// The certificates that the API is trusted by, in PEM; `/cacerts` shows them to everybody.
     pub server_ca: String,
+    /// The authority of users' certificates, in PEM: aggregated API servers believe it, too.
+    pub client_ca: String,
+    /// How this server shows aggregated API servers that it speaks for a user; without it none of them can be reached.
+    pub front_proxy: Option<FrontProxy>,
+    /// Whether `metrics.k8s.io` is answered from the kubelets where nobody else serves it.
+    pub serves_metrics: bool,
     /// At most so many reads at once (watches do not count).
     pub max_reads_inflight: usize,
     /// At most so many writes at once.
@@ -44,6 +50,9 @@ impl Default for Config {
             advertise_address: Ipv4Addr::LOCALHOST,
             secure_port: 6443,
             server_ca: String::new(),
+            client_ca: String::new(),
+            front_proxy: None,
+            serves_metrics: true,
             max_reads_inflight: 400,
             max_writes_inflight: 200,
             request_timeout: Duration::from_secs(60),
@@ -54,6 +63,14 @@ impl Default for Config {
             bookmark_interval: Duration::from_secs(60),
         }
     }
+}
+
+/// The identity under which requests are passed on.
+#[derive(Clone, Debug)]
+pub struct FrontProxy {
+    /// The authority that signed it, in PEM.
+    pub ca: String,
+    pub identity: Arc<pki::Identity>,
 }
 
 /// The parts that others implement. `cache` comes from [`Cache::start`] on the same store: authenticator, authorizer and admission read it too.

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, Response, StatusCode};
 
-use api::registry::{Group, Resource, api_version};
+use api::registry::{Resource, ResourceRef, api_version};
 use api::tree::{Object, Tree};
 
-use crate::kinds::Kinds;
+use crate::aggregation::{self, ServedGroup, Tie};
 use crate::negotiate::{self, Accept};
 use crate::server::ApiServer;
-use crate::{fixed, rest};
+use crate::{fixed, resource_metrics, rest};
 
 fn strings<S: AsRef<str>>(items: &[S]) -> Tree {
     Tree::Array(items.iter().map(|s| Tree::from(s.as_ref())).collect())
@@ -42,13 +42,20 @@ pub fn legacy(server: &ApiServer, accept: &Accept, headers: &HeaderMap) -> Respo
     negotiate::answer_tree(accept, StatusCode::OK, &tree)
 }
 
-fn group_tree(group: &Group) -> Tree {
+fn group_tree(group: &ServedGroup) -> Tree {
     let version = |v: &str| object([("groupVersion", api_version(&group.name, v).into()), ("version", v.into())]);
     object([
         ("name", group.name.clone().into()),
         ("versions", Tree::Array(group.versions.iter().map(|v| version(v)).collect())),
-        ("preferredVersion", version(&group.preferred)),
+        ("preferredVersion", group.versions.first().map_or(Tree::Null, |v| version(v))),
     ])
+}
+
+/// The resources of a group version that this server answers itself.
+fn of_version(server: &ApiServer, group: &str, version: &str) -> Vec<ResourceRef> {
+    let mut all = server.0.parts.cache.kinds().of_version(group, version);
+    all.extend(resource_metrics::resources(server, group, version));
+    all
 }
 
 /// `/apis`
@@ -56,14 +63,14 @@ pub fn groups(server: &ApiServer, accept: &Accept, headers: &HeaderMap) -> Respo
     if let Some(version) = wants_aggregated(headers) {
         return aggregated(server, accept, headers, version, |group| !group.name.is_empty());
     }
-    let groups = server.0.parts.cache.kinds().groups().iter().filter(|g| !g.name.is_empty()).map(group_tree).collect();
+    let groups = aggregation::groups(server, Tie::ServiceName).iter().filter(|g| !g.name.is_empty()).map(group_tree).collect();
     let tree = object([("kind", "APIGroupList".into()), ("apiVersion", "v1".into()), ("groups", Tree::Array(groups))]);
     negotiate::answer_tree(accept, StatusCode::OK, &tree)
 }
 
 /// `/apis/GROUP`
 pub fn group(server: &ApiServer, accept: &Accept, name: &str) -> Response<Body> {
-    let groups = server.0.parts.cache.kinds().groups();
+    let groups = aggregation::groups(server, Tie::ServiceName);
     let Some(group) = groups.iter().find(|g| g.name == name && !name.is_empty()) else { return rest::page_not_found() };
     let mut tree = group_tree(group);
     tree.set(&["kind"], "APIGroup");
@@ -73,7 +80,7 @@ pub fn group(server: &ApiServer, accept: &Accept, name: &str) -> Response<Body> 
 
 /// `/api/v1`, `/apis/GROUP/VERSION`
 pub fn version(server: &ApiServer, accept: &Accept, group: &str, version: &str) -> Response<Body> {
-    let served = server.0.parts.cache.kinds().of_version(group, version);
+    let served = of_version(server, group, version);
     if served.is_empty() {
         return rest::page_not_found();
     }
@@ -156,10 +163,10 @@ fn aggregated(
     accept: &Accept,
     headers: &HeaderMap,
     version: &str,
-    wanted: impl Fn(&Group) -> bool,
+    wanted: impl Fn(&ServedGroup) -> bool,
 ) -> Response<Body> {
-    let kinds = server.0.parts.cache.kinds();
-    let items: Vec<Tree> = kinds.groups().iter().filter(|g| wanted(g)).map(|group| aggregated_group(&kinds, group)).collect();
+    let groups = aggregation::groups(server, Tie::GroupName);
+    let items: Vec<Tree> = groups.iter().filter(|g| wanted(g)).map(|group| aggregated_group(server, group)).collect();
     let tree = object([
         ("kind", "APIGroupDiscoveryList".into()),
         ("apiVersion", format!("apidiscovery.k8s.io/{version}").into()),
@@ -173,10 +180,20 @@ fn aggregated(
     fixed::answer_with_etag(headers, accept, media, Bytes::from(tree.to_json()))
 }
 
-fn aggregated_group(kinds: &Kinds, group: &Group) -> Tree {
+fn aggregated_group(server: &ApiServer, group: &ServedGroup) -> Tree {
     let versions = group.versions.iter().map(|version| {
-        let resources = kinds.of_version(&group.name, version).iter().map(|resource| aggregated_resource(resource)).collect();
-        object([("version", version.clone().into()), ("resources", Tree::Array(resources)), ("freshness", "Current".into())])
+        let (resources, freshness) = match server.0.aggregation.backend(&group.name, version) {
+            None => {
+                let own = of_version(server, &group.name, version);
+                (own.iter().map(|resource| aggregated_resource(resource)).collect(), "Current")
+            }
+            // What the other server said last; nothing while it does not answer.
+            Some(_) => match server.0.aggregation.document(&group.name, version) {
+                Some(document) if document.is_current => (document.resources.clone(), "Current"),
+                _ => (Vec::new(), "Stale"),
+            },
+        };
+        object([("version", version.clone().into()), ("resources", Tree::Array(resources)), ("freshness", freshness.into())])
     });
     let metadata = object([("name", group.name.clone().into()), ("creationTimestamp", Tree::Null)]);
     object([("metadata", metadata), ("versions", Tree::Array(versions.collect()))])

@@ -16,6 +16,7 @@ use crate::negotiate::{self, Accept};
 use crate::request::{Query, RequestInfo};
 use crate::server::ApiServer;
 use crate::status::Status;
+use crate::aggregation::{self, Document, Tie};
 use crate::{discovery, rest};
 
 pub const GIT_VERSION: &str = "v1.37.1+rk0";
@@ -82,7 +83,7 @@ fn routes() -> Router<Call> {
 
 async fn index(State(call): State<Call>) -> Response<Body> {
     let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into()];
-    for group in call.server.0.parts.cache.kinds().groups() {
+    for group in aggregation::groups(&call.server, Tie::ServiceName) {
         if group.name.is_empty() {
             paths.extend(group.versions.iter().map(|v| format!("/api/{v}")));
             continue;
@@ -210,8 +211,11 @@ async fn openapi_v2(State(call): State<Call>, headers: HeaderMap) -> Response<Bo
     let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let wants_protobuf = accept.contains(ASKED) || accept.contains(PROTOBUF);
     let kinds = call.server.0.parts.cache.kinds();
-    let documents = Documents { custom: kinds.custom() };
-    let state = openapi_state(&kinds, |_| true);
+    let others = foreign_documents(&call.server);
+    let state = merged_state(&kinds, &others);
+    let is_held = headers.get(IF_NONE_MATCH).is_some_and(|asked| asked.to_str().is_ok_and(|etag| etag.contains(state.as_str())));
+    let foreign = if is_held || others.is_empty() { Vec::new() } else { aggregation::foreign_openapi(&call.server).await };
+    let documents = Documents { custom: kinds.custom(), foreign: &foreign };
     if wants_protobuf {
         return document(&headers, &call.accept, PROTOBUF, &format!("{state}-v2p"), || documents.v2_protobuf().into());
     }
@@ -220,10 +224,33 @@ async fn openapi_v2(State(call): State<Call>, headers: HeaderMap) -> Response<Bo
 
 async fn openapi_v3_index(State(call): State<Call>, headers: HeaderMap) -> Response<Body> {
     let kinds = call.server.0.parts.cache.kinds();
-    let documents = Documents { custom: kinds.custom() };
-    let state = openapi_state(&kinds, |_| true);
+    let documents = Documents { custom: kinds.custom(), foreign: &[] };
+    let foreign = foreign_documents(&call.server);
+    let state = merged_state(&kinds, &foreign);
     let hash = |group: &str, version: &str| openapi_state(&kinds, |r| r.group == group && r.version == version);
-    document(&headers, &call.accept, "application/json", &format!("{state}-v3"), || documents.v3_index(hash).into())
+    document(&headers, &call.accept, "application/json", &format!("{state}-v3"), || documents.v3_index(hash, &foreign).into())
+}
+
+/// Names the state of a document that others have a part in.
+fn merged_state(kinds: &Kinds, foreign: &[(String, String, String)]) -> String {
+    let own = openapi_state(kinds, |_| true);
+    if foreign.is_empty() {
+        return own;
+    }
+    let others = etag(format!("{foreign:?}").as_bytes());
+    format!("{own}-{}", &others.trim_matches('"')[..16])
+}
+
+/// Group, version and hash of the documents that aggregated servers have.
+fn foreign_documents(server: &ApiServer) -> Vec<(String, String, String)> {
+    let table = server.0.aggregation.table();
+    let remote = table.values().filter(|registered| registered.backend.is_some());
+    let found = remote.filter_map(|registered| {
+        let document = server.0.aggregation.document(&registered.group, &registered.version)?;
+        let hash = document.openapi_hash.clone()?;
+        Some((registered.group.to_string(), registered.version.to_string(), hash))
+    });
+    found.collect()
 }
 
 async fn openapi_v3(State(call): State<Call>, Path(path): Path<String>, headers: HeaderMap) -> Response<Body> {
@@ -233,12 +260,18 @@ async fn openapi_v3(State(call): State<Call>, Path(path): Path<String>, headers:
         ["apis", group, version] => (*group, *version),
         _ => return rest::page_not_found(),
     };
+    if let Some(backend) = call.server.0.aggregation.backend(group, version) {
+        return match Document::openapi(&call.server.0.parts.cache, &backend).await {
+            Some(made) => answer_with_etag(&headers, &call.accept, "application/json", made),
+            None => rest::page_not_found(),
+        };
+    }
     let kinds = call.server.0.parts.cache.kinds();
     if kinds.of_version(group, version).is_empty() {
         return rest::page_not_found();
     }
     let state = openapi_state(&kinds, |r| r.group == group && r.version == version);
-    let made = || Documents { custom: kinds.custom() }.v3(group, version).unwrap_or_default().into();
+    let made = || Documents { custom: kinds.custom(), foreign: &[] }.v3(group, version).unwrap_or_default().into();
     let mut response = document(&headers, &call.accept, "application/json", &format!("{state}-{group}-{version}"), made);
     // A path with the document's hash can be kept for good.
     if call.query.nonempty("hash").is_some() {

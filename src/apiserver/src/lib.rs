@@ -5,6 +5,7 @@
 //! answered. Bytes stay bytes: get, list and watch never parse JSON.
 //! Invariants: only this crate sees `store`; every error that a client reads is made in [`status`]; a watch never skips, repeats or reorders.
 pub mod admission;
+mod aggregation;
 pub mod alloc;
 pub mod auth;
 pub mod bootstrap;
@@ -28,6 +29,7 @@ mod outbound;
 mod pem;
 mod pipeline;
 mod request;
+mod resource_metrics;
 mod rest;
 mod review;
 mod server;
@@ -43,7 +45,7 @@ mod tests;
 pub use admission::{Admission, AdmitAll, Operation};
 pub use auth::{Attributes, Authenticator, Authorizer, Decision, TokenIssuer, UserInfo};
 pub use cache::{Cache, Cached};
-pub use config::{Config, Parts};
+pub use config::{Config, FrontProxy, Parts};
 pub use extension::Extension;
 pub use local::Local;
 pub use node::{NodeDialer, NodeStream};

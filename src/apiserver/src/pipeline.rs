@@ -159,6 +159,9 @@ fn request_parts(request: &mut Request<Body>) -> Request<Body> {
 }
 
 async fn run(server: ApiServer, user: Arc<UserInfo>, info: RequestInfo, query: Query, request: Request<Body>) -> Result<Response<Body>, Status> {
+    if let Some(backend) = server.0.aggregation.backend_of(&info) {
+        return backend.pass_on(&server, &user, request).await;
+    }
     if info.is_resource {
         return rest::handle(server, user, info, query, request).await;
     }

@@ -24,7 +24,7 @@ use crate::negotiate::{self, Accept};
 use crate::request::{Query, RequestInfo};
 use crate::server::ApiServer;
 use crate::status::Status;
-use crate::{review, subresource, watch};
+use crate::{resource_metrics, review, subresource, watch};
 
 /// One request for a resource, with what every verb needs.
 pub struct Call {
@@ -71,7 +71,9 @@ pub async fn handle(
     query: Query,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
-    let Some(resource) = server.0.parts.cache.resource(&info.group, &info.version, &info.resource) else {
+    let known = server.0.parts.cache.resource(&info.group, &info.version, &info.resource);
+    let metrics = || resource_metrics::resources(&server, &info.group, &info.version).into_iter().find(|r| r.plural == info.resource);
+    let Some(resource) = known.or_else(metrics) else {
         return Ok(page_not_found());
     };
     // The namespace in the path of the kind `namespaces` is the object itself.
@@ -137,6 +139,9 @@ async fn dispatch(call: &mut Call, request: Request<Body>) -> Result<Response<Bo
     }
     if call.resource.group.is_empty() && call.resource.plural == "componentstatuses" {
         return read::component_statuses(call);
+    }
+    if resource_metrics::is_it(&call.resource) {
+        return resource_metrics::handle(call).await;
     }
     match verb {
         "get" => read::get(call).await,

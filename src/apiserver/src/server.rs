@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::aggregation::{self, Aggregation};
 use crate::alloc::Services;
 use crate::auth::UserInfo;
 use crate::bootstrap::{self, BootstrapError};
@@ -28,6 +29,7 @@ use crate::limits::Limits;
 use crate::local::Local;
 use crate::metrics::Metrics;
 use crate::pipeline;
+use crate::resource_metrics::Collector;
 
 /// Over HTTP/1 also how long a connection may be idle, so it is upstream's `IdleTimeout` and not its shorter `ReadHeaderTimeout`: clients keep
 /// connections for later requests, and one that closes as the next is sent is an error to them.
@@ -91,6 +93,8 @@ pub(crate) struct Shared {
     pub config: Config,
     pub parts: Parts,
     pub services: Services,
+    pub aggregation: Aggregation,
+    pub resource_metrics: Collector,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     pub health: Health,
@@ -103,10 +107,13 @@ impl ApiServer {
     pub fn new(config: Config, parts: Parts) -> Self {
         let services = Services::new(&config, &parts.cache);
         let limits = Limits::new(&config);
+        let aggregation = Aggregation::new(&parts.cache, config.front_proxy.clone());
         Self(Arc::new(Shared {
             config,
             parts,
             services,
+            aggregation,
+            resource_metrics: Collector::default(),
             metrics: Arc::default(),
             limits,
             health: Health::default(),
@@ -120,6 +127,8 @@ impl ApiServer {
         bootstrap::run(self).await?;
         self.0.tasks.spawn(housekeeping::run(self.clone()));
         self.0.tasks.spawn(custom::run(self.clone()));
+        self.0.tasks.spawn(aggregation::registration::run(self.clone()));
+        self.0.tasks.spawn(aggregation::availability::run(self.clone()));
         let (shutdown, parts) = (self.0.shutdown.clone(), self.0.parts.clone());
         self.0.tasks.spawn(async move {
             shutdown.run_until_cancelled(crate::auth::bootstrap::aggregate_forever(parts.store, parts.cache)).await

@@ -170,6 +170,9 @@ pub fn prepare_create(resource: &Resource, object: &mut Tree, user: &UserInfo) {
         ("", "secrets") => simple::merge_string_data(object),
         SIGNING_REQUEST => certificates::prepare_create(object, user),
         (crd::GROUP, crd::PLURAL) => store_versions(object),
+        ("apiregistration.k8s.io", _) if object.at(&["spec", "service"]).is_none_or(Tree::is_null) => {
+            crate::aggregation::availability::set_local(object);
+        }
         _ => {}
     }
     // Status was made anew: what Go always writes comes back.
@@ -202,6 +205,7 @@ pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
             let metadata: &[&str] = match id(resource) {
                 // A signer writes its answer and nothing else.
                 POD_CERTIFICATE => &["resourceVersion"],
+                ("apiregistration.k8s.io", _) => &["resourceVersion"],
                 _ => &["labels", "annotations", "finalizers", "resourceVersion"],
             };
             for field in metadata {

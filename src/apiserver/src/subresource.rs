@@ -5,7 +5,7 @@ mod eviction;
 mod links;
 mod pods;
 mod proxy;
-mod relay;
+pub(crate) mod relay;
 pub(crate) mod scale;
 mod tls;
 mod token;

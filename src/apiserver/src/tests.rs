@@ -1,4 +1,5 @@
 //! The API over a real store in a temporary folder, through [`crate::Local`].
+mod aggregation;
 mod conversion;
 mod custom;
 mod https;
@@ -122,6 +123,10 @@ impl Answer {
 }
 
 pub async fn fixture() -> Fixture {
+    fixture_with(None).await
+}
+
+pub async fn fixture_with(front_proxy: Option<crate::FrontProxy>) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(store::sqlite::open(&folder.path().join("db"), store::sqlite::Options::default()).unwrap());
     let cache = Cache::start(&store).await.unwrap();
@@ -135,7 +140,7 @@ pub async fn fixture() -> Fixture {
         nodes: Arc::new(Echo),
         extensions: Vec::new(),
     };
-    let config = Config { advertise_address: std::net::Ipv4Addr::new(192, 0, 2, 1), ..Config::default() };
+    let config = Config { advertise_address: std::net::Ipv4Addr::new(192, 0, 2, 1), front_proxy, ..Config::default() };
     let server = ApiServer::new(config, parts);
     server.start().await.unwrap();
     let client = server.local(UserInfo::new("admin", &["system:masters"]));

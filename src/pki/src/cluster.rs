@@ -15,6 +15,9 @@ pub enum ClusterError {
     Authority(#[from] AuthorityError),
 }
 
+/// The name on the front proxy's certificate, as k3s has it.
+pub const FRONT_PROXY: &str = "system:auth-proxy";
+
 /// The authorities, and the certificates under them: files named as k3s names them.
 pub struct Cluster {
     folder: PathBuf,
@@ -22,6 +25,8 @@ pub struct Cluster {
     pub server_ca: Authority,
     /// Signs the certificates of users; the API server trusts it.
     pub client_ca: Authority,
+    /// Signs the certificate by which aggregated API servers know the server that speaks for a user.
+    pub request_header_ca: Authority,
     pub tokens: Arc<ServiceAccountSigner>,
 }
 
@@ -33,6 +38,7 @@ impl Cluster {
             folder: folder.into(),
             server_ca: Authority::load_or_create(folder, "server-ca", "rk-server-ca", now)?,
             client_ca: Authority::load_or_create(folder, "client-ca", "rk-client-ca", now)?,
+            request_header_ca: Authority::load_or_create(folder, "request-header-ca", "rk-request-header-ca", now)?,
             tokens: Arc::new(ServiceAccountSigner::load_or_create(&folder.join("service.key"), issuer)?),
         })
     }
@@ -45,6 +51,12 @@ impl Cluster {
     /// A user's certificate, kept as `STEM.crt`; renewed when it must be.
     pub fn client(&self, stem: &str, request: &LeafRequest, now: SystemTime) -> Result<Leaf, AuthorityError> {
         Leaf::load_or_issue(&self.folder, stem, &self.client_ca, request, now)
+    }
+
+    /// What the server shows to aggregated API servers, kept as `client-auth-proxy.crt`; renewed when it must be.
+    pub fn front_proxy(&self, now: SystemTime) -> Result<Leaf, AuthorityError> {
+        let request = LeafRequest::client(FRONT_PROXY, None);
+        Leaf::load_or_issue(&self.folder, "client-auth-proxy", &self.request_header_ca, &request, now)
     }
 }
 

@@ -16,7 +16,7 @@ mod tls;
 mod token;
 
 pub use authority::{Authority, AuthorityError};
-pub use cluster::{Cluster, ClusterError};
+pub use cluster::{Cluster, ClusterError, FRONT_PROXY};
 pub use csr::{CsrError, SigningRequest, check_node_serving, key_fingerprint, node_client};
 pub use files::write_atomically;
 pub use join_token::{BootstrapToken, JoinToken, JoinTokenError};

@@ -112,11 +112,15 @@ pub fn client_config(server_ca_pem: &str, identity: Option<Arc<Identity>>) -> Re
     })
 }
 
-/// A client that shows nothing and believes everybody: to ask for what is proved in another way (`pki::JoinToken`), or where
-/// nobody could prove it (a proxied pod).
-pub fn unproven_client_config() -> Result<ClientConfig, TlsError> {
+/// A client that believes everybody: to ask for what is proved in another way (`pki::JoinToken`), where nobody could prove it
+/// (a proxied pod), or where somebody said that no proof is needed.
+pub fn unproven_client_config(identity: Option<Arc<Identity>>) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(ring()).with_safe_default_protocol_versions()?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(ring()))).with_no_client_auth())
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(ring())));
+    Ok(match identity {
+        Some(identity) => builder.with_client_cert_resolver(identity),
+        None => builder.with_no_client_auth(),
+    })
 }
 
 #[derive(Debug)]

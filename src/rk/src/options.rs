@@ -79,8 +79,8 @@ pub struct ServerOptions {
     #[arg(long, value_name = "FILE", default_value = "/etc/rk/registries.yaml", help_heading = "Node")]
     pub private_registry: PathBuf,
 
-    /// Part to leave out: dns, ingress (repeatable)
-    #[arg(long, value_name = "PART", value_parser = ["dns", "ingress"], value_delimiter = ',', help_heading = "Parts")]
+    /// Part to leave out: dns, ingress, metrics-server (repeatable)
+    #[arg(long, value_name = "PART", value_parser = ["dns", "ingress", "metrics-server"], value_delimiter = ',', help_heading = "Parts")]
     pub disable: Vec<String>,
 }
 

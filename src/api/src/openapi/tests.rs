@@ -1,6 +1,6 @@
 use super::*;
 
-const ALL: Documents = Documents { custom: &[] };
+const ALL: Documents = Documents { custom: &[], foreign: &[] };
 
 fn document(group: &str, version: &str) -> Tree {
     Tree::from_json(&ALL.v3(group, version).expect("served")).unwrap()

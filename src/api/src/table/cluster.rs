@@ -248,3 +248,16 @@ pub(super) fn custom_resource_definition(object: &Tree, _: Timestamp) -> Vec<Tre
         condition_is_true(object, "Established").into(),
     ]
 }
+
+/// Models kube-aggregator/pkg/registry/apiservice/etcd/etcd.go ConvertToTable.
+pub(super) fn api_service(object: &Tree, now: Timestamp) -> Vec<Tree> {
+    let service = object.at(&["spec", "service"]).filter(|service| !service.is_null());
+    let service = service.map_or("Local".to_owned(), |s| format!("{}/{}", s.str_at(&["namespace"]), s.str_at(&["name"])));
+    let available = object.array_at(&["status", "conditions"]).iter().find(|c| c.str_at(&["type"]) == "Available");
+    let status = match available.map(|c| (c.str_at(&["status"]), c.str_at(&["reason"]))) {
+        None => "Unknown".to_owned(),
+        Some((status, reason)) if status != "True" && !reason.is_empty() => format!("{status} ({reason})"),
+        Some((status, _)) => status.to_owned(),
+    };
+    vec![service.into(), status.into(), age(object, now)]
+}

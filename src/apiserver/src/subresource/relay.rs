@@ -14,12 +14,12 @@ use crate::status::Status;
 /// Headers that belong to one connection (RFC 9110, 7.6.1), and what no backend may see.
 const HOP: [&str; 8] = ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"];
 
-fn is_upgrade(headers: &HeaderMap) -> bool {
+pub fn is_upgrade(headers: &HeaderMap) -> bool {
     let connection = headers.get(CONNECTION).and_then(|v| v.to_str().ok()).unwrap_or("");
     headers.contains_key(UPGRADE) && connection.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
 }
 
-fn strip(headers: &mut HeaderMap) {
+pub fn strip(headers: &mut HeaderMap) {
     for name in HOP {
         headers.remove(name);
     }
@@ -55,13 +55,22 @@ pub async fn relay(
     *outgoing.method_mut() = parts.method;
     *outgoing.uri_mut() = uri.parse::<Uri>().map_err(|_| Status::bad_request("invalid path"))?;
     *outgoing.headers_mut() = parts.headers;
-    let mut answer = sender.send_request(outgoing).await.map_err(|e| failed(&e))?;
+    let answer = sender.send_request(outgoing).await.map_err(|e| failed(&e))?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut parts, body) = answer.into_parts();
         strip(&mut parts.headers);
         return Ok(Response::from_parts(parts, Body::new(body)));
     }
-    let Some(client_side) = client_side.filter(|_| wants_upgrade) else {
+    upgraded(answer, client_side.filter(|_| wants_upgrade), shutdown)
+}
+
+/// Answers a backend's 101, and joins the two connections once the client has it.
+pub fn upgraded(
+    mut answer: Response<hyper::body::Incoming>,
+    client_side: Option<hyper::upgrade::OnUpgrade>,
+    shutdown: CancellationToken,
+) -> Result<Response<Body>, Status> {
+    let Some(client_side) = client_side else {
         return Err(Status::bad_request("Upgrade request required"));
     };
     let backend_side = hyper::upgrade::on(&mut answer);

@@ -9,7 +9,7 @@ use crate::node::NodeStream;
 
 /// `host` is an address.
 pub async fn connect(stream: Box<dyn NodeStream>, host: std::net::IpAddr) -> std::io::Result<Box<dyn NodeStream>> {
-    let config = pki::unproven_client_config().map_err(std::io::Error::other)?;
+    let config = pki::unproven_client_config(None).map_err(std::io::Error::other)?;
     let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::from(host), stream).await?;
     Ok(Box::new(stream))
 }

@@ -30,6 +30,7 @@ struct ContainerReading {
     uid: String,
     container: String,
     started_at: jiff::Timestamp,
+    read_at: jiff::Timestamp,
     stats: Stats,
 }
 
@@ -38,6 +39,7 @@ struct PodReading {
     pod: String,
     uid: String,
     created_at: jiff::Timestamp,
+    read_at: jiff::Timestamp,
     stats: Stats,
 }
 
@@ -48,7 +50,14 @@ async fn readings(cx: &Context) -> (Vec<PodReading>, Vec<ContainerReading>) {
         let label = |name: &str| sandbox.labels.get(name).cloned().unwrap_or_default();
         let (namespace, pod, uid) = (label(LABEL_NAMESPACE), label(LABEL_POD), label(LABEL_UID));
         if let Ok(stats) = cx.runtime.sandbox_stats(&sandbox.id).await {
-            pods.push(PodReading { namespace: namespace.clone(), pod: pod.clone(), uid: uid.clone(), created_at: stamp(sandbox.created_at), stats });
+            pods.push(PodReading {
+                namespace: namespace.clone(),
+                pod: pod.clone(),
+                uid: uid.clone(),
+                created_at: stamp(sandbox.created_at),
+                read_at: time::now(),
+                stats,
+            });
         }
         for container in &sandbox.containers {
             let ContainerState::Running(started) = &container.state else { continue };
@@ -59,6 +68,7 @@ async fn readings(cx: &Context) -> (Vec<PodReading>, Vec<ContainerReading>) {
                 uid: uid.clone(),
                 container: container.labels.get(LABEL_CONTAINER).unwrap_or(&container.name).clone(),
                 started_at: stamp(started.started_at),
+                read_at: time::now(),
                 stats,
             });
         }
@@ -87,7 +97,7 @@ pub async fn summary(cx: &Context) -> Result<Response<Body>, Refusal> {
     let available = (cx.machine.storage_bytes as f64 * free.disk_available_fraction) as u64;
     let fs = json!({"time": at, "capacityBytes": cx.machine.storage_bytes, "availableBytes": available,
         "usedBytes": cx.machine.storage_bytes.saturating_sub(available)});
-    let total: std::time::Duration = pods.iter().map(|p| p.stats.cpu_usage).sum();
+    let total = machine_cpu().unwrap_or_else(|| pods.iter().map(|p| p.stats.cpu_usage).sum());
     let pods: Vec<Value> = pods
         .iter()
         .map(|pod| {
@@ -133,31 +143,71 @@ pub async fn metrics(cx: &Context) -> Result<Response<Body>, Refusal> {
     Ok(text(out))
 }
 
+/// What all processes of the machine have used, from `/proc/stat`; `None` where that cannot be read.
+fn machine_cpu() -> Option<std::time::Duration> {
+    cpu_of_proc_stat(&std::fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// The busy columns of the first line: user, nice, system, irq, softirq and steal, in hundredths of a second. Guests count as user.
+fn cpu_of_proc_stat(text: &str) -> Option<std::time::Duration> {
+    const MILLIS_PER_TICK: u64 = 10;
+    let columns: Vec<u64> = text.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect();
+    let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|i| columns.get(*i)).sum();
+    Some(std::time::Duration::from_millis(busy * MILLIS_PER_TICK))
+}
+
+/// Writes one family of metrics: each line's labels, value, and milliseconds since 1970 where it has a time.
+fn family(out: &mut String, name: &str, kind: &str, help: &str, lines: impl Iterator<Item = (String, String, Option<jiff::Timestamp>)>) {
+    let _ = writeln!(out, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
+    for (labels, value, at) in lines {
+        let _ = write!(out, "{name}{labels} {value}");
+        if let Some(at) = at {
+            let _ = write!(out, " {}", at.as_millisecond());
+        }
+        out.push('\n');
+    }
+}
+
 pub async fn resource_metrics(cx: &Context) -> Result<Response<Body>, Refusal> {
     let (pods, containers) = readings(cx).await;
     let mut out = String::new();
-    out.push_str("# HELP container_cpu_usage_seconds_total [STABLE] Cumulative cpu time consumed by the container in core-seconds\n# TYPE container_cpu_usage_seconds_total counter\n");
-    for c in &containers {
-        let _ = writeln!(
-            out,
-            "container_cpu_usage_seconds_total{{container={:?},namespace={:?},pod={:?}}} {}",
-            c.container, c.namespace, c.pod, c.stats.cpu_usage.as_secs_f64()
-        );
-    }
-    out.push_str("# HELP container_memory_working_set_bytes [STABLE] Current working set of the container in bytes\n# TYPE container_memory_working_set_bytes gauge\n");
-    for c in &containers {
-        let _ =
-            writeln!(out, "container_memory_working_set_bytes{{container={:?},namespace={:?},pod={:?}}} {}", c.container, c.namespace, c.pod, c.stats.memory_working_set_bytes);
-    }
-    out.push_str("# HELP pod_memory_working_set_bytes [STABLE] Current working set of the pod in bytes\n# TYPE pod_memory_working_set_bytes gauge\n");
-    for p in &pods {
-        let _ = writeln!(out, "pod_memory_working_set_bytes{{namespace={:?},pod={:?}}} {}", p.namespace, p.pod, p.stats.memory_working_set_bytes);
-    }
+    let of = |c: &ContainerReading| format!("{{container={:?},namespace={:?},pod={:?}}}", c.container, c.namespace, c.pod);
+    let of_pod = |p: &PodReading| format!("{{namespace={:?},pod={:?}}}", p.namespace, p.pod);
+    let cpu = |stats: &Stats| stats.cpu_usage.as_secs_f64().to_string();
+    let memory = |stats: &Stats| stats.memory_working_set_bytes.to_string();
+    let help = "Cumulative cpu time consumed by the container in core-seconds";
+    let lines = containers.iter().map(|c| (of(c), cpu(&c.stats), Some(c.read_at)));
+    family(&mut out, "container_cpu_usage_seconds_total", "counter", help, lines);
+    let lines = containers.iter().map(|c| (of(c), memory(&c.stats), Some(c.read_at)));
+    family(&mut out, "container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes", lines);
+    let started = |c: &ContainerReading| (c.started_at.as_millisecond() as f64 / 1000.0).to_string();
+    let help = "Start time of the container since unix epoch in seconds";
+    family(&mut out, "container_start_time_seconds", "gauge", help, containers.iter().map(|c| (of(c), started(c), None)));
+    let help = "Cumulative cpu time consumed by the node in core-seconds";
+    let lines = machine_cpu().into_iter().map(|used| (String::new(), used.as_secs_f64().to_string(), Some(time::now())));
+    family(&mut out, "node_cpu_usage_seconds_total", "counter", help, lines);
     let free = cx.machine.free();
     let used = cx.machine.memory_bytes.saturating_sub(free.memory_available_bytes);
-    let _ = write!(
-        out,
-        "# HELP node_memory_working_set_bytes [STABLE] Current working set of the node in bytes\n# TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes {used}\n"
-    );
+    let line = std::iter::once((String::new(), used.to_string(), Some(time::now())));
+    family(&mut out, "node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes", line);
+    let help = "Cumulative cpu time consumed by the pod in core-seconds";
+    let lines = pods.iter().map(|p| (of_pod(p), cpu(&p.stats), Some(p.read_at)));
+    family(&mut out, "pod_cpu_usage_seconds_total", "counter", help, lines);
+    let lines = pods.iter().map(|p| (of_pod(p), memory(&p.stats), Some(p.read_at)));
+    family(&mut out, "pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes", lines);
+    let help = "1 if there was an error while getting container metrics, 0 otherwise";
+    family(&mut out, "resource_scrape_error", "gauge", help, std::iter::once((String::new(), "0".to_owned(), None)));
     Ok(text(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_time_of_the_machine_is_not_counted() {
+        let text = "cpu  100 20 30 9999 888 1 2 3 50 0\ncpu0 1 1 1 1\n";
+        assert_eq!(cpu_of_proc_stat(text), Some(std::time::Duration::from_millis(1560)));
+        assert_eq!(cpu_of_proc_stat("intr 1"), None);
+    }
 }

@@ -73,7 +73,7 @@ pub async fn is_refused(known: Option<&Member>, wanted: &Wanted) -> anyhow::Resu
 
 /// `GET /cacerts`, from anybody: what comes back is proved by the token.
 async fn ask_for_authorities(servers: &Arc<Servers>) -> anyhow::Result<String> {
-    let dialer = Dialer::new(servers.clone(), pki::unproven_client_config().context("prepare TLS")?);
+    let dialer = Dialer::new(servers.clone(), pki::unproven_client_config(None).context("prepare TLS")?);
     let stream = dialer.dial_any(&[b"http/1.1"]).await?;
     let server = servers.order().into_iter().next().map(|s| s.to_string()).unwrap_or_default();
     let exchange = async {

@@ -48,7 +48,8 @@ pub async fn run(settings: Settings, listener: StdListener, started: Instant) ->
             })
         }
     });
-    parts.spawn(serving::renew(identity.serving.clone(), identity.certificate(&settings, &server_dir), shutdown.clone()));
+    parts.spawn(serving::renew(identity.serving.clone(), identity.certificate(), shutdown.clone()));
+    parts.spawn(serving::renew(identity.front_proxy.clone(), identity.front_proxy_certificate(), shutdown.clone()));
     write_kubeconfig(&settings, &identity, address.port())?;
     info!(%address, node = settings.node.name, version = crate::cli::KUBERNETES_VERSION, ready_ms = started.elapsed().as_millis() as u64, "rk serves the Kubernetes API");
 
@@ -88,6 +89,8 @@ struct ClusterIdentity {
     tokens: Arc<pki::ServiceAccountSigner>,
     serving: Arc<Identity>,
     request: LeafRequest,
+    /// Shown to aggregated API servers.
+    front_proxy: Arc<Identity>,
 }
 
 impl ClusterIdentity {
@@ -108,11 +111,19 @@ impl ClusterIdentity {
         let leaf = cluster.server("serving-kube-apiserver", &request, now).context("make the API's certificate")?;
         let serving = Identity::new(&leaf).context("load the API's certificate")?;
         let tokens = Arc::new(pki::ServiceAccountSigner::load_or_create(&folder.join("service.key"), &issuer)?);
-        Ok(Self { cluster: Arc::new(cluster), tokens, serving, request })
+        let leaf = cluster.front_proxy(now).context("make the front proxy's certificate")?;
+        let front_proxy = Identity::new(&leaf).context("load the front proxy's certificate")?;
+        Ok(Self { cluster: Arc::new(cluster), tokens, serving, request, front_proxy })
     }
 
-    fn certificate(&self, _: &Settings, _: &Path) -> Certificate {
-        Certificate { cluster: self.cluster.clone(), stem: "serving-kube-apiserver", request: self.request.clone() }
+    fn certificate(&self) -> Certificate {
+        let (cluster, request) = (self.cluster.clone(), self.request.clone());
+        Box::new(move |now| cluster.server("serving-kube-apiserver", &request, now))
+    }
+
+    fn front_proxy_certificate(&self) -> Certificate {
+        let cluster = self.cluster.clone();
+        Box::new(move |now| cluster.front_proxy(now))
     }
 }
 
@@ -129,6 +140,12 @@ fn api_server(
         advertise_address: settings.advertise,
         secure_port: settings.options.https_listen_port,
         server_ca: identity.cluster.server_ca.certificate_pem().to_owned(),
+        client_ca: identity.cluster.client_ca.certificate_pem().to_owned(),
+        front_proxy: Some(apiserver::FrontProxy {
+            ca: identity.cluster.request_header_ca.certificate_pem().to_owned(),
+            identity: identity.front_proxy.clone(),
+        }),
+        serves_metrics: !settings.options.disable.iter().any(|part| part == "metrics-server"),
         ..apiserver::Config::default()
     };
     let authorization = Arc::new(Authorization::new(&cache));
