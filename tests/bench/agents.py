@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures what agents cost their server: memory, time on a core, and how fast many join at once.
+"""Measures agents: how soon one is Ready, what it uses, what many cost their server, and how fast many join at once.
 
 usage: sudo tests/bench/agents.py [--count 100] [--seconds 60]
 
@@ -55,8 +55,34 @@ def main():
         print(f"{what:<28} server: {memory / 1e6:7.1f} MB, {(after - before) / seconds * 100:6.2f} % of a core over {seconds} s", flush=True)
         return memory
 
-    lab("up", "--name", NAME, "--servers", "1", "--agents", "0", "--binary", rk)
+    def one():
+        """A real agent: from `rk agent join` on a prepared machine to Ready, and what all its processes use at rest."""
+        times = []
+        for _ in range(3):
+            lab("kill", "--name", NAME, "agent-1")
+            on("agent-1", "rm", "-r", "/var/lib/rk/agent")
+            on("hub", "kubectl", "delete", "node", "agent-1")
+            began = time.monotonic()
+            lab("start", "--name", NAME, "agent-1")
+            ready = 'for i in $(seq 2000); do kubectl get node agent-1 --no-headers 2>/dev/null | grep -q " Ready " && exit 0; sleep 0.02; done; exit 1'
+            on("hub", "sh", "-c", ready)
+            times.append(time.monotonic() - began)
+        print(f"rk agent join to Ready: {', '.join(f'{t:.2f}' for t in times)} s (aim 1 s), of it {kubectl_seconds():.2f} s for each look by kubectl")
+        time.sleep(20)
+        text = on("agent-1", "sh", "-c", "for p in /proc/[0-9]*; do case $(cat $p/comm) in rk*) cat $p/smaps_rollup;; esac; done 2>/dev/null")
+        total = sum(map(int, re.findall(r"^Pss:\s+(\d+) kB", text, re.M))) / 1000
+        own = sum(map(int, re.findall(r"^Pss_Anon:\s+(\d+) kB", text, re.M))) / 1000
+        print(f"idle agent, all processes, PSS: {total:.1f} MB (aim 25 MB), of it {own:.1f} MB anonymous", flush=True)
+
+    def kubectl_seconds():
+        began = time.monotonic()
+        on("hub", "kubectl", "get", "node", "agent-1")
+        return time.monotonic() - began
+
+    lab("up", "--name", NAME, "--servers", "1", "--agents", "1", "--binary", rk)
     try:
+        one()
+        lab("kill", "--name", NAME, "agent-1")
         time.sleep(5)
         alone = watch("no agent", options.seconds // 2)
         command = on("server-1", "rk", "token", "create").split()
