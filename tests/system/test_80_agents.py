@@ -17,7 +17,7 @@ def machines(tmp_path_factory):
     made = Machines(NAME)
     archive = tmp_path_factory.mktemp("image") / "demo.tar"
     run(lab.ROOT / "installer/demo-image.sh", archive, IMAGE)
-    made.up()
+    made.up(2, 1, "--server-argument", "--tls-san=192.168.50.1")
     try:
         for machine in ("agent-1", "agent-2"):
             made.on(machine, "rk", "image", "import", archive)
@@ -193,6 +193,65 @@ def test_an_agent_whose_certificate_ended_says_so_and_joins_again(machines):
 def test_only_a_node_opens_a_tunnel(machines):
     done = machines.on("hub", "kubectl", "get", "--raw", "/rk/v1/tunnel", check=False)
     assert "is no node, and only a node opens a tunnel" in done.stderr
+
+
+def test_a_node_behind_nat_works_with_no_port_open(machines):
+    """The hub is the router: the node has a private network behind it, and the server has no route there."""
+    machines.task("kill", "agent-2")
+    for words in ["ip link set v-agent-2 nomaster", "ip addr add 192.168.50.1/24 dev v-agent-2", "nft add table ip nat",
+                  "nft add chain ip nat postrouting { type nat hook postrouting priority 100 ; }",
+                  "nft add rule ip nat postrouting ip saddr 192.168.50.0/24 masquerade"]:
+        machines.on("hub", *words.split(" "))
+    link = machines.on("agent-2", "sh", "-c", "ip -o -4 addr | grep ' 10.99' | awk '{print $2}'").stdout.strip()
+    for words in [f"ip addr flush dev {link}", f"ip addr add 192.168.50.2/24 dev {link}", "ip route replace default via 192.168.50.1"]:
+        machines.on("agent-2", *words.split(" "))
+    assert machines.on("server-1", "ping", "-c1", "-W1", "192.168.50.2", check=False).returncode != 0, "the server reaches the node"
+    machines.on("agent-2", "sh", "-c", "setsid rk agent --node-ip 192.168.50.2 </dev/null >>/run/lab/nat.log 2>&1 & echo $! > /run/lab/rk.pid")
+    machines.kubectl("apply", "-f", "-", input=pod("private", "agent-2"))
+    wait_for_pod(machines, "private")
+    assert machines.get("node", "agent-2")["status"]["addresses"][0]["address"] == "192.168.50.2"
+    assert machines.kubectl("logs", "private") == "started\n"
+    assert machines.kubectl("exec", "private", "--", "echo", "hello") == "hello\n"
+    assert machines.kubectl("get", "--raw", "/api/v1/nodes/agent-2/proxy/healthz") == "ok"
+    seen = machines.on("server-1", "ss", "-Htn", "state", "established", "sport = :6443").stdout
+    assert "192.168.50." not in seen, f"only the router's address is seen: {seen}"
+    machines.kubectl("delete", "pod", "private", "--wait=true")
+
+
+def test_an_agent_that_knows_several_addresses_takes_one_that_lives(machines):
+    """The hub passes a port of its own on to the server: the second address of the same cluster."""
+    relay = """
+import socket, sys, threading
+def pump(a, b):
+    try:
+        while data := a.recv(65536): b.sendall(data)
+    except OSError: pass
+    for s in (a, b):
+        try: s.shutdown(socket.SHUT_RDWR)
+        except OSError: pass
+listener = socket.create_server(("0.0.0.0", 6443))
+while True:
+    near = listener.accept()[0]
+    far = socket.create_connection((sys.argv[1], 6443))
+    for pair in ((near, far), (far, near)): threading.Thread(target=pump, args=pair, daemon=True).start()
+"""
+    server, router = machines.address("server-1"), "192.168.50.1"
+    machines.on("hub", "sh", "-c", f"setsid python3 -c \"$0\" {server} </dev/null >/dev/null 2>&1 & echo $! > /run/rk-lab/{NAME}/relay.pid", relay)
+    try:
+        machines.task("kill", "agent-2")
+        machines.on("agent-2", "sh", "-c", "setsid rk agent --node-ip 192.168.50.2 --server https://192.168.50.77:6443 "
+                    f"--server https://{server}:6443 --server https://{router}:6443 </dev/null >>/run/lab/nat.log 2>&1 & echo $! > /run/lab/rk.pid")
+        machines.kubectl("apply", "-f", "-", input=pod("served", "agent-2"))
+        wait_for_pod(machines, "served")
+        # The one that it uses goes away for this node alone: the next is taken, and the container does not notice.
+        before = container_id(machines, "served")
+        machines.on("hub", "nft", "add table ip cut; add chain ip cut forward { type filter hook forward priority 0 ; }; "
+                    f"add rule ip cut forward ip saddr 192.168.50.2 ip daddr {server} drop")
+        eventually("logs by the other address", lambda: machines.kubectl("logs", "served", check=False).startswith("started"))
+        eventually("Ready", lambda: machines.ready("agent-2"))
+        assert container_id(machines, "served") == before
+    finally:
+        machines.on("hub", "sh", "-c", f"kill $(cat /run/rk-lab/{NAME}/relay.pid)")
 
 
 def test_uninstall_leaves_nothing_on_an_agent(machines):
