@@ -32,7 +32,7 @@ pub use json_path::Column;
 pub use names::{Condition, NamePlan, apply_plan, plan_names, set_condition};
 pub use publish::{Published, published};
 pub use scale::Scale;
-pub use structural::Structural;
+pub use structural::{Additional, Structural};
 
 use crate::field_error::FieldError;
 use crate::registry::Resource;

@@ -45,7 +45,8 @@ pub struct Schema {
 pub(crate) struct Extra {
     pub list_type: Option<ListType>,
     pub map_keys: Vec<Name>,
-    pub atomic_map: bool,
+    /// `x-kubernetes-map-type` of the field, which counts more than that of its struct.
+    pub atomic_map: Option<bool>,
     pub patch_strategy: PatchStrategy,
     pub patch_merge_key: Option<Name>,
     pub default: Option<Tree>,
@@ -242,7 +243,8 @@ impl Schema {
 
     /// An object or map that is owned and replaced as a whole.
     pub fn is_atomic_map(&self) -> bool {
-        matches!(&self.node, Node::Object(fields) if fields.atomic) || self.extra.as_ref().is_some_and(|e| e.atomic_map)
+        let own = self.extra.as_ref().and_then(|extra| extra.atomic_map);
+        own.unwrap_or_else(|| matches!(&self.node, Node::Object(fields) if fields.atomic))
     }
 
     pub fn patch_strategy(&self) -> PatchStrategy {

@@ -3,6 +3,7 @@
 //! A `serde_json::Value` of a 3.5 kB pod takes 38 kB; this takes less than half, because objects are sorted vectors and
 //! strings carry no spare capacity. Keys of an object are sorted by their bytes, so the printed form is canonical.
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -37,6 +38,21 @@ impl Object {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// An object of entries that are sorted by their keys, each once.
+    pub(crate) fn from_sorted(entries: Vec<(Box<str>, Tree)>) -> Self {
+        debug_assert!(entries.windows(2).all(|w| w[0].0 < w[1].0), "keys are not sorted");
+        Self(entries)
+    }
+
+    pub(crate) fn entries(&self) -> &[(Box<str>, Tree)] {
+        &self.0
+    }
+
+    /// The entries of two objects side by side, by key.
+    pub(crate) fn zip<'t>(&'t self, other: &'t Object) -> impl Iterator<Item = (&'t str, Option<&'t Tree>, Option<&'t Tree>)> {
+        zip(&self.0, &other.0)
     }
 
     fn find(&self, key: &str) -> Result<usize, usize> {
@@ -115,6 +131,28 @@ impl<K: Into<Box<str>>, V: Into<Tree>> FromIterator<(K, V)> for Object {
         sort_last_wins(&mut entries);
         Self(entries)
     }
+}
+
+/// Two sorted lists of entries side by side, by key.
+pub(crate) fn zip<'t>(
+    a: &'t [(Box<str>, Tree)],
+    b: &'t [(Box<str>, Tree)],
+) -> impl Iterator<Item = (&'t str, Option<&'t Tree>, Option<&'t Tree>)> {
+    let (mut i, mut j) = (0, 0);
+    std::iter::from_fn(move || {
+        let order = match (a.get(i), b.get(j)) {
+            (Some((x, _)), Some((y, _))) => x.cmp(y),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return None,
+        };
+        let left = (order != Ordering::Greater).then(|| &a[i]);
+        let right = (order != Ordering::Less).then(|| &b[j]);
+        i += usize::from(left.is_some());
+        j += usize::from(right.is_some());
+        let key = left.or(right).map_or("", |(key, _)| key);
+        Some((key, left.map(|(_, value)| value), right.map(|(_, value)| value)))
+    })
 }
 
 fn sort_last_wins(entries: &mut Vec<(Box<str>, Tree)>) {

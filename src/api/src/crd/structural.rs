@@ -21,6 +21,7 @@ pub struct Structural {
     pub embedded: bool,
     pub int_or_string: bool,
     pub list_type: Box<str>,
+    pub map_type: Box<str>,
     pub list_map_keys: Vec<Box<str>>,
     /// Boxed: most places have none.
     pub values: Option<Box<Values>>,
@@ -79,6 +80,7 @@ impl Structural {
             embedded: flag("x-kubernetes-embedded-resource"),
             int_or_string: flag("x-kubernetes-int-or-string"),
             list_type: text("x-kubernetes-list-type"),
+            map_type: text("x-kubernetes-map-type"),
             list_map_keys: texts(schema, "x-kubernetes-list-map-keys"),
             values: Values::compile(schema),
         }

@@ -87,7 +87,11 @@ fn field(line: &'static str) -> Field {
             _ => None,
         },
         map_keys: words(map_keys),
-        atomic_map: map_type == "atomic",
+        atomic_map: match map_type {
+            "atomic" => Some(true),
+            "granular" => Some(false),
+            _ => None,
+        },
         patch_strategy: strategy(patch_strategy),
         patch_merge_key: (!merge_key.is_empty()).then_some(merge_key.into()),
         default: (!default.is_empty()).then(|| Tree::from_json(default.as_bytes()).expect("codegen writes defaults as JSON")),
