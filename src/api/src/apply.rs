@@ -25,7 +25,7 @@ pub use check::{Problems, check};
 pub use compare::{Comparison, compare};
 pub use conflict::{Conflict, message};
 pub use fields::paths;
-pub use manager::{Refused, Write, check_list};
+pub use manager::{Refused, Write, check_list, restore_times};
 pub use merge::merge;
 pub use scale::{Paths, to_scale, to_workload};
 pub use set::{Pattern, Set};

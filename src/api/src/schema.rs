@@ -24,7 +24,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-pub use decode::{DecodeError, Decoded, decode};
+pub use decode::{DecodeError, Decoded, decode, zero};
 
 use crate::tree::Tree;
 

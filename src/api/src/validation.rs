@@ -28,6 +28,7 @@ mod security;
 mod service;
 mod signer;
 mod storage;
+mod storagemigration;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -189,6 +190,7 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
         "rbac.authorization.k8s.io" => rbac::check(e, kind, new, old),
         "policy" | "scheduling.k8s.io" | "coordination.k8s.io" => policy::check(e, kind, new, old),
         "storage.k8s.io" => storage::check(e, kind, new, old),
+        "storagemigration.k8s.io" => storagemigration::check(e, new, old),
         "admissionregistration.k8s.io" if kind.ends_with("WebhookConfiguration") => webhooks::configuration(e, new, old),
         "certificates.k8s.io" => match (kind, old) {
             ("CertificateSigningRequest", None) => certificates::create(e, new),
@@ -222,6 +224,7 @@ pub fn validate_status_kind(group: &str, kind: &str, new: &Tree, old: &Tree) -> 
         "batch" if kind == "Job" => batch::job_status::check(e, new, old),
         "policy" if kind == "PodDisruptionBudget" => policy::disruption_budget_status(e, new),
         "networking.k8s.io" if kind == "Ingress" => networking::ingress_status(e, new),
+        "storagemigration.k8s.io" => storagemigration::status(e, new, old),
         "certificates.k8s.io" if kind == "CertificateSigningRequest" => certificates::update(e, new, old, certificates::By::Status),
         "certificates.k8s.io" if kind == "PodCertificateRequest" => trust::request_status(e, new, old),
         _ => {}

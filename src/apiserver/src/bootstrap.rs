@@ -36,6 +36,7 @@ pub fn own_target(server: &ApiServer, group: &str, version: &str, plural: &str, 
         resource: Registry::get().resource(group, version, plural).expect("a built-in kind").into(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
+        manager: Some(crate::rest::managed::SERVER.into()),
     }
 }
 

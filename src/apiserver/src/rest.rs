@@ -5,6 +5,7 @@ pub mod body;
 pub mod create;
 pub mod delete;
 pub mod list;
+pub mod managed;
 pub mod model;
 pub mod options;
 pub mod patch;

@@ -189,10 +189,6 @@ impl Status {
         Self::new(415, "UnsupportedMediaType", text)
     }
 
-    pub fn unsupported_media_type_because(why: impl Into<String>) -> Self {
-        Self::new(415, "UnsupportedMediaType", why)
-    }
-
     /// The version asked for is too old.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
@@ -219,6 +215,11 @@ impl Status {
     pub fn version_too_large(asked: u64, current: u64) -> Self {
         Self::timeout(&format!("Too large resource version: {asked}, current: {current}"), 1)
             .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
+    }
+
+    /// Others own what somebody applies: a message and, for each field, whose it is. Upstream names no object.
+    pub fn apply_conflict(message: String, causes: impl Iterator<Item = (String, String)>) -> Self {
+        causes.fold(Self::new(409, "Conflict", message), |status, (text, field)| status.with_cause("FieldManagerConflict", text, &field))
     }
 
     pub fn internal(why: impl std::fmt::Display) -> Self {

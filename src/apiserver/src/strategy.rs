@@ -7,6 +7,7 @@ mod job;
 mod namespace;
 mod node;
 mod pod;
+mod resets;
 mod simple;
 mod trust;
 mod volumes;
@@ -22,6 +23,7 @@ use crate::auth::{Authorizer, UserInfo};
 use crate::rest::storage::Part;
 
 pub use namespace::is_namespace;
+pub use resets::resets;
 
 /// What happens to an object's dependents when its deleter does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,7 @@ pub fn allows_unconditional_update(resource: &Resource) -> bool {
             | ("admissionregistration.k8s.io", _)
             | ("apiregistration.k8s.io", _)
             | (crd::GROUP, _)
+            | ("storagemigration.k8s.io", _)
             | ("certificates.k8s.io", "clustertrustbundles" | "podcertificaterequests")
     ) && resource.custom.is_none()
 }
@@ -202,11 +205,9 @@ pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
         Part::Status => {
             let mut kept = old.clone();
             copy(&mut kept, new, &["status"]);
-            let metadata: &[&str] = match id(resource) {
-                // A signer writes its answer and nothing else.
-                POD_CERTIFICATE => &["resourceVersion"],
-                ("apiregistration.k8s.io", _) => &["resourceVersion"],
-                _ => &["labels", "annotations", "finalizers", "resourceVersion"],
+            let metadata: &[&str] = match resets::takes_metadata(resource) {
+                true => &["resourceVersion"],
+                false => &["labels", "annotations", "finalizers", "resourceVersion"],
             };
             for field in metadata {
                 copy(&mut kept, new, &["metadata", field]);

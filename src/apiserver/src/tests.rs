@@ -1,5 +1,6 @@
 //! The API over a real store in a temporary folder, through [`crate::Local`].
 mod aggregation;
+mod apply;
 mod conversion;
 mod custom;
 mod https;

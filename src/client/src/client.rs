@@ -63,7 +63,11 @@ fn http_client<C: Connect + Clone>(connector: C) -> legacy::Client<C, Body> {
 #[derive(Clone)]
 pub struct Client {
     kube: kube::Client,
+    agent: HeaderValue,
 }
+
+/// The user agent of whoever has no other name.
+const AGENT: HeaderValue = HeaderValue::from_static("rk");
 
 impl Client {
     /// A client over a service in this process; the service has already decided who the user is.
@@ -75,7 +79,12 @@ impl Client {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self { kube: kube::Client::new(service, "default") }
+        Self { kube: kube::Client::new(service, "default"), agent: AGENT }
+    }
+
+    /// The same client under the name of a component: its user agent, and so the manager of the fields that it sets.
+    pub fn named(self, component: &'static str) -> Self {
+        Self { agent: HeaderValue::from_static(component), ..self }
     }
 
     /// A client for the current context of a kubeconfig file.
@@ -107,7 +116,7 @@ impl Client {
             .option_layer(config.auth_layer().map_err(failed)?)
             .map_err(BoxError::from)
             .service(http);
-        Ok(Self { kube: kube::Client::new(service, config.default_namespace) })
+        Ok(Self { kube: kube::Client::new(service, config.default_namespace), agent: AGENT })
     }
 
     /// A client over connections that `connector` makes to a server of its choice; ALPN says whether one speaks HTTP/2. `token` goes
@@ -134,7 +143,7 @@ impl Client {
             })
             .map_err(BoxError::from)
             .service(http_client(connector));
-        Ok(Self { kube: kube::Client::new(service, config.default_namespace) })
+        Ok(Self { kube: kube::Client::new(service, config.default_namespace), agent: AGENT })
     }
 
     /// The transport underneath, for upgrades and what else kube offers.
@@ -342,7 +351,7 @@ impl Client {
             .method(method.clone())
             .uri(path)
             .header(header::ACCEPT, HeaderValue::from_static(accept))
-            .header(header::USER_AGENT, HeaderValue::from_static("rk"));
+            .header(header::USER_AGENT, self.agent.clone());
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         }

@@ -78,7 +78,7 @@ async fn run(wanted: Wanted, is_join: bool, leave: bool, started: Instant) -> an
 
     let shutdown = CancellationToken::new();
     let mut parts: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
-    let clients = NodeClients { kubelet: client.clone(), proxy: client.clone() };
+    let clients = NodeClients { kubelet: client.clone().named("kubelet"), proxy: client.clone().named("kube-proxy") };
     let kubelet = node::start(&mut parts, &settings, &member.facts, clients, shutdown.clone()).await?;
     let uplinks = Uplinks::new(
         dialer.clone(),

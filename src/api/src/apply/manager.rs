@@ -113,9 +113,11 @@ impl Write<'_> {
         }
     }
 
-    /// Notes in `new` what `manager` changed. A new object is compared to an empty one without uid. Never fails: where the objects cannot be
-    /// compared, the managers stay as they were.
-    pub fn track(&self, manager: &str, live: &Tree, new: &mut Tree) {
+    /// Notes in `new` what `manager` changed; without `live` it is a new object. Never fails: where the objects cannot be compared, the managers
+    /// stay as they were.
+    pub fn track(&self, manager: &str, live: Option<&Tree>, new: &mut Tree) {
+        let empty = live.is_none().then(|| self.versions.empty());
+        let Some(live) = live.or(empty.as_ref()) else { return };
         let mut managers = self.before(live, new);
         if managers.is_empty() && !meta::uid(live).is_empty() {
             return;
@@ -158,18 +160,20 @@ impl Write<'_> {
         format!("{}/{}; {}", meta::namespace(object), meta::name(object), self.gvk(meta::api_version(object), meta::kind(object)))
     }
 
-    /// The object after `config` was applied to it. An object that does not exist is an empty one without uid.
-    pub fn apply(&self, manager: &str, live: &Tree, config: &Tree, force: bool) -> Result<Tree, Refused> {
+    /// The object after `config` was applied to it; without `live` it is a new one.
+    pub fn apply(&self, manager: &str, live: Option<&Tree>, config: &Tree, force: bool) -> Result<Tree, Refused> {
         if meta::api_version(config) != self.api_version || meta::kind(config) != self.kind {
             return Err(Refused::BadRequest(format!("invalid object type: {}", self.gvk(meta::api_version(config), meta::kind(config)))));
         }
-        let mut bare = live.clone();
+        let mut bare = live.cloned().unwrap_or_else(|| self.versions.empty());
         bare.remove(&MANAGED);
-        let mut managers = Self::stored(live);
-        if managers.is_empty() && !meta::uid(live).is_empty() {
-            let mut empty = Tree::object();
-            meta::set_type(&mut empty, self.api_version, self.kind);
-            self.update(BEFORE_FIRST, &empty, &bare, &mut managers)?;
+        let mut managers = live.map(Self::stored).unwrap_or_default();
+        if managers.is_empty() && live.is_some() {
+            let tracked = self.update(BEFORE_FIRST, &self.versions.empty(), &bare, &mut managers);
+            tracked.map_err(|failure| match failure {
+                Failure::Error(text) => Refused::Failed(format!("failed to create manager for existing fields: {text}")),
+                failure => failure.into(),
+            })?;
         }
         if config.at(&MANAGED).and_then(Tree::as_array).is_some() {
             return Err(Refused::BadRequest("metadata.managedFields must be nil".into()));
@@ -209,5 +213,36 @@ impl Write<'_> {
             }
         }
         Ok((new.unwrap_or_else(|| live.clone()), managers))
+    }
+}
+
+/// Gives entries their old time back where an update changed nothing but times: what a strategy, defaults or admission took back was no change.
+/// Models k8s.io/apiserver/pkg/endpoints/handlers/fieldmanager/equality.go.
+pub fn restore_times(new: &mut Tree, old: &Tree) {
+    if times_alone(new, old)
+        && let Some(list) = old.at(&MANAGED)
+    {
+        new.set(&MANAGED, list.clone());
+    }
+}
+
+fn times_alone(new: &Tree, old: &Tree) -> bool {
+    let (new_list, old_list) = (new.array_at(&MANAGED), old.array_at(&MANAGED));
+    let same_but_time = |(a, b): (&Tree, &Tree)| same_but(a, b, "time");
+    let is_same_list = new_list.len() == old_list.len() && new_list.iter().zip(old_list).all(same_but_time);
+    if new_list.is_empty() || !is_same_list || new_list == old_list || !same_but(new, old, "metadata") {
+        return false;
+    }
+    match (new.get("metadata"), old.get("metadata")) {
+        (Some(new), Some(old)) => same_but(new, old, "managedFields"),
+        _ => false,
+    }
+}
+
+/// Whether two objects are equal but for one field.
+fn same_but(a: &Tree, b: &Tree, name: &str) -> bool {
+    match (a, b) {
+        (Tree::Object(a), Tree::Object(b)) => a.zip(b).all(|(key, x, y)| key == name || x == y),
+        _ => false,
     }
 }

@@ -14,8 +14,12 @@ impl Versions for OneVersion {
         Registry::get().kind_schema(group, version, kind).map(Type::BuiltIn)
     }
 
-    fn convert(&self, _: &Tree, _: &str) -> Option<Tree> {
-        None
+    fn empty(&self) -> Tree {
+        tree(r#"{"metadata":{}}"#)
+    }
+
+    fn convert(&self, _: &Tree, _: &str) -> Result<Option<Tree>, String> {
+        Ok(None)
     }
 }
 
@@ -49,52 +53,49 @@ fn managed(object: &Tree) -> String {
 
 #[test]
 fn a_create_and_an_update_are_noted() {
-    let empty = tree(r#"{"metadata":{}}"#);
     let mut created = config_map(r#"{"a":"1"}"#);
-    write("v1", "2026-01-01T00:00:00Z").track("alice", &empty, &mut created);
+    write("v1", "2026-01-01T00:00:00Z").track("alice", None, &mut created);
     assert_eq!(managed(&created), "alice Update 2026-01-01T00:00:00Z {\"f:data\":{\".\":{},\"f:a\":{}}}\n");
     let live = stored(created);
     let mut updated = live.clone();
     updated.set(&["data", "b"], "2");
-    write("v1", "2026-01-02T00:00:00Z").track("bob", &live, &mut updated);
+    write("v1", "2026-01-02T00:00:00Z").track("bob", Some(&live), &mut updated);
     let expected = "alice Update 2026-01-01T00:00:00Z {\"f:data\":{\".\":{},\"f:a\":{}}}\n\
                     bob Update 2026-01-02T00:00:00Z {\"f:data\":{\"f:b\":{}}}\n";
     assert_eq!(managed(&updated), expected);
     let live = updated.clone();
     let mut taken = live.clone();
     taken.set(&["data", "a"], "3");
-    write("v1", "2026-01-03T00:00:00Z").track("bob", &live, &mut taken);
+    write("v1", "2026-01-03T00:00:00Z").track("bob", Some(&live), &mut taken);
     assert!(managed(&taken).contains("bob Update 2026-01-03T00:00:00Z {\"f:data\":{\"f:a\":{},\"f:b\":{}}}"), "{}", managed(&taken));
     assert!(managed(&taken).contains("alice Update 2026-01-01T00:00:00Z {\"f:data\":{}}"), "{}", managed(&taken));
     let mut same = taken.clone();
-    write("v1", "2026-01-04T00:00:00Z").track("carol", &taken, &mut same);
+    write("v1", "2026-01-04T00:00:00Z").track("carol", Some(&taken), &mut same);
     assert_eq!(same, taken, "a write that changes nothing is not noted");
 }
 
 #[test]
 fn whoever_applies_less_gives_up_the_rest() {
-    let empty = tree(r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{}}"#);
     let at = write("v1", "2026-01-01T00:00:00Z");
-    let live = stored(at.apply("alice", &empty, &config_map(r#"{"a":"1","b":"2"}"#), false).expect("applied"));
+    let live = stored(at.apply("alice", None, &config_map(r#"{"a":"1","b":"2"}"#), false).expect("applied"));
     assert_eq!(live.str_at(&["data", "b"]), "2");
-    let less = at.apply("alice", &live, &config_map(r#"{"a":"1"}"#), false).expect("applied");
+    let less = at.apply("alice", Some(&live), &config_map(r#"{"a":"1"}"#), false).expect("applied");
     assert_eq!(less.get("data"), Some(&tree(r#"{"a":"1"}"#)));
-    let other = at.apply("bob", &live, &config_map(r#"{"b":"2"}"#), false).expect("the same value is no conflict");
-    let shared = at.apply("alice", &other, &config_map(r#"{"a":"1"}"#), false).expect("applied");
+    let other = at.apply("bob", Some(&live), &config_map(r#"{"b":"2"}"#), false).expect("the same value is no conflict");
+    let shared = at.apply("alice", Some(&other), &config_map(r#"{"a":"1"}"#), false).expect("applied");
     assert_eq!(shared.str_at(&["data", "b"]), "2", "bob has it, too");
 }
 
 #[test]
 fn another_value_is_a_conflict_unless_forced() {
-    let empty = tree(r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{}}"#);
     let at = write("v1", "2026-01-01T00:00:00Z");
-    let live = stored(at.apply("alice", &empty, &config_map(r#"{"a":"1","b":"2"}"#), false).expect("applied"));
-    let Err(Refused::Conflicts(conflicts)) = at.apply("bob", &live, &config_map(r#"{"a":"9","b":"9"}"#), false) else {
+    let live = stored(at.apply("alice", None, &config_map(r#"{"a":"1","b":"2"}"#), false).expect("applied"));
+    let Err(Refused::Conflicts(conflicts)) = at.apply("bob", Some(&live), &config_map(r#"{"a":"9","b":"9"}"#), false) else {
         panic!("no conflict");
     };
     assert_eq!(message(&conflicts), "Apply failed with 2 conflicts: conflicts with \"alice\":\n- .data.a\n- .data.b");
     assert_eq!(conflicts[0].message(), "conflict with \"alice\"");
-    let forced = at.apply("bob", &live, &config_map(r#"{"a":"9"}"#), true).expect("forced");
+    let forced = at.apply("bob", Some(&live), &config_map(r#"{"a":"9"}"#), true).expect("forced");
     assert_eq!(forced.str_at(&["data", "a"]), "9");
     assert!(managed(&forced).contains("alice Apply 2026-01-01T00:00:00Z {\"f:data\":{\"f:b\":{}}}"), "{}", managed(&forced));
 }
@@ -105,17 +106,16 @@ fn an_object_of_unknown_managers_is_that_of_before() {
     let at = write("v1", "2026-01-01T00:00:00Z");
     let mut updated = live.clone();
     updated.set(&["data", "a"], "2");
-    at.track("alice", &live, &mut updated);
+    at.track("alice", Some(&live), &mut updated);
     assert_eq!(managed(&updated), "", "without managers there is nothing to keep up");
-    let applied = at.apply("bob", &live, &config_map(r#"{"b":"2"}"#), false).expect("applied");
+    let applied = at.apply("bob", Some(&live), &config_map(r#"{"b":"2"}"#), false).expect("applied");
     assert!(managed(&applied).contains("before-first-apply Update"), "{}", managed(&applied));
 }
 
 #[test]
 fn configurations_are_checked() {
-    let empty = tree(r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{}}"#);
     let at = write("apps/v1", "2026-01-01T00:00:00Z");
-    let refused = |config: &str| match at.apply("a", &empty, &tree(config), false) {
+    let refused = |config: &str| match at.apply("a", None, &tree(config), false) {
         Err(Refused::Failed(text) | Refused::BadRequest(text)) => text,
         other => panic!("{other:?}"),
     };
@@ -134,7 +134,6 @@ fn configurations_are_checked() {
 
 #[test]
 fn list_items_are_told_apart_by_keys_and_their_defaults() {
-    let empty = tree(r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{}}"#);
     let at = write("apps/v1", "2026-01-01T00:00:00Z");
     let config = |ports: &str| {
         tree(&format!(
@@ -142,10 +141,10 @@ fn list_items_are_told_apart_by_keys_and_their_defaults() {
             {{"name":"a","ports":{ports}}}]}}}}}}}}"#
         ))
     };
-    let live = stored(at.apply("a", &empty, &config(r#"[{"containerPort":80},{"containerPort":80,"protocol":"UDP"}]"#), false).expect("applied"));
+    let live = stored(at.apply("a", None, &config(r#"[{"containerPort":80},{"containerPort":80,"protocol":"UDP"}]"#), false).expect("applied"));
     let key = r#"k:{\"containerPort\":80,\"protocol\":\"TCP\"}"#;
     assert!(managed(&live).contains(key), "{}", managed(&live));
-    let less = at.apply("a", &live, &config(r#"[{"containerPort":80,"protocol":"UDP"}]"#), false).expect("applied");
+    let less = at.apply("a", Some(&live), &config(r#"[{"containerPort":80,"protocol":"UDP"}]"#), false).expect("applied");
     let container = &less.array_at(&["spec", "template", "spec", "containers"])[0];
     assert_eq!(container.get("ports"), Some(&tree(r#"[{"containerPort":80,"protocol":"UDP"}]"#)));
 }
@@ -153,12 +152,11 @@ fn list_items_are_told_apart_by_keys_and_their_defaults() {
 #[test]
 fn the_oldest_updates_are_put_together() {
     let mut live = stored(config_map("{}"));
-    let empty = tree(r#"{"metadata":{}}"#);
     for i in 0..14 {
         let mut next = live.clone();
         next.set(&["data", &format!("k{i}")], "v");
         let now = format!("2026-01-{:02}T00:00:00Z", i + 1);
-        let before = if i == 0 { &empty } else { &live };
+        let before = (i > 0).then_some(&live);
         write("v1", &now).track(&format!("m{i:02}"), before, &mut next);
         live = next;
     }
@@ -168,15 +166,14 @@ fn the_oldest_updates_are_put_together() {
 
 #[test]
 fn what_clients_send_as_managed_fields_is_used_reset_or_passed_over() {
-    let empty = tree(r#"{"metadata":{}}"#);
     let mut created = config_map(r#"{"a":"1"}"#);
     let at = write("v1", "2026-01-01T00:00:00Z");
-    at.track("alice", &empty, &mut created);
+    at.track("alice", None, &mut created);
     let live = stored(created);
     let with = |list: &str| {
         let mut new = live.clone();
         new.set(&["metadata", "managedFields"], tree(list));
-        at.track("bob", &live, &mut new);
+        at.track("bob", Some(&live), &mut new);
         managed(&new)
     };
     assert_eq!(with("[{}]"), "");
@@ -187,15 +184,14 @@ fn what_clients_send_as_managed_fields_is_used_reset_or_passed_over() {
 
 #[test]
 fn kubectl_takes_over_what_it_applied_from_the_clients_side() {
-    let empty = tree(r#"{"metadata":{}}"#);
     let last = r#"{"apiVersion":"v1","data":{"a":"1"},"kind":"ConfigMap","metadata":{"annotations":{},"name":"c","namespace":"n"}}"#;
     let mut created = config_map(r#"{"a":"1"}"#);
     meta::set_annotation(&mut created, "kubectl.kubernetes.io/last-applied-configuration", last);
     let at = write("v1", "2026-01-01T00:00:00Z");
-    at.track("kubectl-client-side-apply", &empty, &mut created);
+    at.track("kubectl-client-side-apply", None, &mut created);
     let live = stored(created);
-    assert!(matches!(at.apply("other", &live, &config_map(r#"{"a":"2"}"#), false), Err(Refused::Conflicts(_))));
-    let applied = at.apply("kubectl", &live, &config_map(r#"{"a":"2"}"#), false).expect("no conflict");
+    assert!(matches!(at.apply("other", Some(&live), &config_map(r#"{"a":"2"}"#), false), Err(Refused::Conflicts(_))));
+    let applied = at.apply("kubectl", Some(&live), &config_map(r#"{"a":"2"}"#), false).expect("no conflict");
     assert_eq!(applied.str_at(&["data", "a"]), "2");
     let annotation = meta::annotation(&applied, "kubectl.kubernetes.io/last-applied-configuration").expect("kept up");
     assert!(annotation.contains(r#""data":{"a":"2"}"#), "{annotation}");

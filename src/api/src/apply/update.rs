@@ -1,4 +1,6 @@
 //! Who owns what after a write, and what an apply leaves of an object. Models structured-merge-diff/v6/merge/update.go.
+use std::borrow::Cow;
+
 use super::check::Problems;
 use super::compare::{Comparison, compare};
 use super::conflict::Conflict;
@@ -13,8 +15,11 @@ pub trait Versions {
     /// The type of objects of that version; `None`: nobody knows it.
     fn type_of(&self, api_version: &str) -> Option<Type<'_>>;
 
-    /// The object in another version.
-    fn convert(&self, object: &Tree, api_version: &str) -> Option<Tree>;
+    /// An object of the request's version of which nothing was said, as it is written down.
+    fn empty(&self) -> Tree;
+
+    /// The object in another version; `None`: nobody knows the version. Somebody outside may have to be asked, and that can fail.
+    fn convert(&self, object: &Tree, api_version: &str) -> Result<Option<Tree>, String>;
 }
 
 /// What a write cannot set, whatever it says: nobody comes to own it.
@@ -71,16 +76,17 @@ impl<'u> Updater<'u> {
     }
 
     /// The object in a version that is not the request's.
-    fn converted<'t>(&self, object: &'t Tree, api_version: &str) -> Option<std::borrow::Cow<'t, Tree>> {
+    fn converted<'t>(&self, object: &'t Tree, api_version: &str) -> Result<Option<Cow<'t, Tree>>, Failure> {
         if object.str_at(&["apiVersion"]) == api_version {
-            return Some(std::borrow::Cow::Borrowed(object));
+            return Ok(Some(Cow::Borrowed(object)));
         }
-        self.versions.convert(object, api_version).map(std::borrow::Cow::Owned)
+        let converted = self.versions.convert(object, api_version);
+        converted.map(|tree| tree.map(Cow::Owned)).map_err(|why| Failure::Error(format!("failed to convert object to {api_version}: {why}")))
     }
 
     fn compared_in(&self, api_version: &str, old: &Tree, new: &Tree) -> Result<Option<Comparison>, Failure> {
         let Some(ty) = self.versions.type_of(api_version) else { return Ok(None) };
-        let (Some(old), Some(new)) = (self.converted(old, api_version), self.converted(new, api_version)) else { return Ok(None) };
+        let (Some(old), Some(new)) = (self.converted(old, api_version)?, self.converted(new, api_version)?) else { return Ok(None) };
         self.compared(ty, &old, &new).map(Some)
     }
 
@@ -106,12 +112,12 @@ impl<'u> Updater<'u> {
                 others.push((entry.api_version.clone(), self.compared_in(&entry.api_version, old, new)?));
             }
         }
-        let of_version = |version: &str| -> Option<(std::borrow::Cow<'_, Set>, &Set)> {
+        let of_version = |version: &str| -> Option<(Cow<'_, Set>, &Set)> {
             if version == self.api_version {
-                return Some((std::borrow::Cow::Borrowed(&changed), &own.removed));
+                return Some((Cow::Borrowed(&changed), &own.removed));
             }
             let comparison = others.iter().find(|(v, _)| **v == *version)?.1.as_ref()?;
-            Some((std::borrow::Cow::Owned(comparison.changed()), &comparison.removed))
+            Some((Cow::Owned(comparison.changed()), &comparison.removed))
         };
         if !force {
             for entry in managers.0.iter().filter(|entry| applier != Some(&entry.id)) {
@@ -164,11 +170,11 @@ impl<'u> Updater<'u> {
     fn prune(&self, merged: Tree, managers: &Managers, last: Option<Entry>) -> Result<Tree, Failure> {
         let Some(last) = last.filter(|last| !last.fields.is_empty()) else { return Ok(merged) };
         let version = &*last.api_version;
-        let (Some(ty), Some(converted)) = (self.versions.type_of(version), self.converted(&merged, version)) else { return Ok(merged) };
+        let (Some(ty), Some(converted)) = (self.versions.type_of(version), self.converted(&merged, version)?) else { return Ok(merged) };
         let last_named = last.fields.with_named_fields(ty);
         let pruned = remove::remove(ty, &converted, &last_named);
         let pruned = self.add_back_owned(&converted, pruned, version, managers)?;
-        let Some(pruned) = self.converted(&pruned, version) else { return Ok(merged) };
+        let Some(pruned) = self.converted(&pruned, version)? else { return Ok(merged) };
         // What the applier did not own is none of its business.
         let all = |tree: &Tree| {
             let set = fields::paths(ty, tree).map_err(|problems| failed("failed to prune fields: failed to create field set", &problems))?;
@@ -176,7 +182,7 @@ impl<'u> Updater<'u> {
         };
         let goes = all(&converted)?.difference(&all(&pruned)?).intersection(&last_named);
         let left = remove::remove(ty, &converted, &goes);
-        let back = self.converted(&left, self.api_version).map(std::borrow::Cow::into_owned);
+        let back = self.converted(&left, self.api_version)?.map(Cow::into_owned);
         back.ok_or_else(|| Failure::Error(format!("failed to prune fields: no version {}", self.api_version)))
     }
 
@@ -197,7 +203,7 @@ impl<'u> Updater<'u> {
             }
             let owned = of_version.fold(Set::default(), |set, entry| set.union(&entry.fields));
             let (Some(ty), Some(merged), Some(kept)) =
-                (self.versions.type_of(version), self.converted(merged, version), self.converted(&pruned, version))
+                (self.versions.type_of(version), self.converted(merged, version)?, self.converted(&pruned, version)?)
             else {
                 continue;
             };

@@ -1,5 +1,5 @@
 //! YAML through serde-saphyr, set to read what sigs.k8s.io/yaml reads (YAML 1.1 booleans, octal numbers, merge keys).
-use serde_saphyr::{Budget, DuplicateKeyPolicy, Options};
+use serde_saphyr::{Budget, DuplicateKeyPolicy, Error, Options};
 
 use super::{DEPTH_MAX, ParseError, Parsed};
 use crate::tree::Tree;
@@ -9,7 +9,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let tree: Tree = serde_saphyr::from_str_with_options(text, options(bytes.len(), DuplicateKeyPolicy::LastWins)).map_err(conversion)?;
     // A second reading names the first duplicate, as upstream's strict converter does.
     let strict = serde_saphyr::from_str_with_options::<Tree>(text, options(bytes.len(), DuplicateKeyPolicy::Error));
-    let duplicates = strict.err().map(|e| conversion(e).0).into_iter().collect();
+    let duplicates = strict.err().map(duplicate).into_iter().collect();
     Ok(Parsed { tree, duplicates })
 }
 
@@ -28,7 +28,17 @@ fn options(size: usize, duplicate_keys: DuplicateKeyPolicy) -> Options {
     options
 }
 
-fn conversion(error: serde_saphyr::Error) -> ParseError {
+/// As go-yaml names it.
+fn duplicate(error: Error) -> String {
+    match error {
+        Error::DuplicateMappingKey { key: Some(key), location } => {
+            format!("yaml: unmarshal errors:\n  line {}: key {} already set in map", location.line(), super::quote(&key))
+        }
+        error => conversion(error).0,
+    }
+}
+
+fn conversion(error: Error) -> ParseError {
     let text = error.to_string();
     ParseError(format!("error converting YAML to JSON: yaml: {}", text.lines().next().unwrap_or_default()))
 }

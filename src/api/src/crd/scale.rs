@@ -26,6 +26,11 @@ impl Scale {
         }
     }
 
+    /// The way to the replicas.
+    pub fn wanted_path(&self) -> Vec<&str> {
+        parts(&self.spec_replicas)
+    }
+
     /// `None`: the object does not say.
     pub fn wanted(&self, object: &Tree) -> Option<i64> {
         object.at(&parts(&self.spec_replicas)).and_then(Tree::as_i64)

@@ -243,7 +243,7 @@ fn is_zero(schema: &Schema, value: &Tree) -> bool {
 }
 
 /// What Go prints for a variable that nothing was read into.
-fn zero(schema: &Schema) -> Tree {
+pub fn zero(schema: &Schema) -> Tree {
     match &schema.node {
         Node::Object(fields) => {
             let nothing = fields.fields.iter().map(|_| None).collect();

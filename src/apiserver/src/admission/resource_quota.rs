@@ -51,6 +51,7 @@ async fn check_and_charge(server: &ApiServer, request: &Request) -> Result<(), S
             resource: Registry::get().resource("", "v1", "resourcequotas").expect("the core group has quotas").into(),
             namespace: request.namespace.clone(),
             name,
+            manager: Some(crate::rest::managed::SERVER.into()),
         };
         let change = |old: &Tree| {
             let mut new = old.clone();

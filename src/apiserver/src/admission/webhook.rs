@@ -254,8 +254,28 @@ async fn apply(cache: &Cache, hook: &Hook, invocation: &Invocation, request: &mu
     if object == before {
         return Ok(false);
     }
+    keep_managers(&mut object, &before, &mut request.warnings);
     request.object = invocation.taken(cache, object, &request.object).await?;
     Ok(true)
+}
+
+/// A webhook that makes nonsense of the managers leaves them as they were. Models endpoints/handlers/fieldmanager/admission.go.
+fn keep_managers(object: &mut Tree, before: &Tree, warnings: &mut Vec<String>) {
+    const MANAGED: [&str; 2] = ["metadata", "managedFields"];
+    let list = object.at(&MANAGED);
+    if list == before.at(&MANAGED) {
+        return;
+    }
+    if let Err(why) = api::apply::check_list(list) {
+        warnings.push(format!(
+            ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission \
+             controller; please fix your requests: {why}"
+        ));
+        match before.at(&MANAGED) {
+            Some(list) => object.set(&MANAGED, list.clone()),
+            None => drop(object.remove(&MANAGED)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -17,8 +17,22 @@ impl Call {
             resource: self.resource.clone(),
             namespace: self.info.namespace.clone(),
             name: self.info.name.clone(),
+            manager: Some(super::managed::by_user_agent(agent(&self.headers)).into()),
         }
     }
+
+    /// A target for a write with these options.
+    pub fn write_target(&self, options: &WriteOptions) -> Target {
+        let target = self.target();
+        match options.field_manager.as_str() {
+            "" => target,
+            manager => Target { manager: Some(manager.into()), ..target },
+        }
+    }
+}
+
+fn agent(headers: &http::HeaderMap) -> &str {
+    headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("")
 }
 
 pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -32,7 +46,7 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
     if !matches!(api::meta::resource_version(&object), "" | "0") {
         return Err(Status::bad_request("resourceVersion should not be set on objects to be created").plain_internal());
     }
-    let mut target = call.target();
+    let mut target = call.write_target(&options);
     target.name = api::meta::name(&object).to_owned();
     let outcome = target.create(object, options.dry_run, &mut call.warnings).await?;
     read::answer(call, StatusCode::CREATED, outcome.bytes)

@@ -123,6 +123,27 @@ fn typed_from(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Tree, Untyped> {
+    // An empty list is a wish: to forget all managers. A typed object would not have it.
+    let forgets = tree.at(&MANAGED).and_then(Tree::as_array).is_some_and(<[Tree]>::is_empty);
+    let typed = typed_parts(document, expected, tree, duplicates, validation, warnings);
+    typed.map(|mut tree| {
+        if forgets {
+            tree.set(&MANAGED, Tree::Array(vec![Tree::object()]));
+        }
+        tree
+    })
+}
+
+const MANAGED: [&str; 2] = ["metadata", "managedFields"];
+
+fn typed_parts(
+    document: Option<&[u8]>,
+    expected: Expected,
+    tree: Tree,
+    duplicates: Vec<String>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Tree, Untyped> {
     if let Some(custom) = expected.custom {
         let crd::Coerced { tree, unknown } = crd::coerce(custom, tree).map_err(Untyped::Wrong)?;
         // Duplicates were found before anything was pruned, so all are named.

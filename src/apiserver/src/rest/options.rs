@@ -2,6 +2,7 @@
 use api::field_error::FieldError;
 use api::tree::Tree;
 
+use super::managed::{MANAGER_BYTES_MAX, is_printable};
 use crate::request::Query;
 use crate::status::Status;
 
@@ -13,15 +14,41 @@ pub enum FieldValidation {
 }
 
 /// What create, update and patch share.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WriteOptions {
     pub dry_run: bool,
     pub field_validation: FieldValidation,
+    /// Empty: whoever the user agent is.
+    pub field_manager: String,
+    /// Of an apply: takes fields from their managers.
+    pub force: bool,
 }
 
 impl WriteOptions {
     pub fn parse(query: &Query, options_kind: &str) -> Result<Self, Status> {
+        Self::checked(query, options_kind, Vec::new())
+    }
+
+    /// Models apimachinery/pkg/apis/meta/v1/validation ValidatePatchOptions.
+    pub fn parse_patch(query: &Query, is_apply: bool) -> Result<Self, Status> {
         let mut errors = Vec::new();
+        if is_apply && query.nonempty("fieldManager").is_none() {
+            errors.push(FieldError::required("fieldManager", "is required for apply patch"));
+        } else if !is_apply && query.get("force").is_some() {
+            errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
+        }
+        Self::checked(query, "PatchOptions", errors)
+    }
+
+    fn checked(query: &Query, options_kind: &str, mut errors: Vec<FieldError>) -> Result<Self, Status> {
+        let field_manager = query.get("fieldManager").unwrap_or("").to_owned();
+        if field_manager.len() > MANAGER_BYTES_MAX {
+            errors.push(FieldError::too_long("fieldManager", MANAGER_BYTES_MAX));
+        }
+        for (at, c) in field_manager.char_indices().filter(|(_, c)| !is_printable(*c)) {
+            let detail = format!("invalid character U+{:04X} (at position {at})", c as u32);
+            errors.push(FieldError::invalid("fieldManager", field_manager.as_str(), detail));
+        }
         let dry_run = dry_run(query.all("dryRun"), &mut errors);
         let field_validation = match query.get("fieldValidation").unwrap_or("") {
             "Ignore" => FieldValidation::Ignore,
@@ -33,7 +60,7 @@ impl WriteOptions {
             }
         };
         refuse(options_kind, &errors)?;
-        Ok(Self { dry_run, field_validation })
+        Ok(Self { dry_run, field_validation, field_manager, force: query.flag("force") })
     }
 }
 

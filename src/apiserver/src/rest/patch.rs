@@ -1,8 +1,11 @@
-//! patch: JSON patch, merge patch, strategic merge patch.
+//! patch: JSON patch, merge patch, strategic merge patch, apply.
 //!
-//! Models k8s.io/apiserver/pkg/endpoints/handlers/patch.go. Left out: apply (415 says so).
+//! Models k8s.io/apiserver/pkg/endpoints/handlers/patch.go. CBOR is refused as by a server whose gate for it is off.
 use std::sync::Mutex;
 
+use api::apply;
+use api::codec::{self, Parsed};
+use api::meta;
 use api::patch::{self as patches, PatchError};
 use api::registry::Registry;
 use api::tree::Tree;
@@ -11,7 +14,7 @@ use http::{Request, Response, StatusCode};
 
 use super::model::{Expected, Untyped};
 use super::options::{FieldValidation, WriteOptions};
-use super::storage::Part;
+use super::storage::{Part, Target};
 use super::{Call, body, model, read};
 use crate::negotiate;
 use crate::status::Status;
@@ -19,7 +22,16 @@ use crate::status::Status;
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY: [&str; 2] = ["application/apply-patch+yaml", "application/apply-patch+cbor"];
+const APPLY: &str = "application/apply-patch+yaml";
+
+pub fn is_apply(media: &str) -> bool {
+    media == APPLY
+}
+
+/// What can be done to objects of this kind.
+fn media_types(expected: &Expected<'_>) -> &'static [&'static str] {
+    if expected.custom.is_some() { &[JSON_PATCH, MERGE_PATCH, APPLY] } else { &[JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY] }
+}
 
 /// A patch, read once and applied as often as races demand.
 pub enum Patch {
@@ -29,13 +41,10 @@ pub enum Patch {
 }
 
 impl Patch {
-    pub fn parse(media: &str, bytes: &[u8]) -> Result<Self, Status> {
-        if APPLY.contains(&media) {
-            let text = format!("server-side apply ({media}) is not supported by this server; supported patch types: {JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC}");
-            return Err(Status::unsupported_media_type_because(text));
-        }
-        if ![JSON_PATCH, MERGE_PATCH, STRATEGIC].contains(&media) {
-            return Err(Status::unsupported_media_type(&[JSON_PATCH, MERGE_PATCH, STRATEGIC]));
+    pub fn parse(expected: &Expected<'_>, media: &str, bytes: &[u8]) -> Result<Self, Status> {
+        let known = media_types(expected);
+        if !known.contains(&media) || is_apply(media) {
+            return Err(Status::unsupported_media_type(known));
         }
         let tree = api::codec::parse_json(bytes).map_err(|error| Status::bad_request(error.to_string()))?.tree;
         Ok(match media {
@@ -63,7 +72,7 @@ impl Patch {
             }
             Patch::Strategic(patch) => {
                 let schema = Registry::get().kind_schema(expected.group, expected.version, expected.kind).filter(|_| expected.custom.is_none());
-                let schema = schema.ok_or_else(|| Status::unsupported_media_type(&[JSON_PATCH, MERGE_PATCH]))?;
+                let schema = schema.ok_or_else(|| Status::unsupported_media_type(media_types(&expected)))?;
                 patches::strategic_merge(target, patch.clone(), schema).map_err(failed)
             }
         }
@@ -96,14 +105,108 @@ pub fn retype(
     })
 }
 
-pub async fn patch(call: &mut Call, request: Request<Body>, part: Part) -> Result<Response<Body>, Status> {
-    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-    let media = negotiate::content_type(&call.headers).to_owned();
-    let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
-    let patch = Patch::parse(&media, &bytes)?;
+/// A configuration that somebody applies.
+pub struct Applied {
+    config: Tree,
+    duplicates: Vec<String>,
+    options: WriteOptions,
+}
+
+impl Applied {
+    pub fn parse(bytes: &[u8], options: WriteOptions) -> Result<Self, Status> {
+        let failed = |why: String| Status::bad_request(format!("error decoding patch: {why}"));
+        let Parsed { tree, duplicates } = codec::parse_yaml(bytes).map_err(|error| failed(error.to_string()))?;
+        if tree.as_object().is_none() && !tree.is_null() {
+            let found = match &tree {
+                Tree::Bool(_) => "bool",
+                Tree::Integer(_) | Tree::Float(_) => "number",
+                other => other.type_name(),
+            };
+            let text = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+            return Err(failed(format!("error unmarshaling JSON: while decoding JSON: {text}")));
+        }
+        Ok(Self { config: tree, duplicates, options })
+    }
+
+    fn complaint(&self) -> String {
+        format!("error converting YAML to JSON: {}", self.duplicates.join(", "))
+    }
+
+    /// `live` (nothing, where the object does not exist) with what is applied; typed as any object of its kind.
+    pub fn to(&self, write: &apply::Write<'_>, expected: Expected<'_>, live: Option<&Tree>, warnings: &mut Vec<String>) -> Result<Tree, Status> {
+        let merged = write.apply(&self.options.field_manager, live, &self.config, self.options.force).map_err(refused)?;
+        let called = write.called(&merged);
+        let object = model::typed(expected, merged, Vec::new(), FieldValidation::Ignore, &mut Vec::new()).map_err(|error| {
+            let (Untyped::Wrong(text) | Untyped::Strict(text)) = error;
+            Status::unreasoned(500, format!("failed to convert new object ({called}) to proper version: {text}"))
+        })?;
+        match self.options.field_validation {
+            FieldValidation::Strict if !self.duplicates.is_empty() => {
+                Err(Status::bad_request(format!("error strict decoding patch: {}", self.complaint())))
+            }
+            FieldValidation::Warn if !self.duplicates.is_empty() => {
+                warnings.push(self.complaint());
+                Ok(object)
+            }
+            _ => Ok(object),
+        }
+    }
+}
+
+fn refused(refused: apply::Refused) -> Status {
+    match refused {
+        apply::Refused::BadRequest(text) => Status::bad_request(text),
+        apply::Refused::Failed(text) => Status::unreasoned(500, text),
+        apply::Refused::Conflicts(conflicts) => {
+            let causes = conflicts.iter().map(|conflict| (conflict.message(), conflict.field()));
+            Status::apply_conflict(apply::message(&conflicts), causes)
+        }
+    }
+}
+
+async fn apply(call: &mut Call, part: Part, bytes: &[u8]) -> Result<Response<Body>, Status> {
+    let options = WriteOptions::parse_patch(&call.query, true)?;
+    let dry_run = options.dry_run;
+    let applied = Applied::parse(bytes, options)?;
     let resource = call.resource.clone();
     let expected = Expected::of(&resource);
-    let target = call.target();
+    let target = Target { manager: None, ..call.target() };
+    let complaints = Mutex::new(Vec::new());
+    let change = |old: &Tree| {
+        let live = (!old.is_null()).then_some(old);
+        // Only the object itself comes to be by being applied.
+        if live.is_none() && part != Part::Main {
+            return Ok(Tree::Null);
+        }
+        let mut complaints = complaints.lock().expect("no panic under the lock");
+        complaints.clear();
+        let object = target.managed(part, |write| applied.to(write, expected, live, &mut complaints))?;
+        if meta::name(&object).is_empty() {
+            let text = format!("the name of the object ({} based on URL) was undeterminable: name must be provided", target.name);
+            return Err(Status::bad_request(text));
+        }
+        if live.is_none() && !meta::uid(&object).is_empty() {
+            let why = format!("uid mismatch: the provided object specified uid {}, and no existing object was found", meta::uid(&object));
+            return Err(Status::conflict(&resource.group, &resource.plural, &target.name, &why));
+        }
+        Ok(object)
+    };
+    let outcome = target.update(part, true, dry_run, &mut call.warnings, &change).await?;
+    call.warnings.append(&mut complaints.into_inner().expect("no panic under the lock"));
+    read::answer(call, if outcome.created { StatusCode::CREATED } else { StatusCode::OK }, outcome.bytes)
+}
+
+pub async fn patch(call: &mut Call, request: Request<Body>, part: Part) -> Result<Response<Body>, Status> {
+    let media = negotiate::content_type(&call.headers).to_owned();
+    let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
+    if is_apply(&media) {
+        return apply(call, part, &bytes).await;
+    }
+    let options = WriteOptions::parse_patch(&call.query, false)?;
+    let resource = call.resource.clone();
+    let expected = Expected::of(&resource);
+    let patch = Patch::parse(&expected, &media, &bytes)?;
+    let target = call.write_target(&options);
     let complaints = Mutex::new(Vec::new());
     let change = |old: &Tree| {
         // A patch creates nothing.

@@ -4,6 +4,7 @@
 //! bindings, evictions) come in here, too, so nothing goes to the store around the rules.
 use std::sync::Arc;
 
+use api::apply;
 use api::meta;
 use api::registry::{Resource, ResourceRef};
 use api::tree::Tree;
@@ -11,11 +12,11 @@ use bytes::Bytes;
 use store::{Expect, Operation, Revision, Write, WriteError, Written};
 
 use crate::admission::{self, Request};
-use crate::auth::UserInfo;
+use crate::auth::{ALL_FIELDS, Attributes, UserInfo};
 use crate::cache::{self, Cached};
 use crate::server::ApiServer;
 use crate::status::{Details, Status};
-use crate::{alloc, convert, strategy};
+use crate::{alloc, convert, pipeline, strategy};
 
 /// Which part of an object an update may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct Target {
     pub resource: ResourceRef,
     pub namespace: String,
     pub name: String,
+    /// Who is noted as having set what a write changes; `None`: that is noted already.
+    pub manager: Option<Arc<str>>,
 }
 
 /// An object after a write, in the version of the request.
@@ -111,7 +114,7 @@ impl Target {
     async fn stored_bytes(&self, tree: &Tree) -> Result<Bytes, Status> {
         let mut stored = tree.clone();
         if let Some(meta) = stored.get_mut("metadata").and_then(Tree::as_object_mut) {
-            for field in ["resourceVersion", "managedFields", "selfLink"] {
+            for field in ["resourceVersion", "selfLink"] {
                 meta.remove(field);
             }
         }
@@ -189,6 +192,8 @@ impl Target {
         self.check_identity(&mut object)?;
         self.check_namespace_exists()?;
         api::defaults::apply(resource, &mut object);
+        wipe_system_fields(&mut object);
+        self.track(Part::Main, None, &mut object);
         let object = self.admit(admission::Operation::Create, Part::Main, object, None, dry_run, warnings).await?;
         let mut object = object;
         api::defaults::apply(resource, &mut object);
@@ -222,8 +227,8 @@ impl Target {
                 }
                 return Ok(Outcome { bytes: object.to_json().into(), created: true });
             }
-            match self.write(key, Operation::Put(self.stored_bytes(&object).await?), Expect::Absent).await {
-                Ok(written) => return Ok(Outcome { bytes: self.shown(&object, written.revision), created: true }),
+            match self.put(key, object, Expect::Absent).await? {
+                Ok(bytes) => return Ok(Outcome { bytes, created: true }),
                 Err(WriteError::Conflict { .. }) if generated && attempt < NAME_ATTEMPTS => {}
                 Err(WriteError::Conflict { .. }) if generated => {
                     return Err(Status::generate_name_conflict(&resource.group, &resource.plural, &name));
@@ -236,6 +241,19 @@ impl Target {
             }
         }
         unreachable!("every attempt but the last but one returns")
+    }
+
+    /// Writes the object; the answer is what clients read. One that is too large is written without what is noted of its managers, which can be
+    /// most of it; what somebody applied is not, as its next apply would need that.
+    async fn put(&self, key: Arc<str>, mut object: Tree, expect: Expect) -> Result<Result<Bytes, WriteError>, Status> {
+        let stored = self.stored_bytes(&object).await?;
+        let mut result = self.write(key.clone(), Operation::Put(stored), expect).await;
+        let is_too_large = matches!(result, Err(WriteError::TooLarge { .. })) && self.manager.is_some();
+        if is_too_large && object.remove(&MANAGED).is_some() {
+            let stored = self.stored_bytes(&object).await?;
+            result = self.write(key, Operation::Put(stored), expect).await;
+        }
+        Ok(result.map(|written| self.shown(&object, written.revision)))
     }
 
     fn existing(&self, name: &str) -> Option<Tree> {
@@ -310,7 +328,8 @@ impl Target {
         warnings: &mut Vec<String>,
         change: &(dyn Fn(&Tree) -> Result<Tree, Status> + Sync),
     ) -> Result<Outcome, Status> {
-        if part != Part::Main || !strategy::allows_create_on_update(&self.resource) {
+        // Whoever applies may create everything.
+        if part != Part::Main || !(self.manager.is_none() || strategy::allows_create_on_update(&self.resource)) {
             return Err(self.not_found());
         }
         let mut object = change(&Tree::Null)?;
@@ -325,8 +344,28 @@ impl Target {
         if !matches!(meta::resource_version(&object), "" | "0") {
             return Err(self.not_found());
         }
+        self.authorize_create()?;
         meta::set_name(&mut object, &self.name);
         self.create(object, dry_run, warnings).await
+    }
+
+    /// A write that creates needs the verb `create` as well. Models endpoints/handlers/update.go withAuthorization.
+    fn authorize_create(&self) -> Result<(), Status> {
+        let attributes = Attributes {
+            user: &self.user,
+            verb: "create",
+            api_group: &self.resource.group,
+            api_version: &self.resource.version,
+            resource: &self.resource.plural,
+            subresource: "",
+            namespace: &self.namespace,
+            name: &self.name,
+            resource_request: true,
+            path: "",
+            fields: &ALL_FIELDS,
+        };
+        let decision = self.server.0.parts.authorizer.authorize(&attributes);
+        if decision.allowed() { Ok(()) } else { Err(pipeline::forbidden(&attributes, &decision.reason)) }
     }
 
     async fn update_once(
@@ -354,8 +393,14 @@ impl Target {
         if by_client {
             keep_system_fields(&mut new, &old);
         }
+        let managed = new.remove(&MANAGED);
         strategy::restrict(resource, part, &mut new, &old);
+        match managed {
+            Some(managed) => new.set(&MANAGED, managed),
+            None => drop(new.remove(&MANAGED)),
+        }
         api::defaults::apply(resource, &mut new);
+        self.track(part, Some(&*old), &mut new);
         let mut new = if by_client {
             self.admit(admission::Operation::Update, part, new, Some(old.clone()), dry_run, warnings).await?
         } else {
@@ -381,6 +426,7 @@ impl Target {
             }
             new = self.admission_validate(admission::Operation::Update, part, new, Some(old.clone()), dry_run, warnings).await?;
         }
+        apply::restore_times(&mut new, &old);
         if strategy::is_gone_after_update(resource, &new, &old) {
             return self.delete_emptied(cached, &new, dry_run).await.map_err(|f| f.conditional(conditional));
         }
@@ -388,9 +434,8 @@ impl Target {
         if dry_run || (new == *old && !self.is_stored_in_old_version(cached)) {
             return Ok(Outcome { bytes: new.to_json().into(), created: false });
         }
-        let write = self.write(cached.key.clone(), Operation::Put(self.stored_bytes(&new).await?), Expect::Revision(Revision(cached.revision)));
-        match write.await {
-            Ok(written) => Ok(Outcome { bytes: self.shown(&new, written.revision), created: false }),
+        match self.put(cached.key.clone(), new, Expect::Revision(Revision(cached.revision))).await? {
+            Ok(bytes) => Ok(Outcome { bytes, created: false }),
             Err(WriteError::Conflict { .. }) => Err(Failed::LostRace { conditional }),
             Err(error) => Err(store_failed(error).into()),
         }
@@ -500,10 +545,18 @@ pub fn timestamp(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn fill_system_fields(object: &mut Tree) {
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "resourceVersion"] {
+const MANAGED: [&str; 2] = ["metadata", "managedFields"];
+
+/// What no client sets. Models pkg/registry/rest/meta.go WipeObjectMetaSystemFields.
+fn wipe_system_fields(object: &mut Tree) {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         object.remove(&["metadata", field]);
     }
+}
+
+fn fill_system_fields(object: &mut Tree) {
+    wipe_system_fields(object);
+    object.remove(&["metadata", "resourceVersion"]);
     meta::set_uid(object, &uuid::Uuid::new_v4().to_string());
     meta::set_creation_timestamp(object, &now());
 }
@@ -512,9 +565,7 @@ fn fill_system_fields(object: &mut Tree) {
 fn keep_system_fields(new: &mut Tree, old: &Tree) {
     const KEPT_WHEN_ABSENT: [&str; 4] = ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
     const ALWAYS_OLD: [&str; 2] = ["generation", "generateName"];
-    for field in ["selfLink", "managedFields"] {
-        new.remove(&["metadata", field]);
-    }
+    new.remove(&["metadata", "selfLink"]);
     for field in KEPT_WHEN_ABSENT {
         if new.at(&["metadata", field]).is_none_or(Tree::is_null)
             && let Some(value) = old.at(&["metadata", field])

@@ -14,7 +14,7 @@ pub async fn update(call: &mut Call, request: Request<Body>, part: Part) -> Resu
     let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
     let media = negotiate::content_type(&call.headers).to_owned();
     let object = model::decode(Expected::of(&call.resource), &media, &bytes, options.field_validation, &mut call.warnings)?;
-    let target = call.target();
+    let target = call.write_target(&options);
     let outcome = target.update(part, false, options.dry_run, &mut call.warnings, &|_| Ok(object.clone())).await?;
     let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
     read::answer(call, code, outcome.bytes)

@@ -158,6 +158,7 @@ async fn take_from(target: &Target, budget: &Tree, pod: &Tree, dry_run: bool) ->
         resource: Registry::get().resource("policy", "v1", "poddisruptionbudgets").expect("policy/v1 is served").into(),
         name: meta::name(budget).to_owned(),
         user: Arc::new(crate::auth::UserInfo::new("system:apiserver", &["system:masters"])),
+        manager: Some(crate::rest::managed::SERVER.into()),
         ..target.clone()
     };
     let pod_name = meta::name(pod).to_owned();

@@ -1,9 +1,11 @@
 //! scale: replicas of a workload as autoscaling/v1 Scale. Models pkg/registry/apps/deployment/storage ScaleREST and its likes.
 use std::sync::Mutex;
 
+use api::apply;
 use api::field_error::FieldError;
 use api::meta;
-use api::registry::Resource;
+use api::registry::{Registry, Resource};
+use api::schema::Schema;
 use api::selector::LabelSelector;
 use api::tree::{Object, Tree};
 use axum::body::Body;
@@ -12,8 +14,9 @@ use http::{Request, Response, StatusCode};
 use crate::negotiate;
 use crate::rest::model::Expected;
 use crate::rest::options::WriteOptions;
-use crate::rest::patch::{self, Patch};
-use crate::rest::storage::Part;
+use crate::rest::managed::KindVersions;
+use crate::rest::patch::{self, Applied, Patch};
+use crate::rest::storage::{Part, Target, now};
 use crate::rest::{Call, body, model, read};
 use crate::status::Status;
 
@@ -75,44 +78,133 @@ pub(crate) fn scaled(resource: &Resource, workload: &Tree, scale: &Tree, name: &
     Ok(new)
 }
 
+/// The one version of Scale.
+struct ScaleVersions;
+
+impl apply::Versions for ScaleVersions {
+    fn type_of(&self, api_version: &str) -> Option<apply::Type<'_>> {
+        if api_version == "autoscaling/v1" { schema().map(apply::Type::BuiltIn) } else { None }
+    }
+
+    fn empty(&self) -> Tree {
+        let mut scale = schema().map_or_else(Tree::object, api::schema::zero);
+        meta::set_type(&mut scale, "autoscaling/v1", "Scale");
+        scale
+    }
+
+    fn convert(&self, _: &Tree, _: &str) -> Result<Option<Tree>, String> {
+        Ok(None)
+    }
+}
+
+fn schema() -> Option<&'static Schema> {
+    Registry::get().kind_schema(SCALE.group, SCALE.version, SCALE.kind)
+}
+
+const MANAGED: [&str; 2] = ["metadata", "managedFields"];
+
+/// Who owns replicas, as the scale says it and as the workload says it.
+struct Managed<'m> {
+    target: &'m Target,
+    /// `None`: the request applies.
+    manager: Option<&'m str>,
+}
+
+impl Managed<'_> {
+    fn paths(&self, api_version: &str) -> Option<Option<Vec<Box<str>>>> {
+        let versions = KindVersions::new(&self.target.server.0.parts.cache, &self.target.resource);
+        let resource = versions.resource_of(api_version)?;
+        let path = match &resource.custom {
+            None => Some(vec!["spec".into(), "replicas".into()]),
+            Some(custom) => custom.scale.as_ref().map(|scale| scale.wanted_path().into_iter().map(Box::from).collect()),
+        };
+        Some(path)
+    }
+
+    fn scale_of(&self, workload: &Tree) -> Tree {
+        let mut scale = scale_of(&self.target.resource, workload);
+        if let Some(list) = apply::to_scale(workload.at(&MANAGED), &|version| self.paths(version)) {
+            scale.set(&MANAGED, list);
+        }
+        scale
+    }
+
+    /// The workload after its scale became what `change` says.
+    fn scaled(&self, workload: &Tree, change: impl FnOnce(&apply::Write<'_>, &Tree) -> Result<Tree, Status>) -> Result<Tree, Status> {
+        let resource = &self.target.resource;
+        let write = apply::Write {
+            versions: &ScaleVersions,
+            api_version: "autoscaling/v1",
+            kind: "Scale",
+            subresource: "scale",
+            filter: None,
+            now: &now(),
+        };
+        let old = self.scale_of(workload);
+        let mut scale = change(&write, &old)?;
+        if let Some(manager) = self.manager {
+            write.track(manager, Some(&old), &mut scale);
+        }
+        let mut new = scaled(resource, workload, &scale, &self.target.name)?;
+        let list = apply::to_workload(workload.at(&MANAGED), scale.at(&MANAGED), &resource.api_version(), &|version| self.paths(version));
+        match list {
+            Some(list) => new.set(&MANAGED, list),
+            None => drop(new.remove(&MANAGED)),
+        }
+        Ok(new)
+    }
+}
+
 pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
-    let resource = call.resource.clone();
-    let target = call.target();
-    let outcome = match call.info.verb {
-        "get" => {
-            let workload = target.tree(&call.current()?).await?;
-            return read::answer(call, StatusCode::OK, scale_of(&resource, &workload).to_json().into());
-        }
-        "update" => {
-            let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-            let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
-            let media = negotiate::content_type(&call.headers).to_owned();
-            let scale = model::decode(SCALE, &media, &bytes, options.field_validation, &mut call.warnings)?;
-            let change = |old: &Tree| if old.is_null() { Ok(Tree::Null) } else { scaled(&resource, old, &scale, &target.name) };
-            target.update(Part::Scale, false, options.dry_run, &mut call.warnings, &change).await?
-        }
-        _ => {
-            let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-            let media = negotiate::content_type(&call.headers).to_owned();
-            let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
-            let patch = Patch::parse(&media, &bytes)?;
-            let complaints = Mutex::new(Vec::new());
-            let change = |old: &Tree| {
-                if old.is_null() {
-                    return Ok(Tree::Null);
-                }
-                let mut scale = scale_of(&resource, old);
+    let media = negotiate::content_type(&call.headers).to_owned();
+    if call.info.verb == "get" {
+        let target = call.target();
+        let workload = target.tree(&call.current()?).await?;
+        return read::answer(call, StatusCode::OK, scale_of(&target.resource, &workload).to_json().into());
+    }
+    let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;
+    let complaints = Mutex::new(Vec::new());
+    let (is_update, is_apply) = (call.info.verb == "update", patch::is_apply(&media));
+    let options = match is_update {
+        true => WriteOptions::parse(&call.query, "UpdateOptions")?,
+        false => WriteOptions::parse_patch(&call.query, is_apply)?,
+    };
+    let (dry_run, validation) = (options.dry_run, options.field_validation);
+    let target = call.write_target(&options);
+    let manager = target.manager.clone().filter(|_| !is_apply || is_update);
+    let managed = Managed { target: &target, manager: manager.as_deref() };
+    let outcome = if is_update {
+        let scale = model::decode(SCALE, &media, &bytes, validation, &mut call.warnings)?;
+        let change = |old: &Tree| if old.is_null() { Ok(Tree::Null) } else { managed.scaled(old, |_, _| Ok(scale.clone())) };
+        target.update(Part::Scale, false, dry_run, &mut call.warnings, &change).await?
+    } else if is_apply {
+        let applied = Applied::parse(&bytes, options)?;
+        let change = |old: &Tree| {
+            if old.is_null() {
+                return Ok(Tree::Null);
+            }
+            let mut complaints = complaints.lock().expect("no panic under the lock");
+            complaints.clear();
+            managed.scaled(old, |write, scale| applied.to(write, SCALE, Some(scale), &mut complaints))
+        };
+        target.update(Part::Scale, true, dry_run, &mut call.warnings, &change).await?
+    } else {
+        let patch = Patch::parse(&SCALE, &media, &bytes)?;
+        let change = |old: &Tree| {
+            if old.is_null() {
+                return Ok(Tree::Null);
+            }
+            managed.scaled(old, |_, scale| {
+                let mut scale = scale.clone();
                 patch.apply(SCALE, &mut scale)?;
                 let mut complaints = complaints.lock().expect("no panic under the lock");
                 complaints.clear();
-                let scale = patch::retype(SCALE, &target.name, scale, options.field_validation, &mut complaints)?;
-                scaled(&resource, old, &scale, &target.name)
-            };
-            let outcome = target.update(Part::Scale, true, options.dry_run, &mut call.warnings, &change).await?;
-            call.warnings.append(&mut complaints.into_inner().expect("no panic under the lock"));
-            outcome
-        }
+                patch::retype(SCALE, &target.name, scale, validation, &mut complaints)
+            })
+        };
+        target.update(Part::Scale, true, dry_run, &mut call.warnings, &change).await?
     };
+    call.warnings.append(&mut complaints.into_inner().expect("no panic under the lock"));
     let workload = Tree::from_json(&outcome.bytes).map_err(Status::internal)?;
-    read::answer(call, StatusCode::OK, scale_of(&resource, &workload).to_json().into())
+    read::answer(call, StatusCode::OK, scale_of(&target.resource, &workload).to_json().into())
 }

@@ -189,12 +189,13 @@ fn start_control_plane(
     identity: &ClusterIdentity,
 ) {
     let manager = Client::from_service(api.local(UserInfo::new("system:kube-controller-manager", &["system:authenticated"])));
+    let manager = manager.named("kube-controller-manager");
     let for_controllers = api.clone();
     let context = controllers::ControllerContext {
         client_for: Arc::new(move |name| {
             let mut user = service_account("kube-system", name);
             user.groups.push("system:authenticated".to_owned());
-            Client::from_service(for_controllers.local(user))
+            Client::from_service(for_controllers.local(user)).named("kube-controller-manager")
         }),
         informers: SharedInformers::new(&manager),
         clock: Clock::system(),
@@ -213,6 +214,7 @@ fn start_control_plane(
         Ok("controllers")
     });
     let scheduler = Client::from_service(api.local(UserInfo::new("system:kube-scheduler", &["system:authenticated"])));
+    let scheduler = scheduler.named("kube-scheduler");
     parts.spawn(
         async move {
             scheduler::Scheduler::new(scheduler, Clock::system()).run().await;
@@ -231,8 +233,8 @@ async fn start_node(
 ) -> anyhow::Result<()> {
     let user = UserInfo::new(format!("system:node:{}", settings.node.name), &["system:nodes", "system:authenticated"]);
     let clients = NodeClients {
-        kubelet: Client::from_service(api.local(user)),
-        proxy: Client::from_service(api.local(UserInfo::new("system:kube-proxy", &["system:authenticated"]))),
+        kubelet: Client::from_service(api.local(user)).named("kubelet"),
+        proxy: Client::from_service(api.local(UserInfo::new("system:kube-proxy", &["system:authenticated"]))).named("kube-proxy"),
     };
     let kubelet = node::start(parts, &settings.node, &settings.facts, clients, shutdown).await?;
     nodes.set_local(settings.node.name.clone(), kubelet);
