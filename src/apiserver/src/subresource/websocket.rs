@@ -2,6 +2,8 @@
 //!
 //! Models apimachinery/pkg/util/httpstream/wsstream Reader, v1.37: binary messages, or base64 text for `base64.binary.k8s.io`; what the
 //! client sends is read only to notice that it went away.
+use std::time::Duration;
+
 use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +24,8 @@ const BASE64: &str = "base64.binary.k8s.io";
 /// Nothing of the client's is wanted.
 const INCOMING_BYTES_MAX: usize = 4096;
 const BUFFER_BYTES: usize = 16 << 10;
+/// How long a client may take to answer a close.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// A client that asks for an upgrade to WebSocket; waits for the handshake.
 pub struct Asked {
@@ -95,6 +99,8 @@ async fn pump(io: TokioIo<hyper::upgrade::Upgraded>, mut body: Body, base64: boo
             },
         }
     }
-    // The client may be gone already.
-    let _ = out.close().await;
+    // The client may be gone already. If not, its answer is waited for: what it has not read yet would be lost with the connection.
+    if out.close().await.is_ok() {
+        let _bounded = tokio::time::timeout(PARTING, async { while let Some(Ok(_)) = incoming.next().await {} }).await;
+    }
 }

@@ -11,6 +11,7 @@ use runtime::{AttachSession, ExecSession, TerminalSize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -24,6 +25,9 @@ const QUEUE: usize = 16;
 const PIECE: usize = 32 * 1024;
 /// How long a SPDY client may take to open the streams it asked for (upstream: DefaultStreamCreationTimeout).
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may take to answer a close.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// What the client asked for in the query.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -142,10 +146,20 @@ pub async fn websocket_client<S: AsyncRead + AsyncWrite + Unpin + Send + 'static
                 let _ = socket.send(channels.encode(3, text.as_bytes())).await;
             }
         }
-        // Clients take a close without a code for a fault.
-        let _ = socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await;
+        part(socket).await;
     });
     Client { stdin, resize, output, status, driver, alive }
+}
+
+/// Says goodbye, and waits for the client's: a connection that is dropped before takes with it what is still on its way, for a stream
+/// of a tunnel is then reset.
+async fn part<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocketStream<S>) {
+    // Clients take a close without a code for a fault.
+    if socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await.is_err() {
+        return;
+    }
+    let _bounded = tokio::time::timeout(PARTING, async { while let Some(Ok(_)) = socket.next().await {} }).await;
+    let _gone = socket.get_mut().shutdown().await;
 }
 
 /// The client of a SPDY connection: it opens one stream for each thing it wants.
