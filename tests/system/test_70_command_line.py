@@ -1,4 +1,7 @@
 """The command line: help that teaches, errors that name the flag, the key and the way out, nothing half done."""
+import pathlib
+import sys
+
 import lab
 from lab import run
 
@@ -18,6 +21,24 @@ def test_help_and_version():
 def test_check_finds_this_machine_fit():
     out = run("rk", "check").stdout
     assert "ok       overlay file system" in out and "missing" not in out
+
+
+def on_a_kernel_without(what, *command):
+    """What `rk` says there; it must fail."""
+    done = run(sys.executable, pathlib.Path(__file__).with_name("lacking.py"), what, "--", "rk", *command, check=False, timeout=60)
+    assert done.returncode != 0, done.stdout
+    return done.stdout + done.stderr
+
+
+def test_what_the_kernel_lacks_is_named_with_its_fix():
+    said = on_a_kernel_without("nf_tables", "check")
+    assert "missing  nf_tables: " in said and "modprobe nf_tables (kernel option CONFIG_NF_TABLES)" in said and "ok       overlay file system" in said
+    said = on_a_kernel_without("overlay", "check")
+    assert "missing  overlay file system: load it: modprobe overlay (kernel option CONFIG_OVERLAY_FS)" in said and "ok       nf_tables\n" in said
+    said = on_a_kernel_without("memory", "check")
+    assert "missing  cgroup controller memory: " in said and "cgroup_enable=memory" in said and "ok       cgroup controller pids" in said
+    both = on_a_kernel_without("nf_tables,overlay", "check")
+    assert "missing  nf_tables: " in both and "missing  overlay file system: " in both
 
 
 def test_a_bad_flag_or_key_is_named(tmp_path):

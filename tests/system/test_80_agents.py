@@ -145,6 +145,20 @@ def test_what_is_wrong_with_a_join_is_said_in_a_sentence(machines):
     eventually("agent-2 Ready", lambda: machines.ready("agent-2"))
 
 
+def test_an_agent_says_what_its_kernel_lacks_before_it_does_anything(machines):
+    machines.task("kill", "agent-2")
+    try:
+        lacking = ["python3", pathlib.Path(__file__).with_name("lacking.py"), "nf_tables,overlay", "--"]
+        done = machines.on("agent-2", *lacking, "timeout", "30", "rk", "agent", "--data-dir", "/var/lib/rk/none", check=False)
+        assert done.returncode not in (0, 124), done.stdout + done.stderr
+        said = done.stderr.strip().splitlines()[-1]
+        assert "this machine lacks something: overlay file system: load it: modprobe overlay" in said and "; and nf_tables: " in said and "modprobe nf_tables" in said
+        assert machines.on("agent-2", "ls", "/var/lib/rk/none", check=False).returncode != 0
+    finally:
+        machines.task("start", "agent-2")
+    eventually("agent-2 Ready", lambda: machines.ready("agent-2"))
+
+
 def test_a_machine_that_was_installed_anew_joins_after_its_node_is_deleted(machines):
     machines.task("kill", "agent-2")
     machines.on("agent-2", "rm", "-r", "/var/lib/rk/agent")

@@ -29,6 +29,6 @@ mod error;
 pub use error::{AttachError, CommitError, DetachError, InvalidIfName, MeshError, SetupError, StepError, TeardownError};
 pub use mesh::{Backend, InvalidKey, Mesh, PUBLIC_KEY_ANNOTATION, Peer, PublicKey, Reason, UnknownBackend, Unreachable};
 pub use node::{Network, teardown};
-pub use probe::{ProbeError, probe};
+pub use probe::{ProbeError, Probed, probe};
 pub use services::{Change, ServiceWriter};
 pub use types::{Attachment, HostPort, IfName, NodeConfig, PortRule, Protocol, ServiceId, ServiceRule, ServiceTable};

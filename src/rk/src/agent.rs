@@ -66,9 +66,10 @@ pub fn main(options: AgentOptions, command: Option<AgentCommand>) -> anyhow::Res
 }
 
 async fn run(wanted: Wanted, is_join: bool, leave: bool, started: Instant) -> anyhow::Result<()> {
-    host::require_machine().await?;
+    host::require_machine(None).await?;
     let state = Arc::new(State::new(&wanted.data_dir));
     let member = enter(&state, &wanted, is_join, leave).await?;
+    host::require_machine(Some(member.facts.network_backend)).await?;
     let servers = Arc::new(Servers::new(member.servers.clone()));
     let identity = Identity::new(&member.leaf).context("load the node's certificate")?;
     let tls = pki::client_config(&member.authority, Some(identity.clone())).context("prepare TLS")?;

@@ -66,10 +66,11 @@ pub fn raise_limits() {
 }
 
 /// Why this machine cannot run a node, said before anything is made on it.
-pub async fn require_machine() -> anyhow::Result<()> {
-    match tokio::task::spawn_blocking(check::first_missing).await.context("check the machine")? {
-        Some(fault) => bail!("this machine lacks something: {fault} (`rk check` shows everything)"),
-        None => Ok(()),
+pub async fn require_machine(backend: Option<network::Backend>) -> anyhow::Result<()> {
+    let missing = tokio::task::spawn_blocking(move || check::missing(backend)).await.context("check the machine")?;
+    match missing.as_slice() {
+        [] => Ok(()),
+        all => bail!("this machine lacks something: {} (`rk check` shows everything)", all.join("; and ")),
     }
 }
 
