@@ -5,6 +5,7 @@
 mod affinity;
 mod apiregistration;
 mod apps;
+mod autoscaling;
 mod batch;
 mod certificates;
 mod check;
@@ -17,6 +18,7 @@ mod events;
 mod meta;
 mod networking;
 mod pod;
+mod pod_resize;
 mod pod_update;
 mod policy;
 mod probe;
@@ -111,7 +113,7 @@ pub fn validate_ephemeral_containers(new: &Tree, old: &Tree) -> Vec<FieldError> 
 /// An update of `pods/resize`.
 pub fn validate_resize(new: &Tree, old: &Tree) -> Vec<FieldError> {
     let mut errors = Errors::new();
-    pod_update::resize(&mut errors, new, old);
+    pod_resize::resize(&mut errors, new, old);
     errors
 }
 
@@ -185,6 +187,7 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
         "" => core::check(e, kind, new, old),
         "apps" => apps::check(e, kind, new, old),
         "batch" => batch::check(e, kind, new, old),
+        "autoscaling" if kind == "HorizontalPodAutoscaler" => autoscaling::autoscaler(e, new, old),
         "networking.k8s.io" => networking::check(e, kind, new, old),
         "discovery.k8s.io" if kind == "EndpointSlice" => endpoints::endpoint_slice(e, new, old),
         "rbac.authorization.k8s.io" => rbac::check(e, kind, new, old),
@@ -223,6 +226,7 @@ pub fn validate_status_kind(group: &str, kind: &str, new: &Tree, old: &Tree) -> 
         "apiregistration.k8s.io" => apiregistration::status(e, new),
         "batch" if kind == "Job" => batch::job_status::check(e, new, old),
         "policy" if kind == "PodDisruptionBudget" => policy::disruption_budget_status(e, new),
+        "autoscaling" if kind == "HorizontalPodAutoscaler" => autoscaling::autoscaler_status(e, new),
         "networking.k8s.io" if kind == "Ingress" => networking::ingress_status(e, new),
         "storagemigration.k8s.io" => storagemigration::status(e, new, old),
         "certificates.k8s.io" if kind == "CertificateSigningRequest" => certificates::update(e, new, old, certificates::By::Status),

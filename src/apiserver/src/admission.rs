@@ -6,6 +6,7 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod node_restriction;
 mod owner_references;
+mod pod_resize;
 mod pod_security;
 mod priority;
 pub(crate) mod resource_quota;

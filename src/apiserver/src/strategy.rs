@@ -136,7 +136,7 @@ fn tracks_generation(resource: &Resource) -> bool {
     match &*resource.group {
         "" => matches!(&*resource.plural, "pods" | "replicationcontrollers"),
         "apps" => resource.plural != "controllerrevisions",
-        "batch" | "policy" | "networking.k8s.io" | "flowcontrol.apiserver.k8s.io" | "admissionregistration.k8s.io" => true,
+        "autoscaling" | "batch" | "policy" | "networking.k8s.io" | "flowcontrol.apiserver.k8s.io" | "admissionregistration.k8s.io" => true,
         "discovery.k8s.io" | "scheduling.k8s.io" | "apiextensions.k8s.io" => true,
         "resource.k8s.io" => matches!(&*resource.plural, "deviceclasses" | "resourceslices"),
         _ => false,

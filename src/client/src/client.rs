@@ -291,6 +291,11 @@ impl Client {
         self.call(Method::GET, path.to_owned(), None::<&()>).await
     }
 
+    /// A PUT of any path: a subresource of a kind known at run time only.
+    pub async fn put_path<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, ApiError> {
+        self.call(Method::PUT, path.to_owned(), Some(body)).await
+    }
+
     async fn send_patch<T: DeserializeOwned>(&self, path: String, patch: &Patch) -> Result<T, ApiError> {
         self.call_with(Method::PATCH, path, Some(patch.body()), patch.content_type()).await
     }

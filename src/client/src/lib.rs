@@ -33,7 +33,7 @@ pub use expectations::Expectations;
 pub use informer::{
     CONTROLLER_UID, Event, HandlerGuard, Informer, InformerBuilder, SharedInformers, Subscription, drop_managed_fields,
 };
-pub use object::{ApiResource, Kind, Named, ObjectKey, PartialObject, controller_of, object_reference};
+pub use object::{ApiResource, Kind, Named, ObjectKey, PartialObject, controller_of, object_reference, percent_encode};
 pub use options::{DeleteOptions, ListOptions, Propagation};
 pub use patch::Patch;
 pub use queue::WorkQueue;

@@ -162,7 +162,7 @@ pub(crate) fn is_namespaced<K: Kind>() -> bool {
 }
 
 /// Keeps what RFC 3986 calls unreserved; so a name can never leave its path segment or query value.
-pub(crate) fn percent_encode(text: &str) -> String {
+pub fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

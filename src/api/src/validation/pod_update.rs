@@ -1,13 +1,12 @@
 //! What may change in a pod, through the pod itself and through its subresources.
 //!
 //! Models pkg/apis/core/validation/validation.go `ValidatePodUpdate`, `ValidatePodStatusUpdate`,
-//! `ValidatePodEphemeralContainersUpdate`, `ValidatePodResize`, `ValidatePodBinding`.
+//! `ValidatePodEphemeralContainersUpdate`, `ValidatePodBinding`.
 use super::check::*;
 use super::diff::diff;
 use super::{affinity, meta, pod};
 use crate::field_error::{FieldError, Path};
 use crate::names;
-use crate::quantity::Quantity;
 use crate::tree::Tree;
 
 const META: Path<'static> = Path::new("metadata");
@@ -265,110 +264,6 @@ pub(super) fn ephemeral_containers(errors: &mut Errors, new: &Tree, old: &Tree) 
             }
             Some(_) => {}
         }
-    }
-}
-
-/// An update of `pods/resize`.
-pub(super) fn resize(errors: &mut Errors, new: &Tree, old: &Tree) {
-    if old.at(&["metadata", "annotations", MIRROR]).is_some() {
-        errors.push(FieldError::forbidden(Path::new(""), "static pods cannot be resized"));
-        return;
-    }
-    let has_pod_level = |pod: &Tree| pod.at(&["spec", "resources"]).is_some_and(|r| !same(r, &Tree::object()));
-    if has_pod_level(old) || has_pod_level(new) {
-        errors.push(FieldError::forbidden(Path::new(""), "pods with pod-level resources cannot be resized"));
-        return;
-    }
-    if old.str_at(&["spec", "os", "name"]) == "windows" {
-        errors.push(FieldError::forbidden(Path::new(""), "windows pods cannot be resized"));
-        return;
-    }
-    meta::update(errors, new, old);
-    pod::metadata_and_spec(errors, new);
-    let (spec, old_spec) = (at(new, "spec"), at(old, "spec"));
-    if qos_class(spec) != qos_class(old_spec) {
-        let class = text(at(new, "status"), "qosClass");
-        errors.push(FieldError::invalid(SPEC, class, "Pod QOS Class may not change as a result of resizing"));
-    }
-    let before = errors.len();
-    let mut munged = spec.clone();
-    for key in ["initContainers", "containers"] {
-        let path = SPEC.child(key);
-        let olds = list(old_spec, key);
-        if list(spec, key).len() != olds.len() {
-            errors.push(FieldError::forbidden(SPEC, "only cpu and memory resources are mutable"));
-            return;
-        }
-        let news = munged.get_mut(key).and_then(Tree::as_array_mut).into_iter().flatten();
-        for (i, (new, old)) in news.zip(olds).enumerate() {
-            let is_init = key == "initContainers";
-            let resizable = !is_init || text(old, "restartPolicy") == "Always";
-            if resizable {
-                let item = path.index(i);
-                removed(errors, new, old, &item.child("resources"));
-                keep_other_resources(new, old);
-            }
-            if !same(new, old) {
-                errors.push(FieldError::forbidden(
-                    SPEC,
-                    match (is_init, resizable) {
-                        (true, false) => "resources for non-sidecar init containers are immutable",
-                        (true, true) => "only cpu and memory resources for sidecar containers are mutable",
-                        _ => "only cpu and memory resources are mutable",
-                    },
-                ));
-            }
-        }
-    }
-    if errors.len() == before && !same(&munged, old_spec) {
-        errors.push(FieldError::forbidden(SPEC, "only cpu and memory resources are mutable"));
-    }
-}
-
-fn removed(errors: &mut Errors, new: &Tree, old: &Tree, path: &Path) {
-    for key in ["requests", "limits"] {
-        let new = at(at(new, "resources"), key);
-        if entries(at(old, "resources"), key).any(|(name, _)| new.get(name).is_none()) {
-            errors.push(FieldError::forbidden(path.child(key), format!("resource {key} cannot be removed")));
-        }
-    }
-}
-
-/// Takes the old amounts of cpu and memory, and the old resize policy, so that only forbidden changes are left to see.
-fn keep_other_resources(new: &mut Tree, old: &Tree) {
-    for list_name in ["requests", "limits"] {
-        for resource in ["cpu", "memory"] {
-            let path = ["resources", list_name, resource];
-            match old.at(&path) {
-                Some(amount) => new.set(&path, amount.clone()),
-                None => {
-                    new.remove(&path);
-                }
-            }
-        }
-    }
-    take_old(new, old, "resizePolicy");
-}
-
-/// Models pkg/apis/core/helper/qos `ComputePodQOS` for pods without pod-level resources.
-fn qos_class(spec: &Tree) -> &'static str {
-    let containers: Vec<&Tree> = ["containers", "initContainers"].iter().flat_map(|l| list(spec, l)).collect();
-    let amounts = |key: &str, resource: &str| -> (Quantity, bool) {
-        let all: Vec<Quantity> =
-            containers.iter().filter_map(|c| c.at(&["resources", key, resource]).map(quantity)).filter(|q| !q.is_zero()).collect();
-        (all.iter().copied().sum(), all.len() == containers.len())
-    };
-    let mut guaranteed = true;
-    let mut any = false;
-    for resource in ["cpu", "memory"] {
-        let ((requests, _), (limits, all_limited)) = (amounts("requests", resource), amounts("limits", resource));
-        any |= !requests.is_zero() || !limits.is_zero();
-        guaranteed &= all_limited && requests == limits;
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
     }
 }
 

@@ -200,17 +200,54 @@ fn subresources_of_pods_have_their_own_rules() {
         pod.set(&["metadata", "resourceVersion"], "1");
         pod
     };
-    let old = prepare(&pod("resources: {requests: {cpu: 1}}", ""));
-    let resize = |container: &str, expected: &[&str]| compare(validate_resize(&prepare(&pod(container, "")), &old), expected, container);
-    resize("resources: {requests: {cpu: 2}}", &[]);
-    resize("", &["spec: Invalid value: \"\": Pod QOS Class may not change as a result of resizing", "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"]);
-    resize("resources: {requests: {cpu: 2}}, image: b", &["spec: Forbidden: only cpu and memory resources are mutable"]);
     compare(validate_ephemeral_containers(&prepare(&pod("", "ephemeralContainers: [{name: e, image: e}]")), &prepare(&pod("", ""))), &[], "added");
     compare(validate_ephemeral_containers(&prepare(&pod("", "")), &prepare(&pod("", "ephemeralContainers: [{name: e, image: e}]"))), &["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"e\" may not be removed"], "removed");
     compare(validate_binding(&Tree::from_json(br#"{"target":{"kind":"Pod"}}"#).unwrap()), &["target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\"", "target.name: Required value"], "binding");
     let status = |restart: &str, state: &str| prepare(&format!("{{spec: {{restartPolicy: {restart}, containers: [{{name: a, image: a}}]}}, status: {{containerStatuses: [{{name: a, state: {state}}}]}}}}"));
     compare(validate_status_kind("", "Pod", &status("Never", "{running: {}}"), &status("Never", "{terminated: {exitCode: 1}}")), &["status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"], "status");
     compare(validate_status_kind("", "Pod", &status("OnFailure", "{running: {}}"), &status("OnFailure", "{terminated: {exitCode: 1}}")), &[], "status");
+}
+
+#[test]
+fn a_resize_changes_amounts_of_cpu_and_memory_only() {
+    let prepare = |yaml: &str| {
+        let mut pod = object("", "Pod", true, yaml);
+        pod.set(&["metadata", "resourceVersion"], "1");
+        pod
+    };
+    let resize = |old: &str, new: &str, expected: &[&str]| compare(validate_resize(&prepare(new), &prepare(old)), expected, new);
+    let old = pod("resources: {requests: {cpu: 1}}", "");
+    resize(&old, &pod("resources: {requests: {cpu: 2}}", ""), &[]);
+    resize(&old, &pod("resources: {requests: {cpu: 2, memory: 1Gi}, limits: {memory: 2Gi}}", ""), &[]);
+    resize(&old, &pod("", ""), &["spec: Invalid value: \"\": Pod QOS Class may not change as a result of resizing", "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"]);
+    resize(&old, &pod("resources: {requests: {cpu: 2}}, image: b", ""), &["spec: Forbidden: only cpu and memory resources are mutable"]);
+    resize(&old, &pod("resources: {requests: {cpu: 2, ephemeral-storage: 1Gi}}", ""), &["spec: Forbidden: only cpu and memory resources are mutable"]);
+    let two = |extra: &str| format!("{{spec: {{containers: [{{name: a, image: a, resources: {{requests: {{cpu: 1}}}}}}{extra}]}}}}");
+    resize(&old, &two(", {name: b, image: b}"), &["spec.containers: Forbidden: containers may not be added or removed on resize"]);
+    let init = |container: &str| format!("{{spec: {{initContainers: [{{name: i, image: i{container}}}], containers: [{{name: a, image: a, resources: {{requests: {{cpu: 1}}}}}}]}}}}");
+    resize(&init(", resources: {requests: {cpu: 1}}"), &init(", resources: {requests: {cpu: 2}}"), &[]);
+    resize(&init(""), &init(", resources: {requests: {cpu: 2}}, command: [x]"), &["spec.initContainers[0]: Forbidden: only cpu and memory resources for init or sidecar containers are mutable"]);
+    let level = |resources: &str| pod("", &format!("resources: {resources}"));
+    resize(&level("{requests: {cpu: 1}}"), &level("{requests: {cpu: 2, memory: 1Gi}}"), &[]);
+    resize(&level("{requests: {cpu: 1, memory: 1Gi}}"), &level("{requests: {cpu: 2}}"), &["spec.resources.requests: Forbidden: pod-level resource requests cannot be removed"]);
+    let status = |state: &str| format!("{{spec: {{containers: [{{name: a, image: a, resources: {{requests: {{cpu: 1}}}}}}]}}, status: {{containerStatuses: [{{name: a, {state}}}]}}}}");
+    resize(&status("state: {running: {}}"), &pod("resources: {requests: {cpu: 2}}", ""), &["spec: Forbidden: Pod running on node without support for resize"]);
+    resize(&status("state: {running: {}}, resources: {}"), &pod("resources: {requests: {cpu: 2}}", ""), &[]);
+}
+
+#[test]
+fn autoscalers_are_checked() {
+    let check_spec = |spec: &str, expected: &[&str]| check("autoscaling", "HorizontalPodAutoscaler", true, &format!("{{spec: {{scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}, {spec}}}}}"), expected);
+    let cpu = "{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}";
+    check_spec("maxReplicas: 3", &[]);
+    check_spec(&format!("minReplicas: 2, maxReplicas: 3, metrics: [{cpu}], behavior: {{scaleDown: {{stabilizationWindowSeconds: 0, tolerance: 200m}}}}"), &[]);
+    check_spec("minReplicas: 5, maxReplicas: 3", &["spec.maxReplicas: Invalid value: 3: must be greater than or equal to `minReplicas`"]);
+    check_spec(&format!("minReplicas: 0, maxReplicas: 3, metrics: [{cpu}]"), &["spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas"]);
+    check_spec("minReplicas: 0, maxReplicas: 3, metrics: [{type: External, external: {metric: {name: q}, target: {type: Value, value: 1}}}]", &[]);
+    check_spec("maxReplicas: 3, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 0}}}]", &["spec.metrics[0].resource.target.averageUtilization: Invalid value: 0: must be greater than 0"]);
+    check_spec("maxReplicas: 3, metrics: [{type: Pods, resource: {name: cpu, target: {type: Value, averageValue: '-1'}}}]", &["spec.metrics[0].resource.target.averageValue: Invalid value: \"-1\": must be positive", "spec.metrics[0].pods: Required value: must populate information for the given metric source"]);
+    check_spec("maxReplicas: 3, behavior: {scaleUp: {selectPolicy: Most, stabilizationWindowSeconds: 3601, policies: [{type: Pods, value: 0, periodSeconds: 1801}]}}", &["spec.behavior.scaleUp.stabilizationWindowSeconds: Invalid value: 3601: must be less than or equal to 3600", "spec.behavior.scaleUp.selectPolicy: Unsupported value: \"Most\": supported values: \"Disabled\", \"Max\", \"Min\"", "spec.behavior.scaleUp.policies[0].value: Invalid value: 0: must be greater than zero", "spec.behavior.scaleUp.policies[0].periodSeconds: Invalid value: 1801: must be less than or equal to 1800"]);
+    check("autoscaling", "HorizontalPodAutoscaler", true, "{spec: {maxReplicas: 0, scaleTargetRef: {kind: Deployment}}}", &["spec.maxReplicas: Required value: must be set and greater than 0", "spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`", "spec.scaleTargetRef.name: Required value", "spec.scaleTargetRef.apiVersion: Invalid value: \"\": apiVersion must specify API group"]);
 }
 
 const TEMPLATE: &str = "template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a}]}}";

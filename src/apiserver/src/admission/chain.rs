@@ -10,7 +10,7 @@ use super::webhook::{Reinvocation, Webhooks};
 use super::{Admission, Operation, Request};
 use super::{
     certificates, default_ingress_class, default_toleration_seconds, limit_ranger, node_restriction, owner_references,
-    pod_security, priority, runtime_class, service_account, storage, taint_nodes,
+    pod_resize, pod_security, priority, runtime_class, service_account, storage, taint_nodes,
 };
 use crate::auth::Authorization;
 use crate::auth::rbac::escalation;
@@ -96,6 +96,7 @@ impl Admission for Plugins {
             certificates::validate(&self.authorization, request)?;
             owner_references::validate(&self.cache, &self.authorization, request)?;
             self.escalation(request)?;
+            pod_resize::validate(&self.cache, request)?;
             self.webhooks.validate(request).await
         })
     }

@@ -15,10 +15,16 @@ type Amounts = BTreeMap<String, Quantity>;
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 fn concerns(request: &Request) -> bool {
-    let pods = request.is("", "pods") && request.operation == Operation::Create;
+    let resize = request.subresource == "resize" && request.operation == Operation::Update;
+    let pods = (request.is("", "pods") && request.operation == Operation::Create) || (resize && is_pods(request));
     let claims = request.is("", "persistentvolumeclaims")
         && matches!(request.operation, Operation::Create | Operation::Update);
     pods || claims
+}
+
+/// Of pods or of their resize.
+fn is_pods(request: &Request) -> bool {
+    request.resource.group.is_empty() && request.resource.plural == "pods"
 }
 
 /// The `limits` of every LimitRange of the namespace.
@@ -28,7 +34,7 @@ fn limits(cache: &Cache, namespace: &str) -> Vec<Tree> {
 }
 
 pub fn admit(cache: &Cache, request: &mut Request) -> Result<(), Status> {
-    if !concerns(request) || !request.is("", "pods") {
+    if !concerns(request) || !is_pods(request) {
         return Ok(());
     }
     for limit in limits(cache, &request.namespace) {

@@ -69,14 +69,25 @@ pub fn qos_class(pod: &Tree) -> &'static str {
     if is_guaranteed { "Guaranteed" } else { "Burstable" }
 }
 
-/// `old` with the resources (and nothing else) of `new`'s containers.
+/// `old` with the resources (and nothing else) of `new` and of its containers. Containers that were added, removed, renamed or
+/// reordered are left for validation to refuse. Models dropNonResizeUpdates.
 pub fn resized(new: &Tree, old: &Tree) -> Tree {
     let mut kept = old.clone();
+    for field in ["labels", "annotations", "finalizers", "resourceVersion"] {
+        super::copy(&mut kept, new, &["metadata", field]);
+    }
+    // Whoever knows nothing of resources of the pod itself does not take them away.
+    if new.at(&["spec", "resources"]).is_some() {
+        super::copy(&mut kept, new, &["spec", "resources"]);
+    }
     for list in ["containers", "initContainers"] {
         let wanted = new.array_at(&["spec", list]);
+        let names = |list: &[Tree]| -> Vec<String> { list.iter().map(|c| c.str_at(&["name"]).to_owned()).collect() };
+        if names(wanted) != names(old.array_at(&["spec", list])) {
+            return new.clone();
+        }
         let Some(containers) = kept.at_mut(&["spec", list]).and_then(Tree::as_array_mut) else { continue };
-        for container in containers {
-            let Some(source) = wanted.iter().find(|c| c.str_at(&["name"]) == container.str_at(&["name"])) else { continue };
+        for (container, source) in containers.iter_mut().zip(wanted) {
             for field in ["resources", "resizePolicy"] {
                 super::copy(container, source, &[field]);
             }
