@@ -27,7 +27,7 @@ use crate::pod::spec::LABEL_UID;
 use crate::pod::status::Verdict;
 use crate::pod::worker::{Worker, WorkerHandle};
 use crate::volumes::image;
-use crate::{logs, node, server};
+use crate::{allocation, logs, node, server};
 
 /// The kubelet cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,8 @@ impl Kubelet {
             () = pods.synced() => {}
             () = shutdown.cancelled() => return Ok(()),
         }
+        cx.allocations.recover(&pods.list());
+        let mut resizes = tokio::time::interval(allocation::RETRY_EVERY);
         let mut adopted = self.sort_existing(existing, &pods);
         let mut workers: JoinSet<String> = JoinSet::new();
         info!(node = cx.config.node_name, pods = pods.len(), "kubelet runs");
@@ -90,6 +92,7 @@ impl Kubelet {
                     Some(event) => self.runtime_told(event).await,
                     None => return Err(RunError::Task("the runtime's events")),
                 },
+                _ = resizes.tick() => cx.allocations.retry(),
                 Some(ended) = workers.join_next(), if !workers.is_empty() => self.worker_ended(ended, &pods, &mut workers, &shutdown).await,
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {
                     if shutdown.is_cancelled() {
@@ -188,15 +191,17 @@ impl Kubelet {
     }
 
     /// Why a pod that is new here cannot stay; one that has been let in before can.
-    fn refusal(&self, pod: &Pod, adopt: &[SandboxStatus]) -> Option<Verdict> {
+    fn refusal(&self, pod: &Arc<Pod>, adopt: &[SandboxStatus]) -> Option<Verdict> {
         let was_here = !adopt.is_empty() || pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
         if was_here || pod.metadata.deletion_timestamp.is_some() {
-            return None;
+            return self.cx.allocations.admit(pod, true).err();
         }
         let mut others = self.cx.pods.get()?.list();
-        let workers = self.workers.lock().expect("no holder panics");
-        others.retain(|p| p.metadata.uid != pod.metadata.uid && p.metadata.uid.as_ref().is_some_and(|uid| workers.contains_key(uid)));
-        admission::refusal(pod, &others)
+        {
+            let workers = self.workers.lock().expect("no holder panics");
+            others.retain(|p| p.metadata.uid != pod.metadata.uid && p.metadata.uid.as_ref().is_some_and(|uid| workers.contains_key(uid)));
+        }
+        admission::refusal(pod, &others).or_else(|| self.cx.allocations.admit(pod, false).err())
     }
 
     async fn tell(&self, uid: &str, event: Event) -> bool {

@@ -10,6 +10,7 @@
 mod config;
 mod kubelet;
 
+mod allocation;
 mod node;
 mod pod;
 mod probe;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Backoff, Event as Change, Informer, ObjectKey, Patch, Subscription};
+use client::{Backoff, Event as Change, Informer, ListOptions, ObjectKey, Patch, Subscription};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
@@ -60,8 +60,9 @@ async fn work(cx: &Arc<Context>) {
     let mut written = started;
     let mut tick = tokio::time::interval(LEASE_RENEWAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Somebody deleted the Node. Upstream's kubelet registers again only at its start, which leaves a dead node.
+    let mut is_gone = false;
     loop {
-        let mut is_gone = false;
         tokio::select! {
             _ = tick.tick() => {
                 renew_lease(cx, &last).await;
@@ -71,15 +72,31 @@ async fn work(cx: &Arc<Context>) {
             Ok(()) = network.changed() => {}
             // Others write here too: a node that was cut off is Unknown until it says otherwise.
             change = changes.recv() => match change {
-                Change::Deleted(_) => is_gone = true,
+                Change::Deleted(old) => is_gone |= old.metadata.uid == last.metadata.uid,
                 change => last = newer(last, change.object()),
             },
+            () = tokio::time::sleep(RETRY), if is_gone => {}
+        }
+        if is_gone {
+            match register(cx).await {
+                Ok(node) => {
+                    info!(node = cx.config.node_name, "node is registered again: it was deleted");
+                    is_gone = false;
+                    last = node;
+                    renew_lease(cx, &last).await;
+                    publish(cx).await.unwrap_or_else(|error| warn!(error, "publish what other nodes must know of this one's network"));
+                }
+                Err(error) => {
+                    warn!(error, "register the node again");
+                    continue;
+                }
+            }
         }
         // A kubelet that starts again under running pods would only tell everyone for a moment that they are not ready.
         if cx.network.borrow().is_none() && status::is_ready(&last) && started.elapsed() < NETWORK_GRACE {
             continue;
         }
-        let due = written.elapsed() >= STATUS_EVERY || is_gone;
+        let due = written.elapsed() >= STATUS_EVERY;
         match write_status(cx, &last, due).await {
             Ok(Some(node)) => {
                 last = node;
@@ -115,12 +132,31 @@ async fn register(cx: &Arc<Context>) -> Result<Node, String> {
                 },
                 ..Node::default()
             };
-            node.spec.get_or_insert_default().taints = taints;
+            let spec = node.spec.get_or_insert_default();
+            spec.taints = taints;
+            if let Some(cidr) = own_pod_cidr(cx).await? {
+                spec.pod_cidr = Some(cidr.to_string());
+                spec.pod_cidrs = Some(vec![cidr.to_string()]);
+            }
             node.status = Some(status::status(cx, &node, time::now()).await);
             let made = cx.client.create(&node).await.map_err(|e| chain(&e))?;
             Ok(made)
         }
         Err(error) => Err(chain(&error)),
+    }
+}
+
+/// Where this node's pods have addresses already, as they have when its Node was deleted under it, those it must keep.
+async fn own_pod_cidr(cx: &Context) -> Result<Option<Ipv4Net>, String> {
+    let Some(own) = cx.pod_cidr.get().copied() else { return Ok(None) };
+    let nodes = cx.client.list::<Node>("", &ListOptions::default()).await.map_err(|e| chain(&e))?;
+    let other = nodes.items.iter().find(|n| pod_cidr(n).is_some_and(|c| c.contains(&own) || own.contains(&c)));
+    match other.and_then(|n| n.metadata.name.as_deref()) {
+        None => Ok(Some(own)),
+        Some(other) => {
+            warn!(%own, other, "the addresses of this node's pods were given to another node while its Node was deleted; restart rk here");
+            Ok(None)
+        }
     }
 }
 
@@ -135,8 +171,8 @@ async fn write_status(cx: &Arc<Context>, last: &Node, due: bool) -> Result<Optio
     let key = ObjectKey::cluster(&cx.config.node_name);
     match cx.client.patch_status::<Node>(&key, &Patch::Strategic(patch)).await {
         Ok(node) => Ok(Some(node)),
-        // Somebody deleted it; upstream's kubelet registers again only at its start, which leaves a dead node.
-        Err(error) if error.is_not_found() => register(cx).await.map(Some),
+        // The informer will say so too, and then it is registered again.
+        Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(chain(&error)),
     }
 }
@@ -193,6 +229,8 @@ async fn set_up_network(cx: Arc<Context>, mut changes: Subscription<Node>) {
             break cidr;
         }
     };
+    // There is one such task, and it comes here once.
+    let _ = cx.pod_cidr.set(cidr);
     let bridge = match IfName::new(&cx.config.bridge) {
         Ok(name) => name,
         Err(error) => {

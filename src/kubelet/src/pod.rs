@@ -8,6 +8,7 @@ pub mod event;
 pub mod hooks;
 pub mod plan;
 pub mod record;
+pub mod resize;
 pub mod spec;
 pub mod start;
 pub mod status;

@@ -2,10 +2,12 @@
 //!
 //! Models pkg/apis/core/v1/helper/qos, pkg/kubelet/cm/helpers_linux.go and pkg/kubelet/qos/policy.go, v1.37.
 
+pub mod totals;
+
 use std::collections::BTreeMap;
 
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 const PERIOD_MICROSECONDS: u64 = 100_000;
@@ -40,7 +42,7 @@ impl Qos {
 }
 
 /// What one cgroup is told. `None`: no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Limits {
     pub cpu_shares: u64,
     pub cpu_quota_microseconds: Option<u64>,
@@ -56,6 +58,15 @@ fn value(list: &List, name: &str) -> Option<Quantity> {
 
 fn requests(container: &Container, name: &str) -> Option<Quantity> {
     container.resources.as_ref().and_then(|r| value(&r.requests, name))
+}
+
+/// In the unit of [`measure`].
+pub fn request_of(resources: Option<&ResourceRequirements>, name: &str) -> Option<i64> {
+    resources.and_then(|r| value(&r.requests, name)).map(|q| measure(name, &q))
+}
+
+pub fn limit_of(resources: Option<&ResourceRequirements>, name: &str) -> Option<i64> {
+    resources.and_then(|r| value(&r.limits, name)).map(|q| measure(name, &q))
 }
 
 fn limits(container: &Container, name: &str) -> Option<Quantity> {
@@ -91,37 +102,50 @@ pub fn qos(pod: &Pod) -> Qos {
     }
 }
 
-pub fn container_limits(container: &Container) -> Limits {
-    let limit = limits(container, "cpu").map(|q| q.milli_value());
-    let request = requests(container, "cpu").map(|q| q.milli_value()).or(limit).unwrap_or(0);
+/// A container without a limit of its own has the pod's. Models pkg/kubelet/util GetLimits.
+pub fn container_limits(pod: &Pod, container: &Container) -> Limits {
+    let limit = |name: &str| effective_limit(pod, container.resources.as_ref(), name);
+    let cpu = limit("cpu");
+    let request = requests(container, "cpu").map(|q| q.milli_value()).or(cpu).unwrap_or(0);
     Limits {
         cpu_shares: shares(request),
-        cpu_quota_microseconds: limit.and_then(quota),
+        cpu_quota_microseconds: cpu.and_then(quota),
         cpu_period_microseconds: PERIOD_MICROSECONDS,
-        memory_limit_bytes: limits(container, "memory").and_then(|q| u64::try_from(q.value()).ok()).filter(|v| *v > 0),
+        memory_limit_bytes: limit("memory").and_then(|v| u64::try_from(v).ok()),
     }
 }
 
-/// The pod's own cgroup: sums over containers, and limits only where every container has one.
+/// The container's own limit, else that of the pod; `None`: unlimited.
+pub fn effective_limit(pod: &Pod, container: Option<&ResourceRequirements>, name: &str) -> Option<i64> {
+    let of = |r: Option<&ResourceRequirements>| limit_of(r, name).filter(|v| *v > 0);
+    of(container).or_else(|| of(pod.spec.as_ref().and_then(|s| s.resources.as_ref())))
+}
+
+/// Thousandths of a cpu; of anything else whole units.
+pub fn measure(name: &str, quantity: &Quantity) -> i64 {
+    if name == "cpu" { quantity.milli_value() } else { quantity.value() }
+}
+
+/// The pod's own cgroup: sums over containers, and limits only where every container has one, or the pod itself.
+/// Models ResourceConfigForPod.
 pub fn pod_limits(pod: &Pod) -> Limits {
-    let Some(spec) = &pod.spec else { return Limits { cpu_shares: SHARES_MIN, cpu_period_microseconds: PERIOD_MICROSECONDS, ..Limits::default() } };
-    let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
-    let steady: Vec<&Container> = spec.containers.iter().chain(spec.init_containers.iter().flatten().filter(sidecar)).collect();
-    let init: Vec<&Container> = spec.init_containers.iter().flatten().filter(|c| !sidecar(c)).collect();
-    let cpu_request = |c: &&Container| requests(c, "cpu").or_else(|| limits(c, "cpu")).map_or(0, |q| q.milli_value());
-    let total: i64 = steady.iter().map(cpu_request).sum();
-    let request = init.iter().map(cpu_request).fold(total, i64::max);
-    let all = |name: &str, milli: bool| -> Option<i64> {
-        let of = |c: &&Container| limits(c, name).map(|q| if milli { q.milli_value() } else { q.value() }).filter(|v| *v > 0);
-        let sum = steady.iter().map(of).sum::<Option<i64>>()?;
-        init.iter().map(of).try_fold(sum, |most, v| Some(most.max(v?)))
-    };
-    Limits {
-        cpu_shares: shares(request),
-        cpu_quota_microseconds: all("cpu", true).and_then(quota),
-        cpu_period_microseconds: PERIOD_MICROSECONDS,
-        memory_limit_bytes: all("memory", false).and_then(|v| u64::try_from(v).ok()),
+    let unlimited = Limits { cpu_shares: SHARES_MIN, cpu_period_microseconds: PERIOD_MICROSECONDS, ..Limits::default() };
+    if pod.spec.is_none() || qos(pod) == Qos::BestEffort {
+        return unlimited;
     }
+    let declared = |name: &str| declares_limit(pod, name).then(|| totals::limit(pod, name)).flatten().filter(|v| *v > 0);
+    Limits {
+        cpu_shares: shares(totals::request(pod, "cpu").unwrap_or(0)),
+        cpu_quota_microseconds: declared("cpu").and_then(quota),
+        memory_limit_bytes: declared("memory").and_then(|v| u64::try_from(v).ok()),
+        ..unlimited
+    }
+}
+
+fn declares_limit(pod: &Pod, name: &str) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let set = |r: Option<&ResourceRequirements>| r.and_then(|r| value(&r.limits, name)).is_some_and(|q| !q.is_zero());
+    set(spec.resources.as_ref()) || spec.containers.iter().chain(spec.init_containers.iter().flatten()).all(|c| set(c.resources.as_ref()))
 }
 
 fn shares(milli: i64) -> u64 {
@@ -171,15 +195,29 @@ mod tests {
     }
 
     #[test]
+    fn a_pods_limits_count_for_itself_and_for_containers_without() {
+        let p = |spec: serde_json::Value| -> Pod { serde_json::from_value(serde_json::json!({"metadata": {}, "spec": spec})).expect("a pod") };
+        let own = serde_json::json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "200m", "memory": "1Mi"}});
+        let none = p(serde_json::json!({"containers": [{"name": "a", "resources": own}, {"name": "b"}]}));
+        let all = pod_limits(&none);
+        assert_eq!((all.cpu_shares, all.cpu_quota_microseconds, all.memory_limit_bytes), (102, None, None));
+        let level = p(serde_json::json!({"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}, "containers": [{"name": "a", "resources": own}, {"name": "b"}]}));
+        let all = pod_limits(&level);
+        assert_eq!((all.cpu_shares, all.cpu_quota_microseconds, all.memory_limit_bytes), (1024, Some(200_000), None));
+        let b = &level.spec.as_ref().expect("spec").containers[1];
+        assert_eq!(container_limits(&level, b).cpu_quota_microseconds, Some(200_000));
+    }
+
+    #[test]
     fn shares_and_quotas_are_upstreams() {
         let p = pod(serde_json::json!([{"name": "a", "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "100m"}}}]));
         let c = &p.spec.as_ref().expect("spec").containers[0];
-        let l = container_limits(c);
+        let l = container_limits(&p, c);
         assert_eq!((l.cpu_shares, l.cpu_quota_microseconds, l.memory_limit_bytes), (102, Some(50_000), Some(64 << 20)));
         assert_eq!(oom_score_adj(&p, c, 64 << 30), 999);
         let b = pod(serde_json::json!([{"name": "a"}]));
         let c = &b.spec.as_ref().expect("spec").containers[0];
-        assert_eq!((container_limits(c).cpu_shares, oom_score_adj(&b, c, 1)), (2, 1000));
+        assert_eq!((container_limits(&b, c).cpu_shares, oom_score_adj(&b, c, 1)), (2, 1000));
         assert_eq!(Qos::Burstable.cgroup_parent("u"), "kubepods/burstable/podu");
     }
 }

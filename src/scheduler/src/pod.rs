@@ -8,8 +8,10 @@ use api::quantity::Quantity;
 use api::selector::LabelSelector;
 use client::{Named, ObjectKey};
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, NodeSelector, Pod, PodAffinityTerm, PreferredSchedulingTerm, Toleration, WeightedPodAffinityTerm,
+    Affinity, Container, ContainerStatus, NodeSelector, Pod, PodAffinityTerm, PodSpec, PodStatus, PreferredSchedulingTerm, Toleration,
+    WeightedPodAffinityTerm,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 /// Amounts by resource name. CPU in millicores, everything else in whole units (bytes, pieces).
 pub type Amounts = BTreeMap<Arc<str>, i64>;
@@ -223,13 +225,54 @@ pub fn amount(resource: &str, quantity: &str) -> i64 {
     if resource == "cpu" { parsed.milli_value() } else { parsed.value() }
 }
 
-/// Containers and sidecars together, or the largest moment of the init phase, whichever is more; plus overhead.
+type Requests = BTreeMap<String, ApiQuantity>;
+
+fn amounts(requests: Option<&Requests>) -> Amounts {
+    requests.into_iter().flatten().map(|(name, q)| (Arc::from(name.as_str()), amount(name, &q.0))).collect()
+}
+
+/// What the pod takes of its node: the most of what it wants, what it was granted and what it still has, for a resize of a running
+/// pod takes its time. What the node can never give is not counted.
+/// Models k8s.io/component-helpers/resource/helpers.go PodRequests with UseStatusResources, v1.37.
 fn requests(pod: &Pod) -> Amounts {
     let Some(spec) = &pod.spec else { return Amounts::new() };
-    let of = |c: &Container| -> Amounts {
-        let requests = c.resources.as_ref().and_then(|r| r.requests.as_ref());
-        requests.into_iter().flatten().map(|(name, q)| (Arc::from(name.as_str()), amount(name, &q.0))).collect()
+    let status = pod.status.as_ref();
+    let infeasible = status.into_iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "PodResizePending" && c.reason.as_deref() == Some("Infeasible"));
+    let status_of = |name: &str| {
+        let all = status.into_iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten());
+        all.into_iter().find(|c| c.name == name)
     };
+    let wanted = |c: &Container| c.resources.as_ref().and_then(|r| r.requests.clone());
+    let granted = |c: &Container| status_of(&c.name).and_then(|s| s.allocated_resources.clone()).or_else(|| wanted(c).filter(|_| !infeasible));
+    let in_force = |c: &Container| {
+        let reported = status_of(&c.name).and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.clone());
+        reported.or_else(|| granted(c))
+    };
+    let mut total = if infeasible { Amounts::new() } else { of_containers(spec, &wanted) };
+    for of in [&granted as &dyn Fn(&Container) -> Option<Requests>, &in_force] {
+        raise(&mut total, &of_containers(spec, of));
+    }
+    // Pod-level requests stand for the sum of the containers'.
+    if let Some(pod_level) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
+        let mut most = if infeasible { Amounts::new() } else { amounts(Some(pod_level)) };
+        let reported = status.and_then(|s| s.resources.as_ref()).map(|r| r.requests.as_ref());
+        if let Some(reported) = reported {
+            let others = [reported, status.and_then(|s| s.allocated_resources.as_ref())];
+            for other in others {
+                let mut other = amounts(other);
+                other.retain(|name, _| pod_level.contains_key(&**name));
+                raise(&mut most, &other);
+            }
+        }
+        total.extend(most);
+    }
+    add(&mut total, &amounts(spec.overhead.as_ref()));
+    total
+}
+
+/// Containers and sidecars together, or the largest moment of the init phase, whichever is more.
+fn of_containers(spec: &PodSpec, requests: &dyn Fn(&Container) -> Option<Requests>) -> Amounts {
+    let of = |c: &Container| amounts(requests(c).as_ref());
     let mut total = Amounts::new();
     for container in &spec.containers {
         add(&mut total, &of(container));
@@ -247,14 +290,6 @@ fn requests(pod: &Pod) -> Amounts {
         raise(&mut init_peak, &now);
     }
     raise(&mut total, &init_peak);
-    // Pod-level requests stand for the sum of the containers'.
-    if let Some(pod_level) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
-        for (name, quantity) in pod_level {
-            total.insert(Arc::from(name.as_str()), amount(name, &quantity.0));
-        }
-    }
-    let overhead = spec.overhead.iter().flatten().map(|(name, q)| (Arc::from(name.as_str()), amount(name, &q.0))).collect();
-    add(&mut total, &overhead);
     total
 }
 
@@ -275,6 +310,28 @@ fn raise(total: &mut Amounts, to: &Amounts) {
         let now = total.entry(name.clone()).or_default();
         *now = (*now).max(*amount);
     }
+}
+
+/// Whether what the pod has been granted, or has, is not what it wants: hardly ever.
+fn is_resized(pod: &Pod) -> bool {
+    let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else { return false };
+    let differs = |wanted: Option<&Requests>, status: &ContainerStatus| {
+        let has = status.resources.as_ref().and_then(|r| r.requests.as_ref());
+        [status.allocated_resources.as_ref(), has].into_iter().flatten().any(|other| wanted != Some(other))
+    };
+    let statuses: Vec<&ContainerStatus> = status.container_statuses.iter().chain(&status.init_container_statuses).flatten().collect();
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    spec.resources.is_some()
+        || containers.into_iter().any(|c| {
+            let wanted = c.resources.as_ref().and_then(|r| r.requests.as_ref());
+            statuses.iter().any(|s| s.name == c.name && differs(wanted, s))
+        })
+}
+
+/// Of statuses only what their containers have been granted.
+fn sizes(statuses: Vec<ContainerStatus>) -> Vec<ContainerStatus> {
+    let keep = |s: ContainerStatus| ContainerStatus { name: s.name, allocated_resources: s.allocated_resources, resources: s.resources, ..ContainerStatus::default() };
+    statuses.into_iter().map(keep).collect()
 }
 
 /// Drops what scheduling never reads, before an informer stores the pod.
@@ -305,10 +362,15 @@ pub fn project(pod: &mut Pod) {
         spec.dns_config = None;
         spec.host_aliases = None;
     }
+    let resizes = is_resized(pod);
     if let Some(status) = &mut pod.status {
-        *status = k8s_openapi::api::core::v1::PodStatus {
+        *status = PodStatus {
             phase: status.phase.take(),
-            conditions: status.conditions.take().map(|c| c.into_iter().filter(|c| c.type_ == "PodScheduled").collect()),
+            conditions: status.conditions.take().map(|c| c.into_iter().filter(|c| matches!(&*c.type_, "PodScheduled" | "PodResizePending")).collect()),
+            resources: status.resources.take().filter(|_| resizes),
+            allocated_resources: status.allocated_resources.take().filter(|_| resizes),
+            container_statuses: status.container_statuses.take().filter(|_| resizes).map(sizes),
+            init_container_statuses: status.init_container_statuses.take().filter(|_| resizes).map(sizes),
             nominated_node_name: status.nominated_node_name.take(),
             ..Default::default()
         };
@@ -321,6 +383,19 @@ mod tests {
 
     fn pod(spec: serde_json::Value) -> PodInfo {
         PodInfo::new(&serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap())
+    }
+
+    #[test]
+    fn a_pod_that_is_resized_counts_with_the_most_of_what_it_wants_and_has() {
+        let of = |wanted: &str, granted: &str, has: &str, reason: &str| {
+            let pod = serde_json::json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": wanted}}}]},
+                "status": {"conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                    "containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0, "allocatedResources": {"cpu": granted}, "resources": {"requests": {"cpu": has}}}]}});
+            PodInfo::new(&serde_json::from_value(pod).unwrap()).requests.get("cpu").copied()
+        };
+        assert_eq!(of("2", "1", "1", "Deferred"), Some(2000));
+        assert_eq!(of("1", "1", "3", "Deferred"), Some(3000));
+        assert_eq!(of("9", "1", "2", "Infeasible"), Some(2000));
     }
 
     #[test]

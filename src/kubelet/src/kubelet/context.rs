@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::allocation::{Allocations, Capacity};
 use crate::config::KubeletConfig;
 use crate::fields::NodeFacts;
 use crate::files;
@@ -34,11 +35,14 @@ pub struct Context {
     pub runtime: Runtime,
     pub images: Images,
     pub network: watch::Sender<Option<Network>>,
+    /// The addresses of this node's pods, once they are known.
+    pub pod_cidr: std::sync::OnceLock<ipnet::Ipv4Net>,
     pub recorder: Recorder,
     pub objects: Objects,
     pub roots: Roots,
     pub machine: Machine,
     pub growth: Growth,
+    pub allocations: Allocations,
     services: Informer<Service>,
     /// The pods of this node, once the kubelet runs.
     pub pods: std::sync::OnceLock<Informer<Pod>>,
@@ -62,11 +66,21 @@ pub fn sandbox_attempt(id: &str) -> u32 {
 
 impl Context {
     pub fn new(config: KubeletConfig, client: Client, runtime: Runtime, images: Images) -> Self {
+        let recorder = Recorder::new(&client, &config.node_name);
+        let machine = Machine::read(&config.root_dir);
+        let tell = recorder.clone();
+        let capacity = Capacity {
+            cpu_milli: machine.cpu_milli,
+            memory_bytes: i64::try_from(machine.allocatable_memory_bytes()).unwrap_or(i64::MAX),
+            storage_bytes: i64::try_from(machine.allocatable_storage_bytes()).unwrap_or(i64::MAX),
+            pods: i64::from(config.max_pods),
+        };
         Self {
-            recorder: Recorder::new(&client, &config.node_name),
+            allocations: Allocations::new(config.root_dir.clone(), Box::new(move |pod, warning, reason, message| tell.pod(pod, warning, reason, message)), capacity),
+            recorder,
             objects: Objects::new(&client, &config.node_name),
             roots: Roots { disk: config.root_dir.clone(), memory: config.run_dir.clone() },
-            machine: Machine::read(&config.root_dir),
+            machine,
             // Of a Service only its address and ports become variables.
             services: Informer::<Service>::builder(&client)
                 .project(|s| {
@@ -76,6 +90,7 @@ impl Context {
                 })
                 .start(),
             network: watch::Sender::new(None),
+            pod_cidr: std::sync::OnceLock::new(),
             growth: Growth::default(),
             pods: std::sync::OnceLock::new(),
             config,
@@ -171,6 +186,7 @@ impl Context {
             .map(|s| (s.name.clone(), s.value.clone()))
             .collect();
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let limits = resources::pod_limits(pod);
         let sandbox = SandboxSpec {
             id: id.clone(),
             hostname,
@@ -180,7 +196,7 @@ impl Context {
             share_pid: spec.and_then(|s| s.share_process_namespace) == Some(true),
             sysctls,
             cgroup_parent: resources::qos(pod).cgroup_parent(uid),
-            resources: runtime_resources(&resources::pod_limits(pod)),
+            resources: runtime_resources(&limits),
             shm_size_bytes: None,
             log_dir: Some(PodPaths::new(&self.config, pod).logs),
             labels: [(LABEL_POD, text(&pod.metadata.name)), (LABEL_NAMESPACE, text(&pod.metadata.namespace)), (LABEL_UID, uid.to_owned())]
@@ -190,7 +206,7 @@ impl Context {
         };
         let handle = self.runtime.create_sandbox(sandbox).await.map_err(|e| chain(&e))?;
         let (Some(network), Some(netns)) = (network, handle.netns_path) else {
-            return Ok(SandboxMade { id, pod_ips: vec![self.config.node_ip.to_string()] });
+            return Ok(SandboxMade { id, pod_ips: vec![self.config.node_ip.to_string()], limits });
         };
         let attached = match network.attach(&id, &netns).await {
             Ok(attachment) => attachment,
@@ -206,7 +222,7 @@ impl Context {
             self.remove_sandbox(&id).await;
             return Err(format!("failed to set host ports for sandbox {id:?}: {}", chain(&error)));
         }
-        Ok(SandboxMade { id, pod_ips: vec![attached.address.to_string()] })
+        Ok(SandboxMade { id, pod_ips: vec![attached.address.to_string()], limits })
     }
 
     async fn wait_for_network(&self) -> Result<Network, String> {

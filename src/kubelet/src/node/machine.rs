@@ -54,6 +54,15 @@ impl Machine {
         }
     }
 
+    /// Less what the hard eviction thresholds keep free.
+    pub fn allocatable_memory_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_sub(super::status::MEMORY_MIN_BYTES)
+    }
+
+    pub fn allocatable_storage_bytes(&self) -> u64 {
+        (self.storage_bytes as f64 * (1.0 - super::status::DISK_MIN)) as u64
+    }
+
     pub fn free(&self) -> Free {
         let fraction = |part: u64, whole: u64| if whole == 0 { 1.0 } else { part as f64 / whole as f64 };
         let disk = rustix::fs::statvfs(&self.disk);

@@ -20,8 +20,8 @@ use crate::time;
 const IMAGES_MAX: usize = 50;
 const KUBELET_PORT: i32 = 10250;
 /// Upstream's default eviction thresholds.
-const MEMORY_MIN_BYTES: u64 = 100 << 20;
-const DISK_MIN: f64 = 0.10;
+pub const MEMORY_MIN_BYTES: u64 = 100 << 20;
+pub const DISK_MIN: f64 = 0.10;
 const INODES_MIN: f64 = 0.05;
 const PIDS_MIN: f64 = 0.02;
 
@@ -65,9 +65,8 @@ pub async fn status(cx: &Arc<Context>, node: &Node, now: Timestamp) -> NodeStatu
     .map(|(k, v)| (k.to_owned(), quantity(v)))
     .collect();
     let mut allocatable = capacity.clone();
-    // What the hard eviction thresholds keep free is not allocatable.
-    allocatable.insert("memory".into(), quantity(format!("{}Ki", machine.memory_bytes.saturating_sub(MEMORY_MIN_BYTES) / 1024)));
-    allocatable.insert("ephemeral-storage".into(), quantity(((machine.storage_bytes as f64 * (1.0 - DISK_MIN)) as u64).to_string()));
+    allocatable.insert("memory".into(), quantity(format!("{}Ki", machine.allocatable_memory_bytes() / 1024)));
+    allocatable.insert("ephemeral-storage".into(), quantity(machine.allocatable_storage_bytes().to_string()));
     let images = {
         let images = cx.images.clone();
         tokio::task::spawn_blocking(move || images.list().unwrap_or_default()).await.unwrap_or_default()

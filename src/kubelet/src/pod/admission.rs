@@ -1,7 +1,8 @@
 //! Whether a pod that was put on this node can be here beside the others. Models pkg/kubelet/lifecycle/predicate.go, v1.37.
 //!
 //! The scheduler asks first; this is for pods that name their node themselves, and for races. A pod that is turned away fails,
-//! and its owner makes another. Left out: resources, node affinity and taints, which the kubelet does not look at yet.
+//! and its owner makes another. Whether its resources fit is `allocation`'s question. Left out: node affinity and taints, and that
+//! a critical pod drives others away.
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;

@@ -8,6 +8,7 @@ use runtime::Exit;
 use super::start::{StartFailure, StartOutcome};
 use crate::probe::ProbeKind;
 use crate::probe::state::Verdict;
+use crate::resources::Limits;
 use crate::volumes::Mounted;
 
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub enum Event {
     ContainerLost { id: String },
     SandboxLost { id: String },
     Probed { container: String, id: String, kind: ProbeKind, verdict: Option<Verdict>, message: Option<(bool, String)> },
+    /// Cgroups hold what was allocated when the task began, or why they do not.
+    Resized(Result<(), String>),
     /// Namespaces, network, mounts and volumes are gone.
     TornDown(Result<(), String>),
     StatusWritten(Result<Arc<Pod>, StatusFailure>),
@@ -46,6 +49,8 @@ pub const DIED: &str = "internal error: the task has died";
 pub struct SandboxMade {
     pub id: String,
     pub pod_ips: Vec<String>,
+    /// What its cgroup was told.
+    pub limits: Limits,
 }
 
 #[derive(Debug)]

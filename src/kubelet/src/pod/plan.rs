@@ -1,7 +1,7 @@
 //! Decides which containers of a pod start and which stop. Does nothing itself.
 //!
 //! Models pkg/kubelet/kuberuntime/kuberuntime_manager.go computePodActions and computeInitContainerActions, v1.37.
-//! Left out: in-place resize.
+//! Changed resources are [`super::resize`]'s.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -102,7 +102,7 @@ pub fn plan(pod: &Pod, records: &[Record], now: Timestamp) -> Plan {
         match &record.current {
             Some(Instance::Running(_)) => {}
             Some(Instance::Finished(f)) => {
-                if restarts(pod, spec_of(record).as_deref(), record.kind, f.exit_code) {
+                if record.renew || restarts(pod, spec_of(record).as_deref(), record.kind, f.exit_code) {
                     push(&mut out, index, record, now);
                 }
             }
@@ -120,7 +120,7 @@ fn push(out: &mut Plan, index: usize, record: &Record, now: Timestamp) {
         out.steps.push(Step::Retry { index, until });
         return;
     }
-    let failed = record.finished().and_then(|f| f.finished_at);
+    let failed = record.finished().filter(|_| !record.renew).and_then(|f| f.finished_at);
     match failed.and_then(|at| record.crash.wait_until(at, now)) {
         Some(until) => out.steps.push(Step::CrashLoop { index, until }),
         None => out.steps.push(Step::Start { index }),
@@ -133,7 +133,7 @@ fn all_mains_done(pod: &Pod, records: &[Record]) -> bool {
     let mut mains = records.iter().filter(|r| r.kind == Kind::Main).peekable();
     mains.peek().is_some()
         && mains.all(|r| match &r.current {
-            Some(Instance::Finished(f)) => !r.starting && !restarts(pod, spec_of(r).as_deref(), Kind::Main, f.exit_code),
+            Some(Instance::Finished(f)) => !r.starting && !r.renew && !restarts(pod, spec_of(r).as_deref(), Kind::Main, f.exit_code),
             _ => false,
         })
 }

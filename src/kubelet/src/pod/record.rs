@@ -73,6 +73,8 @@ pub struct Record {
     /// The instance before the current one.
     pub previous: Option<Finished>,
     pub waiting: Option<Waiting>,
+    /// Stopped to start again with other resources, whatever its restart policy.
+    pub renew: bool,
     /// A start task is under way; it reports back.
     pub starting: bool,
     /// After a start that failed for a reason that waiting may cure.
@@ -94,6 +96,7 @@ impl Record {
             current: None,
             previous: None,
             waiting: None,
+            renew: false,
             starting: false,
             retry_at: None,
             crash: Backoff::default(),
@@ -136,6 +139,7 @@ impl Record {
         self.attempt = attempt;
         self.current = Some(Instance::Running(running));
         self.waiting = None;
+        self.renew = false;
         self.starting = false;
         self.retry_at = None;
     }

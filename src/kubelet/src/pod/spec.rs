@@ -117,7 +117,7 @@ pub fn build(request: Request<'_>) -> Result<ContainerSpec, SpecError> {
 
     let privileged = security::privileged(container);
     let unmasked = container.security_context.as_ref().and_then(|s| s.proc_mount.as_deref()) == Some("Unmasked");
-    let limits = resources::container_limits(container);
+    let limits = resources::container_limits(pod, container);
     let meta = &pod.metadata;
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let mut labels: BTreeMap<String, String> = [

@@ -3,14 +3,19 @@
 //! Models pkg/kubelet/kubelet_pods.go getPhase, generateAPIPodStatus, convertToAPIContainerStatuses and
 //! pkg/kubelet/status/generate.go, v1.37. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, ContainerUser, HostIP,
     LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::plan::restarts;
 use super::record::{Finished, Instance, Kind, Record};
+use crate::allocation::{IN_PROGRESS, PENDING, Sizes, sizes};
+use crate::resources::totals;
 use crate::{resources, time};
 
 /// What the status says beside the containers.
@@ -27,6 +32,10 @@ pub struct Facts {
     pub verdict: Option<Verdict>,
     /// Nothing runs any more, and nothing will.
     pub all_stopped: bool,
+    /// What the pod's cgroups were told last: containers', and its own.
+    pub actuated: Option<(Sizes, resources::Limits)>,
+    /// How a change of its resources fares.
+    pub resize: Vec<PodCondition>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +63,7 @@ pub fn status(pod: &Pod, records: &[Record], facts: &Facts, now: Timestamp) -> P
         let list: Vec<_> = records
             .iter()
             .filter(|r| kinds(r.kind))
-            .map(|r| container_status(pod, r, initialized, terminal, &old))
+            .map(|r| container_status(pod, r, initialized, terminal, &old, facts))
             .collect();
         (!list.is_empty()).then_some(list)
     };
@@ -74,7 +83,13 @@ pub fn status(pod: &Pod, records: &[Record], facts: &Facts, now: Timestamp) -> P
     if old.conditions.iter().flatten().all(|c| c.type_ != "PodScheduled") {
         wanted.push(condition("PodScheduled", true));
     }
-    let conditions = merge_conditions(old.conditions.unwrap_or_default(), wanted, generation, now);
+    let mut before = old.conditions.unwrap_or_default();
+    before.retain(|c| c.type_ != PENDING && c.type_ != IN_PROGRESS);
+    let mut conditions = merge_conditions(before, wanted, generation, now);
+    if !phase.terminal() {
+        conditions.extend(facts.resize.iter().cloned());
+    }
+    let (resources, allocated_resources) = pod_resources(pod, phase, facts);
 
     PodStatus {
         phase: Some(phase.as_str().into()),
@@ -93,9 +108,43 @@ pub fn status(pod: &Pod, records: &[Record], facts: &Facts, now: Timestamp) -> P
         ephemeral_container_statuses: ephemeral,
         nominated_node_name: old.nominated_node_name,
         resource_claim_statuses: old.resource_claim_statuses,
+        resources: Some(resources),
+        allocated_resources,
         ..PodStatus::default()
     }
 }
+
+/// Of the pod as a whole: what is in force (while it runs: as its cgroup has it), and the requests that it was granted.
+/// Models convertToAPIPodLevelResourcesStatus.
+fn pod_resources(pod: &Pod, phase: Phase, facts: &Facts) -> (ResourceRequirements, Option<BTreeMap<String, Quantity>>) {
+    let some = |list: BTreeMap<String, Quantity>| (!list.is_empty()).then_some(list);
+    let granted = some(totals::requests(pod));
+    let own = pod.spec.as_ref().and_then(|s| s.resources.clone()).unwrap_or_default();
+    let Some((actuated, cgroup)) = facts.actuated.as_ref().filter(|_| phase == Phase::Running) else {
+        return (ResourceRequirements { requests: granted.clone(), limits: some(totals::limits(pod)), ..own }, granted);
+    };
+    let before = actuated.apply(&std::sync::Arc::new(pod.clone()));
+    let own = actuated.pod.clone().unwrap_or(own);
+    let (mut requests, mut limits) = (own.requests.clone().unwrap_or_default(), own.limits.clone().unwrap_or_default());
+    let all = totals::requests(&before);
+    // At or below the least that a cgroup can hold, what was asked for stands.
+    if totals::request(&before, "cpu").is_some_and(|milli| milli > CPU_MILLI_MIN) {
+        requests.extend(all.get("cpu").map(|q| ("cpu".to_owned(), q.clone())));
+    }
+    if let Some(memory) = all.get("memory") {
+        requests.entry("memory".to_owned()).or_insert_with(|| memory.clone());
+    }
+    let in_force = totals::limits(&before);
+    for (name, set) in [("cpu", cgroup.cpu_quota_microseconds.is_some()), ("memory", cgroup.memory_limit_bytes.is_some())] {
+        if set && let Some(limit) = in_force.get(name) {
+            limits.insert(name.to_owned(), limit.clone());
+        }
+    }
+    (ResourceRequirements { requests: some(requests), limits: some(limits), ..own }, granted)
+}
+
+/// The kernel's least shares are 2.
+const CPU_MILLI_MIN: i64 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -150,7 +199,7 @@ pub fn phase(pod: &Pod, records: &[Record]) -> Phase {
         match &record.current {
             Some(Instance::Running(_)) => running += 1,
             Some(Instance::Finished(f)) => {
-                if record.waiting.is_some() {
+                if record.waiting.is_some() || record.renew {
                     waiting += 1;
                 } else {
                     stopped += 1;
@@ -225,7 +274,7 @@ fn waiting(reason: &str, message: Option<&str>) -> ContainerState {
     }
 }
 
-fn container_status(pod: &Pod, record: &Record, initialized: bool, terminal: bool, old: &PodStatus) -> ContainerStatus {
+fn container_status(pod: &Pod, record: &Record, initialized: bool, terminal: bool, old: &PodStatus, facts: &Facts) -> ContainerStatus {
     let spec = pod.spec.as_ref().and_then(|s| super::record::container(s, &record.name));
     let has_init = pod.spec.as_ref().is_some_and(|s| s.init_containers.as_ref().is_some_and(|i| !i.is_empty()));
     let mut status = ContainerStatus {
@@ -277,7 +326,7 @@ fn container_status(pod: &Pod, record: &Record, initialized: bool, terminal: boo
         }
     }
     if let Some(spec) = spec {
-        decorate(&mut status, &spec, record, pod);
+        decorate(&mut status, &spec, record, pod, facts);
     }
     status
 }
@@ -301,13 +350,16 @@ fn never_ran(waiting_for: Option<&str>, old: &PodStatus, record: &Record) -> Con
     }
 }
 
-fn decorate(status: &mut ContainerStatus, spec: &Container, record: &Record, pod: &Pod) {
-    let requests = spec.resources.as_ref().and_then(|r| r.requests.clone());
-    status.allocated_resources = requests;
-    status.resources = record.running().map(|_| {
-        let own = spec.resources.clone().unwrap_or_default();
-        ResourceRequirements { limits: own.limits, requests: own.requests, claims: None }
-    });
+fn decorate(status: &mut ContainerStatus, spec: &Container, record: &Record, pod: &Pod, facts: &Facts) {
+    if let Some(current) = &record.current {
+        let allocated = spec.resources.clone().unwrap_or_default();
+        status.allocated_resources.clone_from(&allocated.requests);
+        let actuated = facts.actuated.as_ref().and_then(|(sizes, _)| sizes.container(&record.name));
+        status.resources = Some(match (current, actuated) {
+            (Instance::Running(_), Some(actuated)) => sizes::shown(&allocated, actuated),
+            _ => ResourceRequirements { claims: None, ..allocated },
+        });
+    }
     let mounts: Vec<VolumeMountStatus> = spec
         .volume_mounts
         .iter()

@@ -7,6 +7,7 @@ mod adopt;
 mod containers;
 mod probing;
 mod publish;
+mod resizing;
 mod sandbox;
 mod tasks;
 mod teardown;
@@ -85,6 +86,7 @@ pub struct Worker {
     /// Number of the next sandbox.
     sandbox_attempt: u32,
     failures: u32,
+    resizing: resizing::Resizing,
     volumes: Volumes,
     volume_failures: u32,
     refreshing: bool,
@@ -124,6 +126,8 @@ impl Worker {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let changed = Arc::new(Notify::new());
         let sources = Arc::new(cx.objects.subscribe(&pod, &changed));
+        let resizing = resizing::Resizing::new(cx.allocations.wake(pod.metadata.uid.as_deref().unwrap_or_default()));
+        let pod = cx.allocations.consider(&pod);
         let started_at = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or_else(time::now, |t| t.0);
         let mut worker = Self {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
@@ -134,6 +138,7 @@ impl Worker {
             sandbox: Sandbox::Absent { retry_at: None },
             sandbox_attempt: 0,
             failures: 0,
+            resizing,
             volumes: Volumes::Missing { retry_at: None },
             volume_failures: 0,
             refreshing: false,
@@ -170,6 +175,7 @@ impl Worker {
                 () = shutdown.cancelled() => return,
                 Some(event) = self.events.1.recv() => self.take(event),
                 () = self.changed.notified() => self.sources_changed(),
+                () = self.resizing.wake.notified() => self.reallocated(),
                 () = sleep_until(wake) => {}
                 owed = self.tasks.ended() => if let Some(owed) = owed {
                     // What the task said before it died comes first.
@@ -200,6 +206,7 @@ impl Worker {
             Event::Spec(pod) => self.respec(pod),
             Event::Removed => {
                 self.removed = true;
+                self.cx.allocations.remove(&self.uid);
                 self.shorten_grace();
             }
             Event::SandboxMade(result) => self.sandbox_made(result),
@@ -213,6 +220,7 @@ impl Worker {
             Event::ContainerLost { id } => self.exited(&id, None),
             Event::SandboxLost { id } => self.sandbox_lost(&id),
             Event::Probed { container, id, kind, verdict, message } => self.probed(&container, &id, kind, verdict, message),
+            Event::Resized(result) => self.resized(result),
             Event::TornDown(result) => self.torn_down(result),
             Event::StatusWritten(result) => self.status_written(result),
             Event::Deleted(result) => self.deleted(result),
@@ -255,6 +263,9 @@ impl Worker {
         if !self.ensure_sandbox(now) {
             return;
         }
+        if !self.ensure_sizes(now) {
+            return;
+        }
         let Volumes::Ready(mounted) = &self.volumes else { return };
         let mounted = mounted.clone();
         for step in plan.steps {
@@ -294,6 +305,7 @@ impl Worker {
         }
         if !self.ending() {
             times.push(self.active_deadline());
+            times.push(self.resizing.retry_at);
             if let Volumes::Missing { retry_at } = &self.volumes {
                 times.push(*retry_at);
             }

@@ -30,7 +30,7 @@ use crate::cgroup::Cgroups;
 use crate::paths::{SandboxPaths, write_record};
 use crate::plan::{SandboxPlan, to_file};
 use crate::protocol::{ExitRecord, Order};
-use crate::spec::{Event, Exit, Resources, SandboxSpec, SandboxState, SandboxStatus, Stats};
+use crate::spec::{ContainerState, Event, Exit, Resources, SandboxSpec, SandboxState, SandboxStatus, Stats};
 use crate::sys::time;
 
 /// Where the runtime keeps its things. Each directory belongs to one runtime alone.
@@ -369,8 +369,19 @@ impl Runtime {
         blocking(move || inner.cgroups.stats(&sandbox.plan.cgroup)).await.map_err(|source| Error::system("read statistics", source))
     }
 
+    /// Groups of containers that have ended go first: v1 lets no group have less cpu than one below it has, even an empty one.
     pub async fn update_sandbox_resources(&self, sandbox_id: &str, resources: &Resources) -> Result<(), Error> {
         let sandbox = self.inner.sandbox(sandbox_id)?;
+        let ended = sandbox.status().containers.into_iter().filter(|c| !matches!(c.state, ContainerState::Running(_)));
+        let groups: Vec<String> = ended.map(|c| format!("{}/{}", sandbox.plan.cgroup, c.id)).collect();
+        let inner = self.inner.clone();
+        blocking(move || {
+            for group in groups {
+                // What still lives in it (an exec on its way out) keeps it; then the limit says so.
+                let _kept = inner.cgroups.remove(&group, Duration::from_millis(20));
+            }
+        })
+        .await;
         self.apply(sandbox.plan.cgroup.clone(), resources).await
     }
 

@@ -9,6 +9,7 @@ use runtime::Exit;
 use tracing::warn;
 
 use super::{Handle, Sandbox, Worker};
+use crate::allocation::Sizes;
 use crate::logs::growth::Log;
 use crate::pod::event::{DIED, Event};
 use crate::pod::plan;
@@ -40,9 +41,10 @@ impl Worker {
         let record = &mut self.records[index];
         let Some(container) = self.pod.spec.as_ref().and_then(|s| record::container(s, &record.name)).map(Cow::into_owned) else { return };
         record.starting = true;
-        if let Some(failed) = record.finished().and_then(|f| f.finished_at) {
+        if let Some(failed) = record.finished().filter(|_| !record.renew).and_then(|f| f.finished_at) {
             record.crash.advance(failed);
         }
+        self.cx.allocations.starts(&self.uid, &Sizes::of(&self.pod), &container.name);
         let start = Start {
             pod: self.pod.clone(),
             container,
@@ -167,6 +169,8 @@ impl Worker {
                     finished_at: Some(now),
                 });
                 record.attempt = attempt;
+                // That was its new instance; the next one comes by its restart policy.
+                record.renew = false;
                 record.waiting = restarts.then(|| Waiting { reason: "RunContainerError".into(), message: Some(message) });
             }
         }

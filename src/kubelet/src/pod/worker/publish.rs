@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use tracing::warn;
 
 use super::{Sandbox, Worker};
+use crate::allocation::{IN_PROGRESS, PENDING};
 use crate::images::chain;
 use crate::pod::event::{Event, StatusFailure};
 use crate::pod::record::Record;
@@ -41,6 +42,7 @@ impl Worker {
         if self.publisher.in_flight || self.publisher.gone || self.removed || self.publisher.retry_at.is_some_and(|at| at > now) {
             return;
         }
+        self.settle_resize();
         let new = status(&self.pod, &self.records, &self.facts(), now);
         let old = self.pod.status.clone().unwrap_or_default();
         let known = self.publisher.written.as_ref() == Some(&new) && !overwritten(&old, &new);
@@ -64,7 +66,10 @@ impl Worker {
             Sandbox::Ready { pod_ips, .. } => pod_ips.clone(),
             _ => Vec::new(),
         };
+        let view = self.cx.allocations.view(&self.uid);
         Facts {
+            resize: view.as_ref().map(|v| v.conditions.clone()).unwrap_or_default(),
+            actuated: view.map(|v| (v.actuated, v.cgroup)),
             sandbox_ready: matches!(self.sandbox, Sandbox::Ready { .. }),
             pod_ips,
             host_ip: self.cx.config.node_ip.to_string(),
@@ -104,7 +109,7 @@ impl Worker {
         }
         let version = |p: &Pod| p.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
         if version(&pod) >= version(&self.pod) {
-            self.pod = pod;
+            self.pod = self.cx.allocations.consider(&pod);
         }
     }
 
@@ -164,7 +169,19 @@ fn patch(old: &PodStatus, new: &PodStatus, uid: &str) -> Option<Value> {
             continue;
         }
         let value = match key.as_str() {
-            "conditions" => changed(old.get(key), value, "type"),
+            "conditions" => {
+                let Value::Array(mut items) = changed(old.get(key), value, "type") else { continue };
+                let stays = |kind: &str| value.as_array().into_iter().flatten().any(|c| c["type"] == kind);
+                let before = |kind: &str| old.get(key).and_then(Value::as_array).into_iter().flatten().any(|c| c["type"] == kind);
+                let gone = [PENDING, IN_PROGRESS].into_iter().filter(|kind| before(kind) && !stays(kind));
+                items.extend(gone.map(|kind| json!({"$patch": "delete", "type": kind})));
+                Value::Array(items)
+            }
+            "resources" | "allocatedResources" => {
+                let mut value = value.clone();
+                value["$patch"] = json!("replace");
+                value
+            }
             "podIPs" | "hostIPs" => {
                 // Merged by address: what is no longer ours must be named to go.
                 let Value::Array(items) = value else { continue };
@@ -208,6 +225,15 @@ mod tests {
         let of = |ready: &str| -> PodStatus { serde_json::from_value(json!({"conditions": [{"type": "Ready", "status": ready}, {"type": "PodScheduled", "status": ready}]})).expect("a status") };
         assert!(overwritten(&of("False"), &of("True")));
         assert!(!overwritten(&of("True"), &of("True")));
+    }
+
+    #[test]
+    fn the_end_of_a_resize_takes_its_conditions_away() {
+        let of = |v: Value| -> PodStatus { serde_json::from_value(json!({"conditions": v})).expect("a status") };
+        let ready = json!({"type": "Ready", "status": "True"});
+        let old = of(json!([ready, {"type": "PodResizeInProgress", "status": "True"}]));
+        let expect = json!({"metadata": {"uid": "u"}, "status": {"conditions": [{"$patch": "delete", "type": "PodResizeInProgress"}]}});
+        assert_eq!(patch(&old, &of(json!([ready])), "u"), Some(expect));
     }
 
     #[test]

@@ -19,6 +19,7 @@ impl Worker {
         match result {
             Ok(made) => {
                 self.failures = 0;
+                self.cx.allocations.pod_written(&self.uid, made.limits);
                 self.sandbox = Sandbox::Ready { id: made.id, pod_ips: made.pod_ips };
             }
             Err(_) if self.ending() => self.sandbox = Sandbox::Absent { retry_at: None },

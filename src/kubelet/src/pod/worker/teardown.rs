@@ -94,6 +94,7 @@ impl Worker {
         match result {
             Ok(()) => {
                 self.stopping_retry = false;
+                self.cx.allocations.remove(&self.uid);
                 self.sandbox = Sandbox::Gone;
             }
             Err(error) => {
