@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from lab import DEMO_IMAGE, eventually, get, kubectl, run
+from lab import DEMO_IMAGE, eventually, get, kubectl, refused, run
 
 NS = "pod-test"
 
@@ -144,3 +144,77 @@ def test_host_port_and_sub_path():
           volumes=[{"name": "p", "configMap": {"name": "page"}}])
     ip = get("nodes")["items"][0]["status"]["addresses"][0]["address"]
     eventually("the host port", lambda: "from the map" in run("curl", "-fsS", f"http://{ip}:18080/").stdout)
+
+
+def test_debug_joins_the_processes_of_its_target():
+    start("debugged", "while true; do sleep 77777; done")
+    kubectl("-n", NS, "wait", "--for=condition=Ready", "pod/debugged", "--timeout=60s")
+    look = "tr '\\0' ' ' < /proc/1/cmdline; echo; ls /proc/1/root/bin/sh; exit 3"
+    kubectl("-n", NS, "debug", "debugged", "--image", DEMO_IMAGE, "--image-pull-policy=IfNotPresent", "--target=c", "--profile=general", "-c", "dbg", "--", "sh", "-c", look)
+    state = eventually("the end of the look", lambda: get("pod", "debugged", "-n", NS)["status"]["ephemeralContainerStatuses"][0]["state"].get("terminated"))
+    assert state["exitCode"] == 3
+    seen = kubectl("-n", NS, "logs", "debugged", "-c", "dbg")
+    assert "sleep 77777" in seen and "/proc/1/root/bin/sh" in seen
+    # Without a target it has processes of its own.
+    kubectl("-n", NS, "debug", "debugged", "--image", DEMO_IMAGE, "--image-pull-policy=IfNotPresent", "--profile=general", "-c", "own", "--", "cat", "/proc/1/cmdline")
+    eventually("its end", lambda: get("pod", "debugged", "-n", NS)["status"]["ephemeralContainerStatuses"][1]["state"].get("terminated"))
+    assert kubectl("-n", NS, "logs", "debugged", "-c", "own").startswith("cat\0/proc/1/cmdline")
+    # What looks into a container goes with it.
+    kubectl("-n", NS, "debug", "debugged", "--image", DEMO_IMAGE, "--image-pull-policy=IfNotPresent", "--target=c", "--profile=general", "-c", "stays", "--", "sleep", "100000")
+    assert "nobody" in refused("-n", NS, "debug", "debugged", "--image", DEMO_IMAGE, "--target=nobody", "-c", "no", "--", "true")
+    kubectl("-n", NS, "delete", "pod", "debugged", "--timeout=60s")
+
+
+def test_a_pod_is_resized_in_place_or_waits_for_room():
+    cpus = int(get("nodes")["items"][0]["status"]["allocatable"]["cpu"])
+
+    def sized(name, milli):
+        start(name, container={"resources": {"requests": {"cpu": f"{milli}m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}})
+        kubectl("-n", NS, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+
+    def resize(name, resources):
+        patch = {"spec": {"containers": [{"name": "c", "resources": resources}]}}
+        run("kubectl", "-n", NS, "patch", "pod", name, "--subresource=resize", "--type=strategic", "-p", json.dumps(patch))
+
+    def conditions(name):
+        return {c["type"]: c for c in get("pod", name, "-n", NS)["status"]["conditions"] if c["type"].startswith("PodResize")}
+
+    def settled(name):
+        pod = get("pod", name, "-n", NS)
+        return pod["status"]["observedGeneration"] == pod["metadata"]["generation"] and not conditions(name) and pod["status"]["containerStatuses"][0]
+
+    sized("small", 10)
+    resize("small", {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "96Mi"}})
+    status = eventually("the resize", lambda: settled("small"))
+    assert status["resources"] == {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "96Mi"}} and status["restartCount"] == 0
+    limit = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
+    assert inside("small", "sh", "-c", limit).strip() == str(96 << 20)
+    resize("small", {"limits": {"memory": "64Ki"}, "requests": {"memory": "32Ki"}})
+    error = eventually("the error", lambda: conditions("small").get("PodResizeInProgress", {}).get("message"))
+    assert error.startswith("cannot decrease memory limits: ")
+    resize("small", {"limits": {"memory": "96Mi"}, "requests": {"memory": "32Mi"}})
+    eventually("the way back", lambda: settled("small"))
+    # More than the node has is refused; more than is free waits, and comes when there is room.
+    more = refused("-n", NS, "patch", "pod", "small", "--subresource=resize", "-p", json.dumps({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1000"}}}]}}))
+    assert "node didn't have enough allocatable resources: cpu, requested: 1000000" in more
+    sized("large", cpus * 300)
+    resize("small", {"requests": {"cpu": f"{cpus * 850}m"}})
+    waiting = eventually("that it waits", lambda: conditions("small").get("PodResizePending"))
+    assert waiting["reason"] == "Deferred" and waiting["message"].startswith("Node didn't have enough resource: cpu, requested: ")
+    kubectl("-n", NS, "delete", "pod", "large", "--timeout=60s")
+    status = eventually("the resize", lambda: settled("small"))
+    assert status["resources"]["requests"]["cpu"] in (f"{cpus * 850}m", str(cpus * 850 // 1000)) and status["restartCount"] == 0
+    kubectl("-n", NS, "delete", "pod", "small", "--timeout=60s")
+
+
+def test_a_node_whose_object_is_deleted_registers_again_and_keeps_its_pods():
+    start("steady")
+    kubectl("-n", NS, "wait", "--for=condition=Ready", "pod/steady", "--timeout=60s")
+    node, before = get("nodes")["items"][0], get("pod", "steady", "-n", NS)["status"]
+    kubectl("delete", "node", node["metadata"]["name"])
+    again = eventually("the node", lambda: next((n for n in get("nodes")["items"] if n["metadata"]["uid"] != node["metadata"]["uid"]), None), 30)
+    assert again["spec"]["podCIDR"] == node["spec"]["podCIDR"]
+    kubectl("wait", "--for=condition=Ready", "node", node["metadata"]["name"], "--timeout=30s")
+    after = get("pod", "steady", "-n", NS)["status"]
+    assert (after["podIP"], after["containerStatuses"][0]["containerID"]) == (before["podIP"], before["containerStatuses"][0]["containerID"])
+    assert inside("steady", "echo", "here").strip() == "here"

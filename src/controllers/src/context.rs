@@ -17,6 +17,8 @@ pub struct Config {
     pub terminated_pods_max: usize,
     /// The node of the server itself: nobody joins under its name.
     pub server_node: String,
+    /// Of HorizontalPodAutoscalers.
+    pub autoscaling: crate::autoscaling::Settings,
 }
 
 /// What the controllers run on.

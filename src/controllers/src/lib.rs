@@ -19,6 +19,7 @@ mod service_pods;
 mod start;
 mod template;
 
+mod autoscaling;
 mod bootstrap_signer;
 mod cluster_role_aggregation;
 mod cronjob;
@@ -53,5 +54,6 @@ mod volume_binding;
 mod volume_protection;
 mod trust_bundle_publisher;
 
+pub use autoscaling::Settings as AutoscalingSettings;
 pub use context::{Config, ControllerContext};
 pub use start::start;

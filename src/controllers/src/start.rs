@@ -31,6 +31,7 @@ controllers! {
     "replicationcontroller-controller" => replication,
     "daemonset-controller" => daemonset,
     "statefulset-controller" => statefulset,
+    "horizontal-pod-autoscaler-controller" => autoscaling,
     "disruption-controller" => disruption,
     "endpointslice-controller" => endpointslice,
     "endpoints-controller" => endpoints,

@@ -1,12 +1,15 @@
 //! Flags, with the names that k3s' users know. A flag of `rk server` is a key of its configuration file too.
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use ipnet::Ipv4Net;
 
 pub const DATA_DIR: &str = "/var/lib/rk";
 pub const RUN_DIR: &str = "/run/rk";
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub const REGISTRIES: &str = "/etc/rk/registries.yaml";
 pub const KUBECONFIG: &str = "/etc/rk/kubeconfig.yaml";
 
 #[derive(Args, Clone, Debug)]
@@ -60,24 +63,10 @@ pub struct ServerOptions {
     #[arg(long, value_name = "BACKEND", default_value = "vxlan", help_heading = "Network")]
     pub network_backend: network::Backend,
 
-    /// Name of this node [default: the host's name]
-    #[arg(long, value_name = "NAME", help_heading = "Node")]
-    pub node_name: Option<String>,
-    /// Address of this node [default: that of the default route]
-    #[arg(long, value_name = "IP", help_heading = "Node")]
-    pub node_ip: Option<Ipv4Addr>,
-    /// Label for this node, KEY=VALUE (repeatable)
-    #[arg(long, value_name = "LABEL", help_heading = "Node")]
-    pub node_label: Vec<String>,
-    /// Taint for this node, KEY=VALUE:EFFECT (repeatable)
-    #[arg(long, value_name = "TAINT", help_heading = "Node")]
-    pub node_taint: Vec<String>,
-    /// The resolver configuration that cluster DNS forwards to
-    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf", help_heading = "Node")]
-    pub resolv_conf: PathBuf,
-    /// Mirrors and logins of image registries
-    #[arg(long, value_name = "FILE", default_value = "/etc/rk/registries.yaml", help_heading = "Node")]
-    pub private_registry: PathBuf,
+    #[command(flatten)]
+    pub node: NodeOptions,
+    #[command(flatten)]
+    pub autoscaler: AutoscalerOptions,
 
     /// Part to leave out: dns, ingress, metrics-server (repeatable)
     #[arg(long, value_name = "PART", value_parser = ["dns", "ingress", "metrics-server"], value_delimiter = ',', help_heading = "Parts")]
@@ -107,6 +96,13 @@ pub struct AgentOptions {
     #[arg(long, value_name = "FILE", conflicts_with = "token", help_heading = "Cluster")]
     pub token_file: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub node: NodeOptions,
+}
+
+/// What every machine of the cluster is told about itself.
+#[derive(Args, Clone, Debug)]
+pub struct NodeOptions {
     /// Name of this node [default: the host's name]
     #[arg(long, value_name = "NAME", help_heading = "Node")]
     pub node_name: Option<String>,
@@ -119,12 +115,57 @@ pub struct AgentOptions {
     /// Taint for this node, KEY=VALUE:EFFECT (repeatable)
     #[arg(long, value_name = "TAINT", help_heading = "Node")]
     pub node_taint: Vec<String>,
-    /// The resolver configuration for pods that use the node's [default: /etc/resolv.conf]
+    /// The resolver configuration for pods that use the node's, cluster DNS among them [default: /etc/resolv.conf]
     #[arg(long, value_name = "FILE", help_heading = "Node")]
     pub resolv_conf: Option<PathBuf>,
     /// Mirrors and logins of image registries [default: /etc/rk/registries.yaml]
     #[arg(long, value_name = "FILE", help_heading = "Node")]
     pub private_registry: Option<PathBuf>,
+}
+
+/// kube-controller-manager's flags for HorizontalPodAutoscalers, by their names.
+#[derive(Args, Clone, Debug)]
+pub struct AutoscalerOptions {
+    /// How often metrics are looked at
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = duration, help_heading = "Autoscaling")]
+    pub horizontal_pod_autoscaler_sync_period: Duration,
+    /// How long no recommendation is undercut
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, help_heading = "Autoscaling")]
+    pub horizontal_pod_autoscaler_downscale_stabilization: Duration,
+    /// How far from the target nothing is done, as a share of it
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, help_heading = "Autoscaling")]
+    pub horizontal_pod_autoscaler_tolerance: f64,
+    /// How long after a pod's start its use of cpu may mean nothing
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, help_heading = "Autoscaling")]
+    pub horizontal_pod_autoscaler_cpu_initialization_period: Duration,
+    /// How long after a pod's start it may change between ready and not without having been ready
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, help_heading = "Autoscaling")]
+    pub horizontal_pod_autoscaler_initial_readiness_delay: Duration,
+}
+
+/// As Go writes one: `1m30s`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let malformed = || format!("{text:?} is no time; numbers with h, m, s or ms are, e.g. 1m30s");
+    let (mut total, mut rest) = (Duration::ZERO, text);
+    if rest.is_empty() {
+        return Err(malformed());
+    }
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(malformed)?;
+        let (digits, tail) = rest.split_at(number);
+        let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len()));
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 0.001,
+            _ => return Err(malformed()),
+        };
+        let number: f64 = digits.parse().map_err(|_| malformed())?;
+        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| malformed())?;
+        rest = tail;
+    }
+    Ok(total)
 }
 
 #[derive(Args, Clone, Debug)]
@@ -249,4 +290,19 @@ pub struct IngressOptions {
     /// NAMESPACE/NAME of the Service in front
     #[arg(long, default_value = "kube-system/ingress")]
     pub service: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_go_writes_them() {
+        for (text, millis) in [("15s", 15_000), ("1m30s", 90_000), ("500ms", 500), ("0s", 0), ("1.5h", 5_400_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "15", "s", "1d", "-1s", "1..5s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
 }

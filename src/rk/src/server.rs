@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 
 use crate::cli::UsageError;
 use crate::node::{self, ClusterFacts, NodeSettings};
-use crate::options::{RUN_DIR, ServerOptions};
+use crate::options::{REGISTRIES, RESOLV_CONF, RUN_DIR, ServerOptions};
 use crate::{host, kubeconfig, lock, logging};
 
 /// What requests under way get when the server stops.
@@ -59,8 +59,8 @@ pub fn main(options: ServerOptions) -> anyhow::Result<()> {
 
 fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
     let usage = |text: String| anyhow::Error::from(UsageError(text));
-    let node_name = host::node_name(options.node_name.as_deref())?;
-    let node_ip = options.node_ip.map_or_else(host::node_address, Ok)?;
+    let node_name = host::node_name(options.node.node_name.as_deref())?;
+    let node_ip = options.node.node_ip.map_or_else(host::node_address, Ok)?;
     let (from, to) = options
         .service_node_port_range
         .split_once('-')
@@ -93,11 +93,11 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
     let node = NodeSettings {
         name: node_name,
         ip: node_ip,
-        labels: node::labels(&options.node_label)?,
-        taints: options.node_taint.iter().map(|t| node::taint(t)).collect::<Result<_, _>>()?,
+        labels: node::labels(&options.node.node_label)?,
+        taints: options.node.node_taint.iter().map(|t| node::taint(t)).collect::<Result<_, _>>()?,
         data_dir: options.data_dir.clone(),
-        resolv_conf: options.resolv_conf.clone(),
-        private_registry: options.private_registry.clone(),
+        resolv_conf: options.node.resolv_conf.clone().unwrap_or_else(|| RESOLV_CONF.into()),
+        private_registry: options.node.private_registry.clone().unwrap_or_else(|| REGISTRIES.into()),
     };
     let facts = ClusterFacts {
         cluster_cidr: pods,

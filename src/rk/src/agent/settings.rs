@@ -8,11 +8,9 @@ use serde::{Deserialize, Serialize};
 use tunnel::ServerAddress;
 
 use crate::cli::UsageError;
-use crate::options::AgentOptions;
+use crate::options::{AgentOptions, REGISTRIES, RESOLV_CONF};
 use crate::{host, node};
 
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-const REGISTRIES: &str = "/etc/rk/registries.yaml";
 
 /// Options of this start; `None` and empty where nothing was said.
 pub struct Wanted {
@@ -64,9 +62,9 @@ impl Wanted {
             Some(token) => Some((servers.clone(), token)),
             None => None,
         };
-        let node_name = options.node_name.as_deref().map(|name| host::node_name(Some(name))).transpose()?;
-        node::labels(&options.node_label)?;
-        options.node_taint.iter().try_for_each(|t| node::taint(t).map(drop))?;
+        let node_name = options.node.node_name.as_deref().map(|name| host::node_name(Some(name))).transpose()?;
+        node::labels(&options.node.node_label)?;
+        options.node.node_taint.iter().try_for_each(|t| node::taint(t).map(drop))?;
         Ok(Self { data_dir: options.data_dir.clone(), node_name, servers, invitation, options })
     }
 
@@ -74,11 +72,11 @@ impl Wanted {
     pub fn kept(&self, old: Kept) -> Kept {
         let or = |new: &[String], old: Vec<String>| if new.is_empty() { old } else { new.to_vec() };
         Kept {
-            node_ip: self.options.node_ip.or(old.node_ip),
-            labels: or(&self.options.node_label, old.labels),
-            taints: or(&self.options.node_taint, old.taints),
-            resolv_conf: self.options.resolv_conf.clone().unwrap_or(old.resolv_conf),
-            private_registry: self.options.private_registry.clone().unwrap_or(old.private_registry),
+            node_ip: self.options.node.node_ip.or(old.node_ip),
+            labels: or(&self.options.node.node_label, old.labels),
+            taints: or(&self.options.node.node_taint, old.taints),
+            resolv_conf: self.options.node.resolv_conf.clone().unwrap_or(old.resolv_conf),
+            private_registry: self.options.node.private_registry.clone().unwrap_or(old.private_registry),
         }
     }
 }

@@ -18,6 +18,7 @@ use super::serving::{self, Certificate};
 use super::{DRAIN, Settings};
 use crate::node::{self, NodeClients};
 use crate::node_dialer::Nodes;
+use crate::options::AutoscalerOptions;
 use crate::{applier, host, kubeconfig, system, workload};
 
 /// Runs the server until a signal or the end of a part.
@@ -56,7 +57,7 @@ pub async fn run(settings: Settings, listener: StdListener, started: Instant) ->
     // The control plane needs no kernel feature; whoever lacks one can still ask the API why its pods wait.
     let admin = Client::from_service(api.local(UserInfo::new("system:admin", &["system:masters"])));
     start_control_plane(&mut parts, &settings, &api, &identity);
-    host::require_machine().await?;
+    host::require_machine(Some(settings.facts.network_backend)).await?;
     start_node(&mut parts, &settings, &api, &nodes, shutdown.clone()).await?;
     parts.spawn(apply_system(&settings, admin));
 
@@ -205,6 +206,7 @@ fn start_control_plane(
             root_ca: identity.cluster.server_ca.certificate_pem().to_owned(),
             terminated_pods_max: 12_500,
             server_node: settings.node.name.to_string(),
+            autoscaling: autoscaling(&settings.options.autoscaler),
         }),
         pki: identity.cluster.clone(),
     };
@@ -259,5 +261,15 @@ fn apply_system(settings: &Settings, admin: Client) -> impl Future<Output = anyh
             }
             tokio::time::sleep(backoff.next_delay()).await;
         }
+    }
+}
+
+fn autoscaling(options: &AutoscalerOptions) -> controllers::AutoscalingSettings {
+    controllers::AutoscalingSettings {
+        sync_period: options.horizontal_pod_autoscaler_sync_period,
+        downscale_stabilization: options.horizontal_pod_autoscaler_downscale_stabilization,
+        tolerance: options.horizontal_pod_autoscaler_tolerance,
+        cpu_initialization_period: options.horizontal_pod_autoscaler_cpu_initialization_period,
+        initial_readiness_delay: options.horizontal_pod_autoscaler_initial_readiness_delay,
     }
 }
