@@ -9,8 +9,10 @@ use crate::Type;
 #[derive(Clone, Debug)]
 pub struct Declared {
     pub shape: Shape,
-    /// The most items, properties, characters or bytes; `None` is unbounded.
+    /// The most items, properties, characters or bytes; `None` where nobody counts: the estimate then takes 0, as upstream does.
     pub max_elements: Option<u64>,
+    /// Whether `null` is a value too; where it is not, reading one is an error. Fields that are null are absent either way.
+    pub nullable: bool,
     /// The fewest bytes that a value takes as JSON.
     pub min_serialized_bytes: u64,
 }
@@ -37,12 +39,32 @@ pub enum Shape {
     Timestamp,
     /// A string that is a date: midnight, UTC.
     Date,
-    List { element: Arc<Declared>, kind: ListKind },
+    List {
+        element: Arc<Declared>,
+        kind: ListKind,
+    },
     /// An object with any keys.
-    Map { value: Arc<Declared> },
+    Map {
+        value: Arc<Declared>,
+    },
     Object(Arc<ObjectType>),
+    /// A value that may be absent: `oldSelf` where it is optional. Read by the caller with [`crate::Value::optional`].
+    Optional(Arc<Declared>),
     /// No JSON: what only functions make or read (`authorizer`, quantities), or [`crate::Lazy`] objects.
     Other(Type),
+}
+
+impl Shape {
+    /// What messages call the data that is read as it.
+    pub(crate) fn wanted(&self) -> &'static str {
+        match self {
+            Shape::Bool => "bool",
+            Shape::Int | Shape::Uint => "int",
+            Shape::Double => "float",
+            Shape::Null => "null",
+            _ => "string",
+        }
+    }
 }
 
 /// How lists compare and add: `x-kubernetes-list-type`.
@@ -88,6 +110,10 @@ impl ObjectType {
         find(name).or_else(|| if reserved(name) { find(&format!("__{name}__")) } else { None })
     }
 
+    pub(crate) fn field_exactly(&self, name: &str) -> Option<&Field> {
+        self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok().map(|i| &self.fields[i])
+    }
+
     pub fn fields(&self) -> &[Field] {
         &self.fields
     }
@@ -96,7 +122,7 @@ impl ObjectType {
 /// The least bytes of kinds of JSON values; models pkg/cel/limits.go.
 impl Declared {
     const fn scalar(shape: Shape, min_serialized_bytes: u64) -> Self {
-        Self { shape, max_elements: None, min_serialized_bytes }
+        Self { shape, max_elements: None, nullable: false, min_serialized_bytes }
     }
     /// Any value, read as it comes.
     pub const fn any() -> Self {
@@ -144,6 +170,9 @@ impl Declared {
     pub fn object(of: impl Into<Arc<ObjectType>>) -> Self {
         Self::scalar(Shape::Object(of.into()), 2)
     }
+    pub fn optional(of: Declared) -> Self {
+        Self::scalar(Shape::Optional(Arc::new(of)), 1)
+    }
     /// What no JSON holds.
     pub const fn other(of: Type) -> Self {
         Self::scalar(Shape::Other(of), 1)
@@ -159,6 +188,11 @@ impl Declared {
 
     pub fn with_max_elements(mut self, most: u64) -> Self {
         self.max_elements = Some(most);
+        self
+    }
+
+    pub fn with_nullable(mut self, nullable: bool) -> Self {
+        self.nullable = nullable;
         self
     }
 
@@ -190,6 +224,7 @@ impl Declared {
             Shape::List { element, .. } => Type::list(element.of()),
             Shape::Map { value } => Type::map(Type::String, value.of()),
             Shape::Object(of) => Type::Object(of.name.clone()),
+            Shape::Optional(of) => Type::optional(of.of()),
             Shape::Other(of) => of.clone(),
         }
     }
@@ -197,8 +232,27 @@ impl Declared {
 
 /// Words that expressions cannot use as names.
 const RESERVED: [&str; 21] = [
-    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package",
-    "namespace", "return", "var", "void", "while",
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
 ];
 
 pub(crate) fn reserved(word: &str) -> bool {

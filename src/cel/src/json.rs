@@ -34,3 +34,18 @@ pub enum View<'a> {
     Array,
     Object,
 }
+
+impl View<'_> {
+    /// What Go prints for its type.
+    pub(crate) fn go_type(self) -> &'static str {
+        match self {
+            View::Null => "<nil>",
+            View::Bool(_) => "bool",
+            View::Int(_) => "int64",
+            View::Double(_) => "float64",
+            View::String(_) => "string",
+            View::Array => "[]interface {}",
+            View::Object => "map[string]interface {}",
+        }
+    }
+}

@@ -6,7 +6,7 @@
 //!
 //! # Way in
 //!
-//! ```ignore
+//! ```
 //! use cel::{CostLimit, Declared, Environment, Value, Version};
 //!
 //! let environment = Environment::base(Version::CURRENT)      // Kubernetes' functions
@@ -28,24 +28,44 @@
 //!
 //! *Invariant:* no expression or data makes evaluation deeper or larger than its stated bounds: text 100 kB (the caller's to lower),
 //! nesting 250, cost by [`CostLimit`].
+mod ast;
 mod authorize;
+mod check;
+mod constant;
 mod cost;
 mod declared;
 mod environment;
 mod evaluate;
+mod functions;
 mod issue;
 mod json;
+mod lexer;
+mod list;
+mod macros;
+mod map;
+pub mod names;
+mod number;
+mod parser;
+pub mod pattern;
+mod plan;
 mod program;
+pub mod quantity;
+mod special;
+mod time;
 mod types;
+mod unescape;
 mod value;
 
 pub use authorize::{Authorize, Check, Decision, PathCheck, ResourceCheck, What};
-pub use cost::{CostEstimate, Estimator, NoSizes, SizeEstimate};
+pub use cost::{CostEstimate, DeclaredSizes, Estimator, NoSizes, SizeEstimate};
 pub use declared::{Declared, Field, ListKind, ObjectType, Shape, escape, unescape};
 pub use environment::{Environment, Version};
 pub use evaluate::{CostLimit, Evaluation, EvaluationError, Fault, Lazy, Variables};
 pub use issue::{Issue, Issues};
 pub use json::{Json, View};
+pub use list::List;
+pub use map::Map;
 pub use program::Program;
+pub use time::Timestamp;
 pub use types::Type;
-pub use value::{Plain, Text, Value};
+pub use value::{Octets, Plain, Text, Value};

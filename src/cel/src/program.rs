@@ -1,34 +1,53 @@
 //! A compiled expression.
-use crate::evaluate::{CostLimit, Evaluation, EvaluationError, Variables};
-use crate::{CostEstimate, Estimator, Type};
+use crate::ast::{Expr, Id};
+use crate::check::{Checked, Reference};
+use crate::cost::{self, CostEstimate, Estimator};
+use crate::evaluate::{self, CostLimit, Evaluation, EvaluationError, Variables};
+use crate::plan::{self, Step};
+use crate::types::Type;
 
 /// A checked expression, ready to run any number of times, on any thread.
 #[derive(Debug)]
 pub struct Program {
-    output: Type,
+    checked: Checked,
+    step: Result<Step, EvaluationError>,
 }
 
 impl Program {
-    /// What evaluates to: `bool`, `string`, `dyn` ...
+    pub(crate) fn of(checked: Checked) -> Self {
+        let step = plan::plan(&checked);
+        Self { checked, step }
+    }
+
+    /// What it evaluates to: `bool`, `string`, `dyn` ...
     pub fn output_type(&self) -> &Type {
-        &self.output
+        self.checked.of(self.checked.ast.root)
+    }
+
+    /// Why the expression can never run though it is well typed: `int('a')`, a pattern that is none. Upstream reports it when a program
+    /// is made, as `program instantiation failed: ...`; every evaluation fails with it.
+    pub fn defect(&self) -> Option<&EvaluationError> {
+        self.step.as_ref().err()
     }
 
     /// The least and most it may cost, if data is as large as `sizes` says.
     pub fn estimate(&self, sizes: &dyn Estimator) -> CostEstimate {
-        let _ = sizes.size(&[]);
-        CostEstimate { min: 0, max: u64::MAX }
+        cost::estimate(&self.checked, sizes)
     }
 
-    /// Whether the expression refers to the variable.
+    /// Whether the expression refers to the variable of the environment.
     pub fn uses(&self, variable: &str) -> bool {
-        let _ = variable;
-        true
+        self.checked.ast.nodes.iter().enumerate().any(|(id, node)| {
+            matches!(&node.expr, Expr::Ident(name) if &**name == variable)
+                && matches!(self.checked.reference(id as Id), Some(Reference::Variable))
+        })
     }
 
     /// Runs it. The value borrows from the program and from what `variables` hands out.
     pub fn evaluate<'a>(&'a self, variables: &dyn Variables<'a>, limit: CostLimit) -> Evaluation<'a> {
-        let _ = (variables.get(""), limit);
-        Evaluation { value: Err(EvaluationError::new("programs are not run yet")), cost: 0 }
+        match &self.step {
+            Ok(step) => evaluate::evaluate(step, variables, limit),
+            Err(error) => Evaluation { value: Err(error.clone()), cost: 0 },
+        }
     }
 }
