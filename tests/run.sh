@@ -46,5 +46,7 @@ echo "== system tests"
 echo "== conformance tests, a slice"
 wait $suite || { cat "$cache/conformance-build.log"; status=1; }
 "$python" -m pytest -q -p no:cacheprovider tests/conformance || status=1
+echo "== other people's programs"
+"$python" -m pytest -q -p no:cacheprovider tests/programs || status=1
 tests/conformance/run.sh --slice || status=1
 exit $status

@@ -40,6 +40,8 @@ pub struct Registered {
     pub version: Box<str>,
     pub group_priority: i64,
     pub version_priority: i64,
+    /// Its condition says that this server answers.
+    is_marked_local: bool,
     /// `None`: this server answers itself.
     pub backend: Option<Arc<Backend>>,
 }
@@ -138,6 +140,7 @@ impl Registered {
             version: object.str_at(&["spec", "version"]).into(),
             group_priority: number("groupPriorityMinimum"),
             version_priority: number("versionPriority"),
+            is_marked_local: condition(object).is_some_and(|c| c.str_at(&["reason"]) == "Local"),
             backend: Backend::of(object, before, front_proxy).map(Arc::new),
         }
     }

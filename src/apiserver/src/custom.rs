@@ -3,6 +3,7 @@
 //! Models apiextensions-apiserver/pkg/controller/{status,establish,nonstructuralschema,apiapproval,finalizer}. These run inside the server
 //! upstream, too. One task does it all: definitions are few, and names are given out one after the other anyway.
 //! Wakes on every change of a definition, and of the objects of a definition that is being deleted.
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::bootstrap::own_target;
 use crate::cache::Cached;
+use crate::kinds::{Defined, Kinds};
 use crate::rest::options::DeleteOptions;
 use crate::rest::storage::{Part, Target, now};
 use crate::server::ApiServer;
@@ -23,8 +25,12 @@ use crate::status::Status;
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Of each definition: the version that was looked at last, and the names that others of its group held then.
+type Settled = HashMap<String, (u64, u64)>;
+
 pub async fn run(server: ApiServer) {
     let Some(mut changes) = server.0.parts.cache.changes(crd::GROUP, crd::PLURAL) else { return };
+    let mut settled = Settled::new();
     loop {
         changes.borrow_and_update();
         let mut is_done = true;
@@ -33,7 +39,7 @@ pub async fn run(server: ApiServer) {
             is_done = false;
         }
         server.0.metrics.forget_gone(&server.0.parts.cache);
-        let waits = match settle(&server).await {
+        let waits = match settle(&server, &mut settled).await {
             Ok(waits) => waits,
             Err(status) => {
                 tracing::warn!("a CustomResourceDefinition could not be brought up to date, tried again soon: {}", status.message);
@@ -63,18 +69,32 @@ fn target(server: &ApiServer, name: &str) -> Target {
     own_target(server, crd::GROUP, "v1", crd::PLURAL, "", name)
 }
 
-/// Looks at every definition once; the answer is what else to wait for.
-async fn settle(server: &ApiServer) -> Result<Vec<watch::Receiver<u64>>, Status> {
+/// Looks at every definition that has changed, or whose group has; the answer is what else to wait for. A change costs what it concerns, so
+/// that the thousandth definition is as quick as the first.
+async fn settle(server: &ApiServer, settled: &mut Settled) -> Result<Vec<watch::Receiver<u64>>, Status> {
     let cache = &server.0.parts.cache;
     let mut waits = Vec::new();
-    let names: Vec<String> = cache.list(crd::GROUP, crd::PLURAL, None).iter().map(|d| d.name().to_owned()).collect();
-    for name in names {
+    let mut groups = names_by_group(&cache.kinds());
+    let all: Vec<Arc<Cached>> = cache.list(crd::GROUP, crd::PLURAL, None);
+    settled.retain(|name, _| cache.get(crd::GROUP, crd::PLURAL, "", name).is_some());
+    for name in all.iter().map(|definition| definition.name()) {
         // Read anew each time: names that were just given count for the next.
-        let Some(cached) = cache.get(crd::GROUP, crd::PLURAL, "", &name) else { continue };
+        let Some(cached) = cache.get(crd::GROUP, crd::PLURAL, "", name) else { continue };
+        let held = groups.get(group_of(name)).copied().unwrap_or_default();
+        if settled.get(name) == Some(&(cached.revision, held)) {
+            continue;
+        }
         let definition = cached.tree();
-        let result = match Definition(&definition).is_deleting() && meta::finalizers(&definition).any(|f| f == FINALIZER) {
+        let is_deleting = Definition(&definition).is_deleting() && meta::finalizers(&definition).any(|f| f == FINALIZER);
+        let result = match is_deleting {
             true => finalize(server, &definition).await.map(|wait| waits.extend(wait)),
-            false => name_and_establish(server, &definition).await,
+            false => name_and_establish(server, &definition).await.map(|is_settled| {
+                if is_settled {
+                    settled.insert(name.to_owned(), (cached.revision, held));
+                } else {
+                    groups = names_by_group(&cache.kinds());
+                }
+            }),
         };
         match result {
             // Changed or gone meanwhile: that wakes us.
@@ -85,16 +105,45 @@ async fn settle(server: &ApiServer) -> Result<Vec<watch::Receiver<u64>>, Status>
     Ok(waits)
 }
 
-async fn name_and_establish(server: &ApiServer, definition: &Tree) -> Result<(), Status> {
-    let all: Vec<Arc<Cached>> = server.0.parts.cache.list(crd::GROUP, crd::PLURAL, None);
-    let all: Vec<Tree> = all.iter().map(|d| d.tree()).collect();
-    let plan = crd::plan_names(definition, &all);
+/// The name of a definition is `PLURAL.GROUP`.
+fn group_of(name: &str) -> &str {
+    name.split_once('.').map_or("", |(_, group)| group)
+}
+
+/// A number for each group that differs when the names differ that its definitions hold.
+fn names_by_group(kinds: &Kinds) -> HashMap<String, u64> {
+    let mut groups: HashMap<String, u64> = HashMap::new();
+    for (name, defined) in kinds.definitions() {
+        match groups.get_mut(group_of(name)) {
+            Some(sum) => *sum = sum.wrapping_add(defined.names_hash),
+            None => drop(groups.insert(group_of(name).to_owned(), defined.names_hash)),
+        }
+    }
+    groups
+}
+
+/// Whether there was nothing to do.
+async fn name_and_establish(server: &ApiServer, definition: &Tree) -> Result<bool, Status> {
+    let kinds = server.0.parts.cache.kinds();
+    let group = Definition(definition).group();
+    let of_group = kinds.definitions().filter(|(_, defined)| defined.stored.group == group);
+    let others: Vec<Tree> = of_group.map(|(name, defined)| names_of(name, defined)).collect();
+    let plan = crd::plan_names(definition, &others);
     let mut wanted = definition.clone();
     crd::apply_plan(&mut wanted, &plan, &now());
     if wanted == *definition {
-        return Ok(());
+        return Ok(true);
     }
-    write_status(server, wanted).await
+    write_status(server, wanted).await.map(|()| false)
+}
+
+/// As much of a definition as says which names it holds.
+fn names_of(name: &str, defined: &Defined) -> Tree {
+    let mut definition = Tree::object();
+    meta::set_name(&mut definition, name);
+    definition.set(&["spec", "group"], defined.stored.group.clone());
+    definition.set(&["status", "acceptedNames"], defined.accepted.clone());
+    definition
 }
 
 /// On the version that was read.

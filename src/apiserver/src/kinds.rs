@@ -2,6 +2,7 @@
 //!
 //! A [`Kinds`] is a value: whoever reads it sees one consistent state, and a definition that comes or goes makes a new one.
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use api::crd::Definition;
@@ -11,7 +12,7 @@ use api::tree::Tree;
 /// The custom kinds that are served, by definition.
 #[derive(Clone, Debug, Default)]
 pub struct Kinds {
-    by_definition: BTreeMap<Box<str>, Defined>,
+    by_definition: BTreeMap<Box<str>, Arc<Defined>>,
     /// Sorted by group, then most stable version, then plural name.
     custom: Arc<[ResourceRef]>,
     /// Differs from every earlier state of this process.
@@ -24,7 +25,10 @@ pub struct Defined {
     pub uid: Box<str>,
     /// Counts changes of `spec`.
     pub generation: i64,
-    accepted: Tree,
+    /// `status.acceptedNames`.
+    pub accepted: Tree,
+    /// Differs when these do.
+    pub names_hash: u64,
     pub resources: Vec<Arc<Resource>>,
     /// The version objects are stored in.
     pub stored: Arc<Resource>,
@@ -33,10 +37,14 @@ pub struct Defined {
 impl Defined {
     pub fn new(definition: &Tree) -> Option<Self> {
         let read = Definition(definition);
+        let accepted = definition.at(&["status", "acceptedNames"]).cloned().unwrap_or_default();
+        let mut hasher = DefaultHasher::new();
+        (read.name(), accepted.to_json()).hash(&mut hasher);
         Some(Self {
             uid: api::meta::uid(definition).into(),
             generation: api::meta::generation(definition),
-            accepted: definition.at(&["status", "acceptedNames"]).cloned().unwrap_or_default(),
+            accepted,
+            names_hash: hasher.finish(),
             resources: read.resources(),
             stored: read.stored()?,
         })
@@ -53,18 +61,18 @@ impl Defined {
 
 impl Kinds {
     pub fn definitions(&self) -> impl Iterator<Item = (&str, &Defined)> {
-        self.by_definition.iter().map(|(name, defined)| (&**name, defined))
+        self.by_definition.iter().map(|(name, defined)| (&**name, &**defined))
     }
 
     pub fn definition(&self, name: &str) -> Option<&Defined> {
-        self.by_definition.get(name)
+        self.by_definition.get(name).map(|defined| &**defined)
     }
 
     /// The state with this definition as it is now; `None`: without it.
     pub fn with(&self, name: &str, defined: Option<Defined>) -> Kinds {
         let mut next = Kinds { generation: self.generation + 1, by_definition: self.by_definition.clone(), ..Kinds::default() };
         match defined {
-            Some(defined) => drop(next.by_definition.insert(name.into(), defined)),
+            Some(defined) => drop(next.by_definition.insert(name.into(), Arc::new(defined))),
             None => drop(next.by_definition.remove(name)),
         }
         let all = next.by_definition.values().flat_map(|defined| &defined.resources);

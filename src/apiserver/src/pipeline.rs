@@ -16,6 +16,7 @@ use crate::negotiate::{self, Accept};
 use crate::request::{Query, RequestInfo, decode};
 use crate::server::ApiServer;
 use crate::status::Status;
+use crate::rest::body;
 use crate::{fixed, rest, subresource};
 
 const AUTHENTICATED: &str = "system:authenticated";
@@ -134,7 +135,10 @@ async fn admit_and_run(
         None
     };
     let user = impersonate(server, user, request.headers_mut())?;
-    authorize(server, &user, info)?;
+    if let Err(status) = authorize(server, &user, info) {
+        body::drain(request.body_mut()).await;
+        return Err(status);
+    }
     let parts = request_parts(request);
     let work = run(server.clone(), user, info.clone(), query.clone(), parts);
     if is_long {
@@ -160,7 +164,8 @@ fn request_parts(request: &mut Request<Body>) -> Request<Body> {
 
 async fn run(server: ApiServer, user: Arc<UserInfo>, info: RequestInfo, query: Query, request: Request<Body>) -> Result<Response<Body>, Status> {
     if let Some(backend) = server.0.aggregation.backend_of(&info) {
-        return backend.pass_on(&server, &user, request).await;
+        let deadline = (!is_long_running(&info, &query)).then(|| tokio::time::Instant::now() + server.0.config.request_timeout);
+        return backend.pass_on(&server, &user, request, deadline).await;
     }
     if info.is_resource {
         return rest::handle(server, user, info, query, request).await;

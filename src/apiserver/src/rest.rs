@@ -70,11 +70,13 @@ pub async fn handle(
     user: Arc<UserInfo>,
     info: RequestInfo,
     query: Query,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let known = server.0.parts.cache.resource(&info.group, &info.version, &info.resource);
     let metrics = || resource_metrics::resources(&server, &info.group, &info.version).into_iter().find(|r| r.plural == info.resource);
     let Some(resource) = known.or_else(metrics) else {
+        // Who waits for a new kind asks again on the same connection.
+        body::drain(request.body_mut()).await;
         return Ok(page_not_found());
     };
     // The namespace in the path of the kind `namespaces` is the object itself.

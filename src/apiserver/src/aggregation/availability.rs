@@ -74,6 +74,7 @@ pub async fn run(server: ApiServer) {
             match registered.backend {
                 Some(_) if running.contains_key(name) => {}
                 Some(_) => drop(running.insert(name.clone(), tasks.spawn(keep(server.clone(), name.to_string())))),
+                None if registered.is_marked_local => {}
                 // It had a Service before.
                 None => write(&server, name, &Verdict::local()).await,
             }

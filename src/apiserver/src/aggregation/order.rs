@@ -111,7 +111,7 @@ mod tests {
             group("a.example", &["v2", "v1"]),
             group("apiregistration.k8s.io", &["v1"]),
         ];
-        let registered = Registered { group: "b.example".into(), version: "v1".into(), group_priority: 1, version_priority: 1, backend: None };
+        let registered = Registered { group: "b.example".into(), version: "v1".into(), group_priority: 1, version_priority: 1, is_marked_local: true, backend: None };
         let table: Table = [("v1beta1.b.example".into(), Arc::new(registered))].into();
         let print = |tie| {
             let all = sorted(own.clone(), &table, tie);

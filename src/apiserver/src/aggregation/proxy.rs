@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, LOCATION, UPGRADE};
+use futures::stream;
 use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::backend::reason;
 use super::{Backend, identity};
@@ -24,7 +28,14 @@ fn unavailable() -> Response<Body> {
 }
 
 impl Backend {
-    pub async fn pass_on(&self, server: &ApiServer, user: &UserInfo, request: Request<Body>) -> Result<Response<Body>, Status> {
+    /// `deadline`: until when the whole answer must have come; watches have none.
+    pub async fn pass_on(
+        &self,
+        server: &ApiServer,
+        user: &UserInfo,
+        request: Request<Body>,
+        deadline: Option<Instant>,
+    ) -> Result<Response<Body>, Status> {
         if !self.is_available {
             return Ok(unavailable());
         }
@@ -78,6 +89,19 @@ impl Backend {
         }
         let (mut parts, body) = answer.into_parts();
         relay::strip(&mut parts.headers);
-        Ok(Response::from_parts(parts, Body::new(body)))
+        Ok(Response::from_parts(parts, until(body, deadline)))
     }
+}
+
+/// The body, or what came of it until the deadline: a backend that stops in the middle must not hold its reader for good.
+fn until(body: Incoming, deadline: Option<Instant>) -> Body {
+    let Some(deadline) = deadline else { return Body::new(body) };
+    let frames = stream::unfold(Some(body), move |body| async move {
+        let mut body = body?;
+        match tokio::time::timeout_at(deadline, body.frame()).await {
+            Ok(frame) => Some((frame?.map_err(axum::Error::new), Some(body))),
+            Err(elapsed) => Some((Err(axum::Error::new(elapsed)), None)),
+        }
+    });
+    Body::new(StreamBody::new(frames))
 }

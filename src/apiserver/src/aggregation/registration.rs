@@ -23,6 +23,8 @@ use crate::status::Status;
 
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 const RETRY: Duration = Duration::from_secs(1);
+/// Definitions come by the hundred; what they bring is served without waiting for this.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 /// How an APIService is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +71,15 @@ pub async fn run(server: ApiServer) {
             () = tokio::time::sleep(RETRY), if !is_done => {}
             () = server.0.shutdown.cancelled() => return,
         }
+        tokio::time::sleep(TOGETHER).await;
     }
 }
 
 async fn settle(server: &ApiServer, is_start: bool) -> Result<(), Status> {
     let cache = &server.0.parts.cache;
-    let definitions: Vec<Tree> = cache.list(crd::GROUP, crd::PLURAL, None).iter().map(|d| d.tree()).collect();
-    let wanted = wanted(&definitions, server.0.config.serves_metrics);
+    let kinds = cache.kinds();
+    let custom = kinds.custom().iter().map(|resource| (&*resource.group, &*resource.version)).collect();
+    let wanted = wanted(custom, server.0.config.serves_metrics);
     let current: BTreeMap<String, Tree> = cache.list(GROUP, PLURAL, None).iter().map(|s| (s.name().to_owned(), s.tree())).collect();
     for step in plan(&wanted, &current, is_start) {
         match execute(server, &wanted, step).await {
@@ -132,18 +136,12 @@ fn spec(group: &str, version: &str, (group_priority, version_priority): (i64, i6
     spec
 }
 
-/// The APIServices that there are to be.
-fn wanted(definitions: &[Tree], serves_metrics: bool) -> BTreeMap<String, Wanted> {
+/// The APIServices that there are to be; `custom`: the group versions of definitions.
+fn wanted(custom: BTreeSet<(&str, &str)>, serves_metrics: bool) -> BTreeMap<String, Wanted> {
     let mut wanted = BTreeMap::new();
     let mut want = |group: &str, version: &str, priorities, care| {
         wanted.insert(name_of(group, version), Wanted { care, spec: spec(group, version, priorities) });
     };
-    let mut custom = BTreeSet::new();
-    for definition in definitions {
-        let definition = crd::Definition(definition);
-        let served = definition.versions().iter().filter(|v| v.get("served").and_then(Tree::as_bool).unwrap_or(false));
-        custom.extend(served.map(|v| (definition.group(), v.str_at(&["name"]))));
-    }
     for (group, version) in custom {
         want(group, version, priority::CUSTOM, Care::Always);
     }
@@ -211,10 +209,9 @@ mod tests {
 
     #[test]
     fn built_in_services_are_made_once_and_those_of_definitions_are_kept() {
-        let definition = tree(r#"{"spec":{"group":"a.b","versions":[{"name":"v1","served":true},{"name":"v2","served":false}]}}"#);
-        let all = wanted(&[definition], true);
+        let all = wanted([("a.b", "v1")].into(), true);
         assert_eq!(all["v1.a.b"], Wanted { care: Care::Always, spec: spec("a.b", "v1", (1000, 100)) });
-        assert!(!all.contains_key("v2.a.b") && !all.contains_key("v1.apiregistration.k8s.io"));
+        assert!(!all.contains_key("v1.apiregistration.k8s.io"));
         assert_eq!(all["v1."].spec, tree(r#"{"version":"v1","groupPriorityMinimum":18000,"versionPriority":1}"#));
         assert_eq!(plan(&all, &BTreeMap::new(), true).len(), all.len());
         let later = [Step::Create("v1.a.b".to_owned()), Step::Create("v1beta1.metrics.k8s.io".to_owned())];
