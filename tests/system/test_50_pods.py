@@ -210,11 +210,13 @@ def test_a_pod_is_resized_in_place_or_waits_for_room():
 def test_a_node_whose_object_is_deleted_registers_again_and_keeps_its_pods():
     start("steady")
     kubectl("-n", NS, "wait", "--for=condition=Ready", "pod/steady", "--timeout=60s")
-    node, before = get("nodes")["items"][0], get("pod", "steady", "-n", NS)["status"]
-    kubectl("delete", "node", node["metadata"]["name"])
-    again = eventually("the node", lambda: next((n for n in get("nodes")["items"] if n["metadata"]["uid"] != node["metadata"]["uid"]), None), 30)
+    pod = get("pod", "steady", "-n", NS)
+    node = get("node", pod["spec"]["nodeName"])
+    name, before = node["metadata"]["name"], pod["status"]
+    kubectl("delete", "node", name)
+    again = eventually("the node", lambda: next((n for n in get("nodes")["items"] if n["metadata"]["name"] == name and n["metadata"]["uid"] != node["metadata"]["uid"]), None), 30)
     assert again["spec"]["podCIDR"] == node["spec"]["podCIDR"]
-    kubectl("wait", "--for=condition=Ready", "node", node["metadata"]["name"], "--timeout=30s")
+    kubectl("wait", "--for=condition=Ready", f"node/{name}", "--timeout=30s")
     after = get("pod", "steady", "-n", NS)["status"]
     assert (after["podIP"], after["containerStatuses"][0]["containerID"]) == (before["podIP"], before["containerStatuses"][0]["containerID"])
     assert inside("steady", "echo", "here").strip() == "here"
