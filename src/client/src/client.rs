@@ -300,7 +300,7 @@ impl Client {
         self.call_with(Method::PATCH, path, Some(patch.body()), patch.content_type()).await
     }
 
-    async fn call<B: Serialize, T: DeserializeOwned>(
+    pub(crate) async fn call<B: Serialize, T: DeserializeOwned>(
         &self,
         method: Method,
         path: String,

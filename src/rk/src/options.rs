@@ -68,6 +68,9 @@ pub struct ServerOptions {
     #[command(flatten)]
     pub autoscaler: AutoscalerOptions,
 
+    /// KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1): profiles, plugins and their weights, extenders
+    #[arg(long, value_name = "FILE", help_heading = "Parts")]
+    pub scheduler_config: Option<PathBuf>,
     /// Part to leave out: dns, ingress, metrics-server (repeatable)
     #[arg(long, value_name = "PART", value_parser = ["dns", "ingress", "metrics-server"], value_delimiter = ',', help_heading = "Parts")]
     pub disable: Vec<String>,

@@ -28,6 +28,7 @@ pub struct Settings {
     pub advertise: std::net::Ipv4Addr,
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub kubeconfig_mode: u32,
+    pub scheduler: scheduler::SchedulerConfig,
 }
 
 pub fn main(options: ServerOptions) -> anyhow::Result<()> {
@@ -90,6 +91,13 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
         (None, _) => node_ip,
     };
     let kubeconfig_mode = kubeconfig::mode(&options.write_kubeconfig_mode)?;
+    let scheduler = match &options.scheduler_config {
+        None => scheduler::SchedulerConfig::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("read --scheduler-config {}", path.display()))?;
+            scheduler::SchedulerConfig::parse(&text).map_err(|e| usage(format!("--scheduler-config {}: {e}", path.display())))?
+        }
+    };
     let node = NodeSettings {
         name: node_name,
         ip: node_ip,
@@ -106,5 +114,5 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
         cluster_domain: options.cluster_domain.clone(),
         network_backend: options.network_backend,
     };
-    Ok(Settings { node, facts, advertise, node_ports: from..=to, kubeconfig_mode, options })
+    Ok(Settings { node, facts, advertise, node_ports: from..=to, kubeconfig_mode, scheduler, options })
 }

@@ -1,116 +1,218 @@
 //! The nodes as scheduling sees them: what each has, and what its pods (assumed ones included) take.
 //!
-//! Models pkg/scheduler/backend/cache: a pod is assumed on its node the moment it is decided, and confirmed when the
-//! watch shows the binding; a failed binding takes it back.
-use std::collections::{BTreeMap, HashMap};
+//! Models pkg/scheduler/backend/cache, v1.37: a pod is assumed on its node the moment it is decided, and confirmed when the
+//! watch shows the binding; a failed binding takes it back. What upstream counts anew for every pod (who holds which affinity
+//! term, how many pods of a node match a selector) is counted here once and kept in step ([`terms`], [`counts`]).
+mod counts;
+mod node;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use client::{Named, ObjectKey};
-use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::core::v1::Node;
 
-use crate::pod::{Amounts, PodInfo, add, amount, subtract};
+pub use self::counts::{Counted, Counts};
+pub use self::node::{NodeFacts, NodeState};
+pub use self::terms::Terms;
+use crate::pod::PodInfo;
 
-#[derive(Debug, Default)]
-pub struct NodeState {
-    pub name: String,
-    pub labels: BTreeMap<String, String>,
-    pub taints: Vec<Taint>,
-    pub unschedulable: bool,
-    pub allocatable: Amounts,
-    /// Sizes by name, for the score that prefers a node which has the image.
-    pub images: HashMap<String, i64>,
-    pub requested: Amounts,
-    pub scoring_milli_cpu: i64,
-    pub scoring_memory_bytes: i64,
-    pub pods: HashMap<ObjectKey, Arc<PodInfo>>,
-    /// False for a node known only by its pods (its object is gone, or has not come yet).
-    pub present: bool,
+struct Placed {
+    slot: usize,
+    pod: Arc<PodInfo>,
 }
 
-impl NodeState {
-    pub fn allocatable(&self, resource: &str) -> i64 {
-        self.allocatable.get(resource).copied().unwrap_or_default()
-    }
-
-    pub fn requested(&self, resource: &str) -> i64 {
-        self.requested.get(resource).copied().unwrap_or_default()
-    }
-
-    fn update(&mut self, node: &Node) {
-        self.present = true;
-        self.labels = node.metadata.labels.clone().unwrap_or_default();
-        let spec = node.spec.clone().unwrap_or_default();
-        self.taints = spec.taints.unwrap_or_default();
-        self.unschedulable = spec.unschedulable.unwrap_or_default();
-        let status = node.status.clone().unwrap_or_default();
-        self.allocatable = status.allocatable.iter().flatten().map(|(name, q)| (Arc::from(name.as_str()), amount(name, &q.0))).collect();
-        self.images = status
-            .images
-            .unwrap_or_default()
-            .into_iter()
-            .flat_map(|i| {
-                let size = i.size_bytes.unwrap_or_default();
-                i.names.unwrap_or_default().into_iter().map(move |n| (n, size))
-            })
-            .collect();
-    }
-
-    fn add_pod(&mut self, pod: Arc<PodInfo>) {
-        add(&mut self.requested, &pod.requests);
-        self.scoring_milli_cpu += pod.scoring_milli_cpu;
-        self.scoring_memory_bytes += pod.scoring_memory_bytes;
-        self.pods.insert(pod.key.clone(), pod);
-    }
-
-    fn remove_pod(&mut self, key: &ObjectKey) {
-        let Some(pod) = self.pods.remove(key) else { return };
-        subtract(&mut self.requested, &pod.requests);
-        self.scoring_milli_cpu -= pod.scoring_milli_cpu;
-        self.scoring_memory_bytes -= pod.scoring_memory_bytes;
-    }
-}
-
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Cache {
-    pub nodes: BTreeMap<String, NodeState>,
-    /// On which node each counted pod is.
-    placed: HashMap<ObjectKey, String>,
+    /// A node keeps its slot for as long as it is known.
+    slots: Vec<Option<NodeState>>,
+    free: Vec<usize>,
+    by_name: HashMap<String, usize>,
+    /// Slots of the nodes that exist, zones taking turns.
+    order: Vec<usize>,
+    placed: HashMap<ObjectKey, Placed>,
+    /// Decided, and not seen bound yet.
+    assumed: HashSet<ObjectKey>,
+    /// How many nodes have an image.
+    images: HashMap<String, usize>,
+    /// How many placed pods use a claim.
+    claims: HashMap<ObjectKey, usize>,
+    terms: Terms,
+    counts: Counts,
 }
 
 impl Cache {
-    pub fn set_node(&mut self, node: &Node) {
-        self.node(node.name()).update(node);
-    }
-
-    pub fn remove_node(&mut self, name: &str) {
-        if let Some(node) = self.nodes.get_mut(name) {
-            node.present = false;
-            if node.pods.is_empty() {
-                self.nodes.remove(name);
-            }
+    /// Takes the node as it is now; what was known of it before.
+    pub fn set_node(&mut self, node: &Node) -> Option<Arc<NodeFacts>> {
+        let facts = Arc::new(NodeFacts::new(node));
+        let slot = self.slot(node.name());
+        let state = self.slots[slot].as_mut().expect("a slot in use");
+        let before = std::mem::replace(&mut state.facts, facts.clone());
+        let was_present = std::mem::replace(&mut state.present, true);
+        if was_present {
+            self.count_images(&before, false);
         }
+        self.count_images(&facts, true);
+        if !was_present || before.zone != facts.zone {
+            self.arrange();
+        }
+        was_present.then_some(before)
     }
 
-    /// Counts a pod on its node: assumed, bound or changed.
+    pub fn remove_node(&mut self, name: &str) -> Option<Arc<NodeFacts>> {
+        let slot = *self.by_name.get(name)?;
+        let state = self.slots[slot].as_mut().expect("a slot in use");
+        if !std::mem::replace(&mut state.present, false) {
+            return None;
+        }
+        let facts = state.facts.clone();
+        self.count_images(&facts, false);
+        self.forget_if_empty(slot);
+        self.arrange();
+        Some(facts)
+    }
+
+    /// The nodes that exist; each zone in turn gives one.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeState> {
+        self.order.iter().map(|slot| self.at(*slot))
+    }
+
+    /// The node at a position of that order.
+    pub fn nth(&self, position: usize) -> &NodeState {
+        self.at(self.order[position])
+    }
+
+    fn at(&self, slot: usize) -> &NodeState {
+        self.slots[slot].as_ref().expect("a slot in use")
+    }
+
+    /// The node in a slot, where it exists.
+    pub fn in_slot(&self, slot: usize) -> Option<&NodeState> {
+        self.slots.get(slot)?.as_ref().filter(|n| n.present)
+    }
+
+    pub fn node(&self, name: &str) -> Option<&NodeState> {
+        self.by_name.get(name).map(|slot| self.at(*slot)).filter(|n| n.present)
+    }
+
+    pub fn node_count(&self) -> usize {
+        self.order.len()
+    }
+
+    pub fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Counts a pod on its node: bound or changed.
     pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.remove_pod(&pod.key);
-        self.placed.insert(pod.key.clone(), node.to_owned());
-        self.node(node).add_pod(pod);
+        let slot = self.slot(node);
+        for claim in &pod.claims {
+            *self.claims.entry(ObjectKey::new(pod.key.namespace.clone(), claim.name.clone())).or_default() += 1;
+        }
+        self.terms.count(&pod, slot, 1);
+        self.counts.count(&pod, slot, true);
+        self.slots[slot].as_mut().expect("a slot in use").add_pod(pod.clone());
+        self.placed.insert(pod.key.clone(), Placed { slot, pod });
     }
 
-    /// Whether a pod was counted.
-    pub fn remove_pod(&mut self, key: &ObjectKey) -> bool {
-        let Some(name) = self.placed.remove(key) else { return false };
-        if let Some(node) = self.nodes.get_mut(&name) {
-            node.remove_pod(key);
-            if !node.present && node.pods.is_empty() {
-                self.nodes.remove(&name);
+    /// Counts a pod where it has been decided to go.
+    pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+        let key = pod.key.clone();
+        self.set_pod(pod, node);
+        self.assumed.insert(key);
+    }
+
+    pub fn is_assumed(&self, key: &ObjectKey) -> bool {
+        self.assumed.contains(key)
+    }
+
+    /// The pod that was counted.
+    pub fn remove_pod(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
+        self.assumed.remove(key);
+        let Placed { slot, pod } = self.placed.remove(key)?;
+        for claim in &pod.claims {
+            let key = ObjectKey::new(pod.key.namespace.clone(), claim.name.clone());
+            if let std::collections::hash_map::Entry::Occupied(mut count) = self.claims.entry(key) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
             }
         }
-        true
+        self.terms.count(&pod, slot, -1);
+        self.counts.count(&pod, slot, false);
+        self.slots[slot].as_mut().expect("a slot in use").remove_pod(key);
+        self.forget_if_empty(slot);
+        Some(pod)
     }
 
-    fn node(&mut self, name: &str) -> &mut NodeState {
-        self.nodes.entry(name.to_owned()).or_insert_with(|| NodeState { name: name.to_owned(), ..NodeState::default() })
+    pub fn pod(&self, key: &ObjectKey) -> Option<&Arc<PodInfo>> {
+        self.placed.get(key).map(|p| &p.pod)
+    }
+
+    pub fn is_claim_used(&self, claim: &ObjectKey) -> bool {
+        self.claims.contains_key(claim)
+    }
+
+    pub fn nodes_with_image(&self, name: &str) -> usize {
+        self.images.get(name).copied().unwrap_or_default()
+    }
+
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// By slot, how many pods match; see [`Counted`].
+    pub fn counts(&self, what: &Counted) -> Arc<Vec<u32>> {
+        self.counts.get(what, self.slots.len(), || self.slots.iter().enumerate().filter_map(|(i, n)| Some((i, n.as_ref()?.pods.as_slice()))))
+    }
+
+    fn slot(&mut self, name: &str) -> usize {
+        if let Some(slot) = self.by_name.get(name) {
+            return *slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(NodeState::unknown(name, slot));
+        self.by_name.insert(name.to_owned(), slot);
+        slot
+    }
+
+    fn forget_if_empty(&mut self, slot: usize) {
+        let state = self.at(slot);
+        if !state.present && state.pods.is_empty() {
+            let facts = state.facts.clone();
+            self.by_name.remove(&facts.name);
+            self.slots[slot] = None;
+            self.free.push(slot);
+        }
+    }
+
+    fn count_images(&mut self, facts: &NodeFacts, has: bool) {
+        for name in facts.images.keys() {
+            let count = self.images.entry(name.clone()).or_default();
+            *count = if has { *count + 1 } else { count.saturating_sub(1) };
+            if *count == 0 {
+                self.images.remove(name);
+            }
+        }
+    }
+
+    /// As upstream's node tree: one node of each zone after the other.
+    fn arrange(&mut self) {
+        let mut zones: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (slot, state) in self.slots.iter().enumerate() {
+            if let Some(state) = state.as_ref().filter(|n| n.present) {
+                zones.entry(&state.facts.zone).or_default().push(slot);
+            }
+        }
+        let most = zones.values().map(Vec::len).max().unwrap_or_default();
+        self.order = (0..most).flat_map(|i| zones.values().filter_map(move |slots| slots.get(i)).copied()).collect();
     }
 }

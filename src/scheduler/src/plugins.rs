@@ -1,6 +1,8 @@
-//! The plugins of the default profile, with upstream's names and weights (pkg/scheduler/apis/config/v1/default_plugins.go).
+//! The plugins, with upstream's names, reasons and hints (pkg/scheduler/framework/plugins).
 //!
-//! A plugin may look over all nodes once for a pod ([`Filter::prepare`], [`Score::prepare`]) and is then asked about each node.
+//! A plugin looks over the cluster once for a pod ([`Filter::prepare`], [`Score::score`]); what it found answers for each node
+//! ([`NodeCheck`]), and follows along while pods are put on or taken off a node in thought.
+mod balanced;
 mod fit;
 mod image_locality;
 mod inter_pod_affinity;
@@ -8,82 +10,135 @@ mod node_affinity;
 mod simple;
 mod taints;
 mod topology_spread;
+pub use self::topology_spread::system_defaults as topology_defaults;
 pub mod volume_binding;
+mod volume_limits;
+mod volume_restrictions;
+mod volume_zone;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+pub use self::balanced::NodeResourcesBalancedAllocation;
+pub use self::fit::{NodeResourcesFit, Strategy};
+pub use self::image_locality::ImageLocality;
+pub use self::inter_pod_affinity::InterPodAffinity;
+pub use self::node_affinity::NodeAffinity;
+pub use self::simple::{NodeName, NodePorts, NodeUnschedulable};
+pub use self::taints::{TaintToleration, tolerates};
+pub use self::topology_spread::PodTopologySpread;
+pub use self::volume_binding::VolumeBinding;
+pub use self::volume_limits::NodeVolumeLimits;
+pub use self::volume_restrictions::VolumeRestrictions;
+pub use self::volume_zone::VolumeZone;
 
 use crate::cache::{Cache, NodeState};
-use crate::pod::PodInfo;
+use crate::events::ClusterEvent;
+use crate::owners::OwnerView;
+use crate::pod::{NamespaceLabels, PodInfo};
 use crate::volumes::VolumeView;
 
 pub const SCORE_MAX: i64 = 100;
 
 /// What plugins may look at beside the pod and a node.
+#[derive(Clone, Copy)]
 pub struct World<'a> {
     pub cache: &'a Cache,
-    pub namespace_labels: &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>,
+    pub namespace_labels: &'a NamespaceLabels<'a>,
     pub volumes: &'a dyn VolumeView,
+    pub owners: &'a dyn OwnerView,
 }
 
-/// Why a node will not do; the text is what `kubectl describe` shows.
-pub type Reason = String;
-
-/// What may have made room for a pod that did not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClusterEvent {
-    NodeAdded,
-    NodeLabels,
-    NodeTaints,
-    NodeAllocatable,
-    PodAdded,
-    PodRemoved,
-    PodUpdated,
-    NamespaceLabels,
-    /// A claim, a volume or a class has changed.
-    Volumes,
+/// Why a node (or all of them) will not do; the texts are what `kubectl describe` shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reasons: Reasons,
+    /// Taking pods away from the node could help (upstream's Unschedulable, against UnschedulableAndUnresolvable).
+    pub resolvable: bool,
 }
 
-pub trait Filter: Sync {
-    fn name(&self) -> &'static str;
-    /// The events after which a pod that this plugin turned away is worth another try (queueing hint).
-    fn helped_by(&self, event: ClusterEvent) -> bool;
-    /// Why no node at all will do for now; asked before any node is.
-    fn refuses_all(&self, _: &PodInfo, _: &World) -> Option<Reason> {
-        None
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reasons {
+    One(Cow<'static, str>),
+    Several(Vec<Cow<'static, str>>),
+}
+
+impl Reasons {
+    pub fn iter(&self) -> std::slice::Iter<'_, Cow<'static, str>> {
+        match self {
+            Self::One(reason) => std::slice::from_ref(reason).iter(),
+            Self::Several(reasons) => reasons.iter(),
+        }
     }
-    /// Answers for each node; `None` where the plugin has nothing to say about this pod.
-    fn prepare<'a>(&'a self, pod: &'a PodInfo, world: &'a World<'a>) -> Option<Box<dyn Fn(&NodeState) -> Result<(), Vec<Reason>> + 'a>>;
+
+    pub fn joined(&self) -> String {
+        self.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+    }
 }
 
-pub trait Score: Sync {
-    fn weight(&self) -> i64;
+impl Refusal {
+    pub fn resolvable(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { reasons: Reasons::One(reason.into()), resolvable: true }
+    }
+
+    pub fn unresolvable(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { reasons: Reasons::One(reason.into()), resolvable: false }
+    }
+}
+
+pub type Verdict = Result<(), Refusal>;
+
+/// What a filter found for one pod.
+pub enum Prepared<'a> {
+    /// The plugin has nothing to say about this pod.
+    Skip,
+    /// No node at all will do for now.
+    Refused(Refusal),
+    Check(Box<dyn NodeCheck<'a> + 'a>),
+    /// As `Check`, and only these nodes come into question.
+    Only(BTreeSet<String>, Box<dyn NodeCheck<'a> + 'a>),
+}
+
+/// Answers for one node; knows what the filter found for one pod.
+pub trait NodeCheck<'a>: Send + Sync {
+    fn check(&self, node: &NodeState) -> Verdict;
+    /// As if `pod` were on `node` too.
+    fn with(&mut self, _pod: &PodInfo, _node: &NodeState) {}
+    /// As if `pod` were not on `node`.
+    fn without(&mut self, _pod: &PodInfo, _node: &NodeState) {}
+    fn duplicate(&self) -> Box<dyn NodeCheck<'a> + 'a>;
+}
+
+/// A check that looks at nothing but the node.
+pub fn check<'a>(of_node: impl Fn(&NodeState) -> Verdict + Clone + Send + Sync + 'a) -> Box<dyn NodeCheck<'a> + 'a> {
+    struct Plain<F>(F);
+    impl<'a, F: Fn(&NodeState) -> Verdict + Clone + Send + Sync + 'a> NodeCheck<'a> for Plain<F> {
+        fn check(&self, node: &NodeState) -> Verdict {
+            (self.0)(node)
+        }
+        fn duplicate(&self) -> Box<dyn NodeCheck<'a> + 'a> {
+            Box::new(Plain(self.0.clone()))
+        }
+    }
+    Box::new(Plain(of_node))
+}
+
+pub trait Filter: Send + Sync {
+    fn name(&self) -> &'static str;
+    /// The bits of [`ClusterEvent`] that may help a pod which this plugin turned away.
+    fn events(&self) -> u32;
+    /// Whether this event could help this pod; asked where one of the bits is set.
+    fn helps(&self, _pod: &PodInfo, _event: &ClusterEvent) -> bool {
+        true
+    }
+    fn prepare<'a>(&'a self, pod: &'a PodInfo, world: &World<'a>) -> Prepared<'a>;
+}
+
+pub trait Score: Send + Sync {
+    fn name(&self) -> &'static str;
     /// Scores from 0 to [`SCORE_MAX`] for `nodes`, in their order; `None` where all are equal to this plugin.
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], world: &World) -> Option<Vec<i64>>;
 }
-
-/// In upstream's order: the first plugin that refuses a node gives the reason.
-pub const FILTERS: [&dyn Filter; 10] = [
-    &simple::NodeUnschedulable,
-    &simple::NodeName,
-    &taints::TaintToleration,
-    &node_affinity::NodeAffinity,
-    &simple::NodePorts,
-    &fit::NodeResourcesFit,
-    &volume_binding::VolumeBinding,
-    &topology_spread::PodTopologySpread,
-    &inter_pod_affinity::InterPodAffinity,
-    &simple::Unsupported,
-];
-
-pub const SCORES: [&dyn Score; 7] = [
-    &taints::TaintToleration,
-    &node_affinity::NodeAffinity,
-    &fit::NodeResourcesFit,
-    &topology_spread::PodTopologySpread,
-    &inter_pod_affinity::InterPodAffinity,
-    &fit::NodeResourcesBalancedAllocation,
-    &image_locality::ImageLocality,
-];
 
 /// Scales to 0..=100 by the largest value; `reverse` gives the least the most (framework/plugins/helper/normalize_score.go).
 fn normalize(scores: &mut [i64], reverse: bool) {

@@ -1,257 +1,166 @@
 //! The loop around the decision: informers in, bindings, conditions and events out.
 //!
-//! Models pkg/scheduler/{scheduler,eventhandlers,schedule_one}.go. Bindings do not wait for each other; one that fails
-//! takes its assumption back and the pod is tried again.
+//! Models pkg/scheduler/{scheduler,eventhandlers,schedule_one}.go, v1.37. One pod is decided at a time; bindings and the removal of victims
+//! do not wait for each other, nor does the next decision wait for them.
+mod attempt;
+mod binding;
+mod cluster;
+mod failure;
+mod victims;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use client::{ApiError, Client, Clock, Event, EventRecorder, EventType, Informer, Named, ObjectKey, Patch};
+use client::{Client, Clock, EventRecorder, Informer, ObjectKey};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::binding::{Bound, PreBindings};
 use crate::cache::Cache;
-use crate::plugins::volume_binding::choices;
-use crate::plugins::{ClusterEvent, FILTERS, World};
-use crate::pod::{PodInfo, project};
+use crate::config::SchedulerConfig;
+use crate::dra::ExtendedResources;
+use crate::extender::{Extender, SetupError};
+use crate::nominator::Nominator;
+use crate::owners::Owners;
+use crate::pod::project;
+use crate::profile::Profile;
 use crate::queue::Queue;
-use crate::schedule::{Decision, decide};
-use crate::volumes::{BindVolumesError, Volumes};
+use crate::schedule::Random;
+use crate::volumes::Volumes;
 
-const NAME: &str = "default-scheduler";
 /// Bindings on their way at once; decisions wait beyond that.
-const BINDINGS_MAX: usize = 256;
+const BINDINGS_MAX: usize = 512;
+/// So many pods are decided before the loop looks at what has happened.
+const DECISIONS_IN_A_ROW: usize = 64;
+/// So many events of a kind are taken in before it decides again.
+const EVENTS_IN_A_ROW: usize = 1024;
 
-/// What came back from a binding.
-struct Bound {
-    pod: Arc<PodInfo>,
-    result: Result<(), BindError>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum BindError {
-    #[error(transparent)]
-    Pod(#[from] ApiError),
-    #[error(transparent)]
-    Volumes(#[from] BindVolumesError),
+/// What comes back from the tasks that the loop starts.
+enum Done {
+    Bound(Bound),
+    /// The victims of a pod have been told to go.
+    Preempted { key: ObjectKey, uid: String, failed: bool },
 }
 
 pub struct Scheduler {
     client: Client,
+    profiles: Arc<Vec<Profile>>,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
     namespaces: Informer<Namespace>,
+    budgets: Informer<PodDisruptionBudget>,
     volumes: Volumes,
-    events: EventRecorder,
+    owners: Owners,
+    /// By profile.
+    events: Vec<EventRecorder>,
+    extenders: Arc<Vec<Extender>>,
     clock: Clock,
     cache: Cache,
     queue: Queue,
+    nominator: Nominator,
+    random: Random,
+    /// Where in the order of nodes the next search begins.
+    next_node: usize,
     bindings: usize,
-    /// Turns ties between equal nodes around.
-    turn: usize,
+    pre_bindings: PreBindings,
+    done: mpsc::UnboundedSender<Done>,
+    finished: Option<mpsc::UnboundedReceiver<Done>>,
 }
 
 impl Scheduler {
     /// Starts to watch; nothing is scheduled before [`Self::run`].
-    pub fn new(client: Client, clock: Clock) -> Self {
-        let pods = Informer::<Pod>::builder(&client).project(project).start();
+    pub fn new(client: Client, clock: Clock, config: &SchedulerConfig) -> Result<Self, SetupError> {
+        let devices = Arc::new(ExtendedResources::default());
+        let profiles = Arc::new(config.profiles(&devices));
+        let extenders = config.extenders.iter().cloned().map(Extender::new).collect::<Result<Vec<_>, _>>()?;
+        let pods = Informer::<Pod>::builder(&client);
+        // Extenders are shown the whole pod.
+        let pods = if extenders.is_empty() { pods.project(project) } else { pods }.start();
         let nodes = Informer::<Node>::builder(&client).start();
         let namespaces = Informer::<Namespace>::builder(&client).start();
-        let volumes = Volumes::new(&client);
-        let events = EventRecorder::new(&client, NAME, None, clock.clone());
-        Self { client, pods, nodes, namespaces, volumes, events, clock, cache: Cache::default(), queue: Queue::default(), bindings: 0, turn: 0 }
+        let budgets = Informer::<PodDisruptionBudget>::builder(&client).start();
+        let (volumes, owners) = (Volumes::new(&client), Owners::new(&client));
+        let recorder = |p: &Profile| EventRecorder::new(&client, &p.scheduler_name, None, clock.clone());
+        let events = profiles.iter().map(recorder).collect();
+        let queue = Queue::new(profiles.clone(), config.backoff, Box::new(|_| false));
+        // The channel holds no more than what is under way: bindings are counted, and a pod preempts once at a time.
+        let (done, finished) = mpsc::unbounded_channel();
+        Ok(Self {
+            client,
+            profiles,
+            pods,
+            nodes,
+            namespaces,
+            budgets,
+            volumes,
+            owners,
+            events,
+            extenders: Arc::new(extenders),
+            random: Random::new(clock.now().as_nanosecond() as u64),
+            clock,
+            cache: Cache::default(),
+            queue,
+            nominator: Nominator::default(),
+            next_node: 0,
+            bindings: 0,
+            pre_bindings: PreBindings::default(),
+            done,
+            finished: Some(finished),
+        })
     }
 
     /// Schedules until the task is dropped.
     pub async fn run(mut self) {
-        let (mut pods, mut nodes, mut namespaces) = (self.pods.subscribe(), self.nodes.subscribe(), self.namespaces.subscribe());
-        let (mut claims, mut persistent) = (self.volumes.claims.subscribe(), self.volumes.volumes.subscribe());
-        let mut classes = self.volumes.classes.subscribe();
+        let Some(mut finished) = self.finished.take() else { return };
+        let mut cluster = cluster::Subscriptions::new(&self);
         // A decision over half a world would be a wrong one.
-        tokio::join!(self.pods.synced(), self.nodes.synced(), self.namespaces.synced(), self.volumes.synced());
-        while let Some(event) = nodes.try_recv() {
-            self.node_event(&event);
-        }
-        while let Some(event) = pods.try_recv() {
-            self.pod_event(&event);
-        }
-        let (sender, mut bound) = mpsc::channel(BINDINGS_MAX);
+        tokio::join!(self.pods.synced(), self.nodes.synced(), self.namespaces.synced(), self.budgets.synced());
+        tokio::join!(self.volumes.synced(), self.owners.synced());
+        while cluster.drain(&mut self) {}
         loop {
-            while self.bindings < BINDINGS_MAX {
-                let Some(pod) = self.queue.pop() else { break };
-                self.schedule_one(pod, &sender);
+            let now = Instant::now();
+            self.queue.timers(now);
+            let mut busy = cluster.drain(&mut self);
+            while let Ok(done) = finished.try_recv() {
+                self.take_back(done);
             }
-            let backoff = self.queue.next_backoff();
-            tokio::select! {
-                event = pods.recv() => self.pod_event(&event),
-                event = nodes.recv() => self.node_event(&event),
-                _ = namespaces.recv() => self.queue.happened(ClusterEvent::NamespaceLabels, Instant::now()),
-                _ = claims.recv() => self.queue.happened(ClusterEvent::Volumes, Instant::now()),
-                _ = persistent.recv() => self.queue.happened(ClusterEvent::Volumes, Instant::now()),
-                _ = classes.recv() => self.queue.happened(ClusterEvent::Volumes, Instant::now()),
-                Some(done) = bound.recv() => self.binding_done(done),
-                () = tokio::time::sleep_until(backoff.unwrap_or_else(Instant::now)), if backoff.is_some() => self.queue.end_backoffs(Instant::now()),
-            }
-        }
-    }
-
-    fn node_event(&mut self, event: &Event<Node>) {
-        let now = Instant::now();
-        match event {
-            Event::Added(node) => {
-                self.cache.set_node(node);
-                self.queue.happened(ClusterEvent::NodeAdded, now);
-            }
-            Event::Updated { old, new } => {
-                self.cache.set_node(new);
-                for happened in node_changes(old, new) {
-                    self.queue.happened(happened, now);
+            for _ in 0..DECISIONS_IN_A_ROW {
+                if self.bindings >= BINDINGS_MAX {
+                    break;
                 }
+                let Some((pod, profile)) = self.queue.pop() else { break };
+                busy = true;
+                self.attempt(pod, profile).await;
             }
-            Event::Deleted(node) => self.cache.remove_node(node.name()),
+            if busy {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let timer = self.queue.next_timer();
+            tokio::select! {
+                () = cluster.next(&mut self) => {}
+                Some(done) = finished.recv() => self.take_back(done),
+                () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
+            }
         }
     }
 
-    fn pod_event(&mut self, event: &Event<Pod>) {
-        let now = Instant::now();
-        let pod = Arc::new(PodInfo::new(event.object()));
-        if matches!(event, Event::Deleted(_)) || pod.finished {
-            self.queue.remove(&pod.key);
-            if self.cache.remove_pod(&pod.key) {
-                self.queue.happened(ClusterEvent::PodRemoved, now);
-            }
-            return;
-        }
-        if !pod.node_name.is_empty() {
-            self.queue.remove(&pod.key);
-            let node = pod.node_name.clone();
-            let known = matches!(event, Event::Updated { .. });
-            self.cache.set_pod(pod, &node);
-            self.queue.happened(if known { ClusterEvent::PodUpdated } else { ClusterEvent::PodAdded }, now);
-            return;
-        }
-        if pod.scheduler_name != NAME {
-            return;
-        }
-        if pod.deleting || pod.gated {
-            self.queue.remove(&pod.key);
-            return;
-        }
-        // Our own condition and the controller's annotations change nothing about where the pod may go.
-        let same = event.old().is_some_and(|old| old.spec == event.object().spec && old.metadata.labels == event.object().metadata.labels);
-        if !same {
-            self.queue.put(pod);
+    fn take_back(&mut self, done: Done) {
+        match done {
+            Done::Bound(bound) => self.binding_done(bound),
+            Done::Preempted { key, uid, failed } => self.queue.preempted(&key, &uid, failed, Instant::now()),
         }
     }
 
-    fn schedule_one(&mut self, pod: Arc<PodInfo>, bound: &mpsc::Sender<Bound>) {
-        self.turn = self.turn.wrapping_add(1);
+    /// The profile that a pod has chosen.
+    fn profile_of(&self, scheduler_name: &str) -> Option<usize> {
+        self.profiles.iter().position(|p| p.scheduler_name == scheduler_name)
+    }
+
+    fn namespace_labels(&self) -> impl Fn(&str) -> Option<Arc<BTreeMap<String, String>>> + Send + Sync + use<> {
         let namespaces = self.namespaces.clone();
-        let labels = move |name: &str| -> Option<BTreeMap<String, String>> { namespaces.get(&ObjectKey::cluster(name))?.metadata.labels.clone() };
-        let world = World { cache: &self.cache, namespace_labels: &labels, volumes: &self.volumes };
-        match decide(&pod, &world, |equal| self.turn % equal) {
-            Decision::Node(node) => {
-                let choices = self.cache.nodes.get(&node).map(|state| choices(&pod, state, &self.volumes)).unwrap_or_default();
-                self.volumes.assume(&choices);
-                let volumes = self.volumes.clone();
-                self.queue.remove(&pod.key);
-                self.cache.set_pod(pod.clone(), &node);
-                self.bindings += 1;
-                let (client, events, bound) = (self.client.clone(), self.events.clone(), bound.clone());
-                let object = self.pods.get(&pod.key);
-                tokio::spawn(async move {
-                    let result = async {
-                        let Some(object) = &object else { return Ok(()) }; // deleted meanwhile; its event takes the assumption back
-                        volumes.bind(&client, &node, &choices).await?;
-                        Ok::<_, BindError>(client.bind(object, &node).await?)
-                    };
-                    let result = result.await;
-                    volumes.give_back(&choices);
-                    if let (Ok(()), Some(object)) = (&result, &object) {
-                        let message = format!("Successfully assigned {} to {node}", pod.key);
-                        events.record(&**object, EventType::Normal, "Scheduled", message);
-                    }
-                    // The loop ends only with the process.
-                    let _ = bound.send(Bound { pod, result }).await;
-                });
-            }
-            Decision::None { message, plugins } => {
-                let refused_by: Vec<_> = plugins.iter().map(|i| FILTERS[*i].name()).collect();
-                tracing::debug!(pod = %pod.key, ?refused_by, message, "no node");
-                self.queue.unschedulable(&pod.key, plugins, Instant::now());
-                self.report(&pod, message);
-            }
-        }
+        move |name: &str| Some(Arc::new(namespaces.get(&ObjectKey::cluster(name))?.metadata.labels.clone()?))
     }
-
-    fn binding_done(&mut self, Bound { pod, result }: Bound) {
-        self.bindings -= 1;
-        let Err(error) = result else { return };
-        let is_stale = match &error {
-            BindError::Pod(error) | BindError::Volumes(BindVolumesError::Choose { source: error, .. }) => error.is_not_found() || error.is_conflict(),
-            BindError::Volumes(BindVolumesError::Timeout) => false,
-        };
-        if is_stale {
-            // Gone, or bound by somebody else: the watch tells what is true.
-            tracing::debug!(pod = %pod.key, %error, "binding refused");
-        } else {
-            tracing::warn!(pod = %pod.key, error = &error as &dyn std::error::Error, "binding failed");
-        }
-        let current = self.pods.get(&pod.key).map(|p| PodInfo::new(&p)).filter(|p| p.uid == pod.uid);
-        match current {
-            Some(p) if !p.node_name.is_empty() => {
-                let node = p.node_name.clone();
-                self.cache.set_pod(Arc::new(p), &node);
-            }
-            Some(p) if !p.deleting => {
-                self.cache.remove_pod(&pod.key);
-                self.queue.retry(Arc::new(p), Instant::now());
-            }
-            _ => {
-                self.cache.remove_pod(&pod.key);
-            }
-        }
-        self.queue.happened(ClusterEvent::PodRemoved, Instant::now());
-    }
-
-    /// Tells why the pod waits: an event, and the condition PodScheduled where it says something new.
-    fn report(&self, pod: &Arc<PodInfo>, message: String) {
-        let Some(object) = self.pods.get(&pod.key) else { return };
-        self.events.record(&*object, EventType::Warning, "FailedScheduling", message.clone());
-        let conditions = object.status.as_ref().and_then(|s| s.conditions.as_ref());
-        let told = conditions.into_iter().flatten().any(|c| c.type_ == "PodScheduled" && c.status == "False" && c.message.as_deref() == Some(&message));
-        if told {
-            return;
-        }
-        let patch = Patch::Strategic(serde_json::json!({
-            "metadata": {"uid": pod.uid},
-            "status": {"conditions": [{
-                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
-                "lastTransitionTime": self.clock.time(), "lastProbeTime": null,
-            }]}
-        }));
-        let (client, key) = (self.client.clone(), pod.key.clone());
-        tokio::spawn(async move {
-            if let Err(error) = client.patch_status::<Pod>(&key, &patch).await {
-                tracing::debug!(pod = %key, %error, "condition not written");
-            }
-        });
-    }
-}
-
-fn node_changes(old: &Node, new: &Node) -> Vec<ClusterEvent> {
-    let spec = |n: &Node| n.spec.clone().unwrap_or_default();
-    let (before, after) = (spec(old), spec(new));
-    let allocatable = |n: &Node| n.status.as_ref().and_then(|s| s.allocatable.clone());
-    let mut changes = Vec::new();
-    if before.taints != after.taints || before.unschedulable != after.unschedulable {
-        changes.push(ClusterEvent::NodeTaints);
-    }
-    if old.metadata.labels != new.metadata.labels {
-        changes.push(ClusterEvent::NodeLabels);
-    }
-    if allocatable(old) != allocatable(new) {
-        changes.push(ClusterEvent::NodeAllocatable);
-    }
-    changes
 }

@@ -71,6 +71,8 @@ fn bound(pod: &Tree, binding: &Tree) -> Result<Tree, Status> {
     conditions.retain(|c| c.str_at(&["type"]) != "PodScheduled");
     conditions.push(condition);
     pod.set(&["status", "conditions"], Tree::Array(conditions));
+    // The promise is kept (ClearingNominatedNodeNameAfterBinding).
+    pod.remove(&["status", "nominatedNodeName"]);
     if !meta::uid(binding).is_empty() {
         meta::set_uid(&mut pod, meta::uid(binding));
     }

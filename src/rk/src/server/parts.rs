@@ -56,7 +56,7 @@ pub async fn run(settings: Settings, listener: StdListener, started: Instant) ->
 
     // The control plane needs no kernel feature; whoever lacks one can still ask the API why its pods wait.
     let admin = Client::from_service(api.local(UserInfo::new("system:admin", &["system:masters"])));
-    start_control_plane(&mut parts, &settings, &api, &identity);
+    start_control_plane(&mut parts, &settings, &api, &identity)?;
     host::require_machine(Some(settings.facts.network_backend)).await?;
     start_node(&mut parts, &settings, &api, &nodes, shutdown.clone()).await?;
     parts.spawn(apply_system(&settings, admin));
@@ -188,7 +188,7 @@ fn start_control_plane(
     settings: &Settings,
     api: &ApiServer,
     identity: &ClusterIdentity,
-) {
+) -> anyhow::Result<()> {
     let manager = Client::from_service(api.local(UserInfo::new("system:kube-controller-manager", &["system:authenticated"])));
     let manager = manager.named("kube-controller-manager");
     let for_controllers = api.clone();
@@ -217,13 +217,15 @@ fn start_control_plane(
     });
     let scheduler = Client::from_service(api.local(UserInfo::new("system:kube-scheduler", &["system:authenticated"])));
     let scheduler = scheduler.named("kube-scheduler");
+    let scheduler = scheduler::Scheduler::new(scheduler, Clock::system(), &settings.scheduler).context("set up the scheduler")?;
     parts.spawn(
         async move {
-            scheduler::Scheduler::new(scheduler, Clock::system()).run().await;
+            scheduler.run().await;
             Ok("scheduler")
         }
         .instrument(info_span!("scheduler")),
     );
+    Ok(())
 }
 
 async fn start_node(

@@ -1,72 +1,188 @@
-//! NodeResourcesFit (filter, and LeastAllocated as score) and NodeResourcesBalancedAllocation.
+//! NodeResourcesFit: what the pod asks for must be free; the score prefers nodes by how full they would be.
 //!
-//! Models pkg/scheduler/framework/plugins/noderesources: fit.go, least_allocated.go, balanced_allocation.go.
-use super::{ClusterEvent, Filter, Reason, SCORE_MAX, Score, World};
-use crate::cache::NodeState;
-use crate::pod::PodInfo;
+//! Models pkg/scheduler/framework/plugins/noderesources: fit.go, resource_allocation.go, least_allocated.go, most_allocated.go,
+//! requested_to_capacity_ratio.go, v1.37.
+use std::borrow::Cow;
+use std::sync::Arc;
 
-pub struct NodeResourcesFit;
+use super::{Filter, Prepared, Reasons, Refusal, SCORE_MAX, Score, World, check};
+use crate::cache::{NodeFacts, NodeState};
+use crate::dra::ExtendedResources;
+use crate::events::{Change, ClusterEvent, bits};
+use crate::pod::PodInfo;
+use crate::resources::{Resources, is_extended, is_scalar};
+
+/// How full a node should be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Strategy {
+    LeastAllocated,
+    MostAllocated,
+    /// Points of utilization (percent) and score (0 to 100), by utilization.
+    RequestedToCapacityRatio(Vec<(i64, i64)>),
+}
+
+pub struct NodeResourcesFit {
+    pub ignored_resources: Vec<String>,
+    pub ignored_groups: Vec<String>,
+    pub strategy: Strategy,
+    /// Resources that are looked at, with their weights.
+    pub resources: Vec<(String, i64)>,
+    /// Resources that device classes offer where a node itself has none.
+    pub devices: Arc<ExtendedResources>,
+}
+
+pub fn default_resources() -> Vec<(String, i64)> {
+    vec![("cpu".to_owned(), 1), ("memory".to_owned(), 1)]
+}
+
+fn insufficient(name: &str) -> Cow<'static, str> {
+    match name {
+        "cpu" => "Insufficient cpu".into(),
+        "memory" => "Insufficient memory".into(),
+        "ephemeral-storage" => "Insufficient ephemeral-storage".into(),
+        _ => format!("Insufficient {name}").into(),
+    }
+}
+
+impl NodeResourcesFit {
+    fn is_ignored(&self, name: &str) -> bool {
+        let group = name.split('/').next().unwrap_or_default();
+        is_extended(name) && (self.ignored_resources.iter().any(|r| r == name) || self.ignored_groups.iter().any(|g| g == group))
+    }
+
+    fn is_left_to_devices(&self, name: &str, node: &NodeFacts) -> bool {
+        is_extended(name) && node.allocatable.get(name) == 0 && self.devices.class_of(name).is_some()
+    }
+
+    /// What is missing on a node where `taken` and so many pods are there already.
+    fn missing(&self, pod: &PodInfo, node: &NodeFacts, taken: &Resources, pods: usize) -> Result<(), Refusal> {
+        let mut reasons: Vec<Cow<'static, str>> = Vec::new();
+        let mut resolvable = true;
+        if pods as i64 + 1 > node.allowed_pods {
+            reasons.push("Too many pods".into());
+        }
+        for (name, wanted) in pod.requests.iter().filter(|(_, wanted)| *wanted > 0) {
+            let has = node.allocatable.get(name);
+            if wanted > has - taken.get(name) && !self.is_ignored(name) && !self.is_left_to_devices(name, node) {
+                reasons.push(insufficient(name));
+                resolvable &= wanted <= has;
+            }
+        }
+        match reasons.len() {
+            0 => Ok(()),
+            1 => Err(Refusal { reasons: Reasons::One(reasons.swap_remove(0)), resolvable }),
+            _ => Err(Refusal { reasons: Reasons::Several(reasons), resolvable }),
+        }
+    }
+}
 
 impl Filter for NodeResourcesFit {
     fn name(&self) -> &'static str {
         "NodeResourcesFit"
     }
-    fn helped_by(&self, event: ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::NodeAdded | ClusterEvent::NodeAllocatable | ClusterEvent::PodRemoved | ClusterEvent::PodUpdated)
+    fn events(&self) -> u32 {
+        bits::POD_DELETE
+            | bits::NODE_ADD
+            | bits::NODE_ALLOCATABLE
+            | bits::POD_SCALE_DOWN
+            | bits::TARGET_SCALE_DOWN
+            | bits::DEVICE_CLASS
     }
-    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &'a World<'a>) -> Option<Box<dyn Fn(&NodeState) -> Result<(), Vec<Reason>> + 'a>> {
-        Some(Box::new(|node| {
-            let mut reasons = Vec::new();
-            if node.pods.len() as i64 + 1 > node.allocatable("pods") {
-                reasons.push("Too many pods".to_owned());
+    fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        match event.change {
+            Change::Node { old, new: Some(new) } => {
+                let has_more = |old: &NodeFacts| {
+                    new.allowed_pods > old.allowed_pods
+                        || pod.requests.iter().any(|(name, _)| {
+                            new.allocatable.get(name) > old.allocatable.get(name) || self.is_left_to_devices(name, new)
+                        })
+                };
+                self.missing(pod, new, &Resources::default(), 0).is_ok() && old.is_none_or(has_more)
             }
-            for (name, wanted) in pod.requests.iter().filter(|(_, wanted)| **wanted > 0) {
-                if *wanted > node.allocatable(name) - node.requested(name) {
-                    reasons.push(format!("Insufficient {name}"));
-                }
+            Change::Pod { old: Some(old), new: Some(new) } => {
+                pod.requests.iter().any(|(name, wanted)| wanted != 0 && old.requests.get(name) > new.requests.get(name))
             }
-            if reasons.is_empty() { Ok(()) } else { Err(reasons) }
-        }))
+            Change::DeviceClass { new: Some(class), .. } => {
+                let names = crate::dra::extended_names(class);
+                pod.requests.iter().any(|(name, _)| names.iter().any(|n| n == name))
+            }
+            Change::DeviceClass { new: None, .. } => false,
+            _ => true,
+        }
+    }
+    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
+        Prepared::Check(check(move |node| self.missing(pod, &node.facts, &node.requested, node.pods.len())))
     }
 }
 
-/// CPU and memory of the node with this pod on it, as (requested, allocatable).
-fn after(pod: &PodInfo, node: &NodeState) -> [(i64, i64); 2] {
-    [
-        (node.scoring_milli_cpu + pod.scoring_milli_cpu, node.allocatable("cpu")),
-        (node.scoring_memory_bytes + pod.scoring_memory_bytes, node.allocatable("memory")),
-    ]
+/// Of each resource that counts: (taken before, taken after, allocatable). Without `assumed`, what pods ask for, else what scoring assumes.
+pub fn allocation(pod: &PodInfo, node: &NodeState, resources: &[(String, i64)], assumed: bool, each: &mut dyn FnMut(usize, i64, i64, i64)) {
+    for (i, (name, _)) in resources.iter().enumerate() {
+        let (wanted, taken) = match name.as_str() {
+            "cpu" | "memory" if assumed => (pod.assumed.get(name), node.assumed.get(name)),
+            _ => (pod.requests.get(name), node.requested.get(name)),
+        };
+        let allocatable = node.allocatable.get(name);
+        if allocatable != 0 && (wanted != 0 || !is_scalar(name)) {
+            each(i, taken, taken + wanted, allocatable);
+        }
+    }
+}
+
+fn scaled(part: i64, of: i64) -> i64 {
+    (i128::from(part) * i128::from(SCORE_MAX) / i128::from(of)) as i64
+}
+
+/// Straight lines between the points (helper `BuildBrokenLinearFunction`).
+pub fn along(shape: &[(i64, i64)], at: i64) -> i64 {
+    let Some(i) = shape.iter().position(|(x, _)| at <= *x) else { return shape.last().map_or(0, |(_, y)| *y) };
+    if i == 0 {
+        return shape[0].1;
+    }
+    let ((x0, y0), (x1, y1)) = (shape[i - 1], shape[i]);
+    y0 + (y1 - y0) * (at - x0) / (x1 - x0)
 }
 
 impl Score for NodeResourcesFit {
-    fn weight(&self) -> i64 {
-        1
+    fn name(&self) -> &'static str {
+        "NodeResourcesFit"
     }
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], _: &World) -> Option<Vec<i64>> {
-        let free = |(requested, allocatable): (i64, i64)| match allocatable {
-            a if a <= 0 || requested > a => 0,
-            a => ((i128::from(a - requested) * i128::from(SCORE_MAX)) / i128::from(a)) as i64,
+        let one = |node: &NodeState| {
+            let (mut total, mut weights) = (0, 0);
+            allocation(pod, node, &self.resources, true, &mut |i, _, after, of| {
+                let weight = self.resources[i].1;
+                let score = match &self.strategy {
+                    Strategy::LeastAllocated => if after > of { 0 } else { scaled(of - after, of) },
+                    Strategy::MostAllocated => scaled(after.min(of), of),
+                    Strategy::RequestedToCapacityRatio(shape) => {
+                        let score = along(shape, if after > of { 100 } else { after * 100 / of });
+                        if score <= 0 {
+                            return;
+                        }
+                        score
+                    }
+                };
+                total += score * weight;
+                weights += weight;
+            });
+            match (&self.strategy, weights) {
+                (_, 0) => 0,
+                (Strategy::RequestedToCapacityRatio(_), _) => (total as f64 / weights as f64).round() as i64,
+                _ => total / weights,
+            }
         };
-        Some(nodes.iter().map(|n| after(pod, n).into_iter().map(free).sum::<i64>() / 2).collect())
+        Some(nodes.iter().map(|n| one(n)).collect())
     }
 }
 
-pub struct NodeResourcesBalancedAllocation;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Score for NodeResourcesBalancedAllocation {
-    fn weight(&self) -> i64 {
-        1
-    }
-    fn score(&self, pod: &PodInfo, nodes: &[&NodeState], _: &World) -> Option<Vec<i64>> {
-        if pod.requests.is_empty() {
-            return None; // a best-effort pod balances nothing
-        }
-        let share = |(requested, allocatable): (i64, i64)| if allocatable <= 0 { 1.0 } else { (requested as f64 / allocatable as f64).min(1.0) };
-        let score = |n: &NodeState| {
-            let [cpu, memory] = after(pod, n).map(share);
-            // The standard deviation of two values is half their distance.
-            ((1.0 - (cpu - memory).abs() / 2.0) * SCORE_MAX as f64) as i64
-        };
-        Some(nodes.iter().map(|n| score(n)).collect())
+    #[test]
+    fn a_shape_is_followed_in_straight_lines() {
+        let shape = [(0, 0), (50, 100), (100, 20)];
+        assert_eq!([0, 25, 50, 75, 100, 120].map(|at| along(&shape, at)), [0, 50, 100, 60, 20, 20]);
     }
 }

@@ -1,6 +1,6 @@
-//! ImageLocality: nodes that have the pod's images are a little better.
+//! ImageLocality: nodes that have the pod's images are a little better, the more so where the image is spread wide.
 //!
-//! Models pkg/scheduler/framework/plugins/imagelocality/image_locality.go.
+//! Models pkg/scheduler/framework/plugins/imagelocality/image_locality.go, v1.37.
 use super::{SCORE_MAX, Score, World};
 use crate::cache::NodeState;
 use crate::pod::PodInfo;
@@ -12,19 +12,21 @@ const MIN_BYTES: i64 = 23 * MEBIBYTE;
 const MAX_BYTES_PER_CONTAINER: i64 = 1000 * MEBIBYTE;
 
 impl Score for ImageLocality {
-    fn weight(&self) -> i64 {
-        1
+    fn name(&self) -> &'static str {
+        "ImageLocality"
     }
-    fn score(&self, pod: &PodInfo, nodes: &[&NodeState], _: &World) -> Option<Vec<i64>> {
-        if pod.images.is_empty() || nodes.len() < 2 {
+    fn score(&self, pod: &PodInfo, nodes: &[&NodeState], world: &World) -> Option<Vec<i64>> {
+        let spread = |name: String| (world.cache.nodes_with_image(&name), name);
+        let known: Vec<_> = pod.images.iter().map(|i| spread(normalized(i))).filter(|(nodes, _)| *nodes > 0).collect();
+        if known.is_empty() {
             return None;
         }
-        let names: Vec<_> = pod.images.iter().map(|i| normalized(i)).collect();
-        let spread = |name: &str| nodes.iter().filter(|n| n.images.contains_key(name)).count() as i64;
+        let all = world.cache.node_count().max(1) as f64;
         let total = |node: &NodeState| -> i64 {
-            names.iter().filter_map(|n| node.images.get(n).map(|size| size * spread(n) / nodes.len() as i64)).sum()
+            let found = known.iter().filter_map(|(n, name)| Some((*n, node.images.get(name)?)));
+            found.map(|(n, size)| (*size as f64 * (n as f64 / all)) as i64).sum()
         };
-        let max = MAX_BYTES_PER_CONTAINER * names.len() as i64;
+        let max = MAX_BYTES_PER_CONTAINER * pod.images.len() as i64;
         let score = |node: &NodeState| SCORE_MAX * (total(node).clamp(MIN_BYTES, max) - MIN_BYTES) / (max - MIN_BYTES);
         Some(nodes.iter().map(|n| score(n)).collect())
     }
@@ -33,5 +35,5 @@ impl Score for ImageLocality {
 /// Names in a node's status carry a tag; a pod's may not.
 fn normalized(image: &str) -> String {
     let tail = image.rsplit('/').next().unwrap_or(image);
-    if tail.contains(':') || tail.contains('@') { image.to_owned() } else { format!("{image}:latest") }
+    if tail.contains(':') { image.to_owned() } else { format!("{image}:latest") }
 }

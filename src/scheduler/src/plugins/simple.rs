@@ -1,24 +1,34 @@
-//! Filters of a few lines: NodeUnschedulable, NodeName, NodePorts, and the refusal of what is not there yet.
-use super::{ClusterEvent, Filter, Reason, World};
-use crate::cache::NodeState;
-use crate::plugins::taints::tolerates;
+//! Filters of a few lines: NodeUnschedulable, NodeName and NodePorts.
+use super::{Filter, Prepared, Refusal, World, check, tolerates};
+use crate::events::{Change, ClusterEvent, bits};
 use crate::pod::PodInfo;
 
-type Answer<'a> = Box<dyn Fn(&NodeState) -> Result<(), Vec<Reason>> + 'a>;
-
 pub struct NodeUnschedulable;
+
+fn tolerates_unschedulable(pod: &PodInfo) -> bool {
+    tolerates(&pod.tolerations, "node.kubernetes.io/unschedulable", "", "NoSchedule")
+}
 
 impl Filter for NodeUnschedulable {
     fn name(&self) -> &'static str {
         "NodeUnschedulable"
     }
-    fn helped_by(&self, event: ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::NodeAdded | ClusterEvent::NodeTaints)
+    fn events(&self) -> u32 {
+        bits::NODE_ADD | bits::NODE_TAINT | bits::TARGET_TOLERATION
     }
-    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &'a World<'a>) -> Option<Answer<'a>> {
-        let tolerated = tolerates(&pod.tolerations, "node.kubernetes.io/unschedulable", "", "NoSchedule");
-        Some(Box::new(move |node| match node.unschedulable && !tolerated {
-            true => Err(vec!["node(s) were unschedulable".into()]),
+    fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        match event.change {
+            Change::Node { old, new: Some(new) } => !new.unschedulable && old.is_none_or(|old| old.unschedulable),
+            Change::Target { new, .. } => tolerates_unschedulable(new),
+            _ => tolerates_unschedulable(pod),
+        }
+    }
+    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
+        if tolerates_unschedulable(pod) {
+            return Prepared::Skip;
+        }
+        Prepared::Check(check(|node| match node.unschedulable {
+            true => Err(Refusal::unresolvable("node(s) were unschedulable")),
             false => Ok(()),
         }))
     }
@@ -30,55 +40,49 @@ impl Filter for NodeName {
     fn name(&self) -> &'static str {
         "NodeName"
     }
-    fn helped_by(&self, event: ClusterEvent) -> bool {
-        event == ClusterEvent::NodeAdded
+    fn events(&self) -> u32 {
+        bits::NODE_ADD
     }
-    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &'a World<'a>) -> Option<Answer<'a>> {
+    fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        matches!(event.change, Change::Node { new: Some(new), .. } if pod.node_name.is_empty() || pod.node_name == new.name)
+    }
+    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
         if pod.node_name.is_empty() {
-            return None;
+            return Prepared::Skip;
         }
-        Some(Box::new(|node| match node.name == pod.node_name {
+        Prepared::Check(check(|node| match node.name == pod.node_name {
             true => Ok(()),
-            false => Err(vec!["node(s) didn't match the requested node name".into()]),
+            false => Err(Refusal::unresolvable("node(s) didn't match the requested node name")),
         }))
     }
 }
 
 pub struct NodePorts;
 
+fn conflict(a: &PodInfo, b: &PodInfo) -> bool {
+    a.host_ports.iter().any(|p| b.host_ports.iter().any(|q| p.conflicts(q)))
+}
+
 impl Filter for NodePorts {
     fn name(&self) -> &'static str {
         "NodePorts"
     }
-    fn helped_by(&self, event: ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::NodeAdded | ClusterEvent::PodRemoved)
+    fn events(&self) -> u32 {
+        bits::NODE_ADD | bits::POD_DELETE
     }
-    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &'a World<'a>) -> Option<Answer<'a>> {
-        if pod.host_ports.is_empty() {
-            return None;
+    fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        match event.change {
+            Change::Pod { old: Some(old), .. } => conflict(pod, old),
+            _ => true,
         }
-        Some(Box::new(|node| {
-            let mut taken = node.pods.values().flat_map(|p| &p.host_ports);
-            match taken.any(|t| pod.host_ports.iter().any(|p| p.conflicts(t))) {
-                true => Err(vec!["node(s) didn't have free ports for the requested pod ports".into()]),
-                false => Ok(()),
-            }
+    }
+    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
+        if pod.host_ports.is_empty() {
+            return Prepared::Skip;
+        }
+        Prepared::Check(check(|node| match node.pods.iter().any(|p| conflict(p, pod)) {
+            true => Err(Refusal::resolvable("node(s) didn't have free ports for the requested pod ports")),
+            false => Ok(()),
         }))
-    }
-}
-
-/// Keeps a pod pending, with the reason in its events, where scheduling it needs a part that does not exist yet.
-pub struct Unsupported;
-
-impl Filter for Unsupported {
-    fn name(&self) -> &'static str {
-        "Unsupported"
-    }
-    fn helped_by(&self, _: ClusterEvent) -> bool {
-        false
-    }
-    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &'a World<'a>) -> Option<Answer<'a>> {
-        let what = pod.unsupported?;
-        Some(Box::new(move |_| Err(vec![format!("node(s) cannot serve {what}, which this version does not schedule")])))
     }
 }

@@ -3,8 +3,9 @@
 //! Models pkg/scheduler/framework/plugins/tainttoleration and component-helpers/scheduling/corev1 `ToleratesTaint`.
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
-use super::{ClusterEvent, Filter, Reason, Score, World, normalize};
+use super::{Filter, Prepared, Refusal, Score, World, check, normalize};
 use crate::cache::NodeState;
+use crate::events::{Change, ClusterEvent, bits};
 use crate::pod::PodInfo;
 
 pub struct TaintToleration;
@@ -27,37 +28,49 @@ pub fn tolerates(tolerations: &[Toleration], key: &str, value: &str, effect: &st
     })
 }
 
-fn tolerated(pod: &PodInfo, taint: &Taint) -> bool {
-    tolerates(&pod.tolerations, &taint.key, taint.value.as_deref().unwrap_or_default(), &taint.effect)
+fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
+    tolerates(tolerations, &taint.key, taint.value.as_deref().unwrap_or_default(), &taint.effect)
+}
+
+/// Whether a taint keeps the pod away.
+pub fn is_kept_away(tolerations: &[Toleration], taints: &[Taint]) -> bool {
+    let mut hard = taints.iter().filter(|t| matches!(t.effect.as_str(), "NoSchedule" | "NoExecute"));
+    hard.any(|t| !tolerated(tolerations, t))
 }
 
 impl Filter for TaintToleration {
     fn name(&self) -> &'static str {
         "TaintToleration"
     }
-    fn helped_by(&self, event: ClusterEvent) -> bool {
-        matches!(event, ClusterEvent::NodeAdded | ClusterEvent::NodeTaints)
+    fn events(&self) -> u32 {
+        bits::NODE_ADD | bits::NODE_TAINT | bits::TARGET_TOLERATION
     }
-    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &'a World<'a>) -> Option<Box<dyn Fn(&NodeState) -> Result<(), Vec<Reason>> + 'a>> {
-        Some(Box::new(|node| {
-            let hard = node.taints.iter().filter(|t| t.effect != "PreferNoSchedule");
-            match hard.into_iter().find(|t| !tolerated(pod, t)) {
-                Some(taint) => {
-                    let value = taint.value.as_deref().unwrap_or_default();
-                    Err(vec![format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)])
-                }
-                None => Ok(()),
+    fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        match event.change {
+            Change::Node { old, new: Some(new) } => {
+                let away = |taints| is_kept_away(&pod.tolerations, taints);
+                old.is_none_or(|old| away(&old.taints)) && !away(&new.taints)
             }
+            _ => true,
+        }
+    }
+    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
+        Prepared::Check(check(|node| match is_kept_away(&pod.tolerations, &node.taints) {
+            true => Err(Refusal::unresolvable("node(s) had untolerated taint(s)")),
+            false => Ok(()),
         }))
     }
 }
 
 impl Score for TaintToleration {
-    fn weight(&self) -> i64 {
-        3
+    fn name(&self) -> &'static str {
+        "TaintToleration"
     }
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], _: &World) -> Option<Vec<i64>> {
-        let bad = |n: &NodeState| n.taints.iter().filter(|t| t.effect == "PreferNoSchedule" && !tolerated(pod, t)).count() as i64;
+        if nodes.iter().all(|n| n.taints.is_empty()) {
+            return None;
+        }
+        let bad = |n: &NodeState| n.taints.iter().filter(|t| t.effect == "PreferNoSchedule" && !tolerated(&pod.tolerations, t)).count() as i64;
         let mut scores: Vec<_> = nodes.iter().map(|n| bad(n)).collect();
         normalize(&mut scores, true);
         Some(scores)

@@ -1,122 +1,250 @@
 //! PodTopologySpread: pods of one selector spread evenly over zones, hosts or any other label.
 //!
-//! Models pkg/scheduler/framework/plugins/podtopologyspread (filtering.go, scoring.go). Where a pod names no constraint,
-//! upstream's system defaults apply to pods that a Service or controller selects: hostname with skew 3, zone with skew 5,
-//! both soft. They need the owner's selector; here the pod's own labels stand for it when it has any.
+//! Models pkg/scheduler/framework/plugins/podtopologyspread (plugin.go, common.go, filtering.go, scoring.go), v1.37. A pod without
+//! constraints gets the defaults, with the selector of the Services and the controller that it belongs to ([`crate::owners`]).
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::{ClusterEvent, Filter, Reason, SCORE_MAX, Score, World, node_affinity};
-use crate::cache::NodeState;
-use crate::plugins::taints::tolerates;
+use super::taints::is_kept_away;
+use super::{Filter, NodeCheck, Prepared, Refusal, SCORE_MAX, Score, Verdict, World, node_affinity};
+use crate::cache::{Counted, NodeFacts, NodeState};
+use crate::events::{Change, ClusterEvent, bits};
 use crate::pod::{PodInfo, SpreadConstraint};
 
-pub struct PodTopologySpread;
+pub struct PodTopologySpread {
+    /// Constraints of pods that have none; their selectors are replaced.
+    pub defaults: Vec<SpreadConstraint>,
+    /// Those are upstream's own: nodes that lack a label of theirs are scored all the same.
+    pub system_defaults: bool,
+}
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
-/// Matching pods on the node; pods that are going away do not count.
-fn count(constraint: &SpreadConstraint, pod: &PodInfo, node: &NodeState) -> i64 {
-    let matching = |p: &&std::sync::Arc<PodInfo>| {
-        !p.deleting && p.key.namespace == pod.key.namespace && constraint.selector.matches_map(Some(&p.labels))
+/// Hosts and zones, both soft.
+pub fn system_defaults() -> Vec<SpreadConstraint> {
+    let soft = |key: &str, max_skew| SpreadConstraint {
+        topology_key: key.to_owned(),
+        max_skew,
+        min_domains: 1,
+        hard: false,
+        selector: api::selector::LabelSelector::nothing(),
+        honor_affinity: true,
+        honor_taints: false,
     };
-    node.pods.values().filter(matching).count() as i64
+    vec![soft(HOSTNAME, 3), soft("topology.kubernetes.io/zone", 5)]
 }
 
-fn eligible(constraint: &SpreadConstraint, pod: &PodInfo, node: &NodeState) -> bool {
-    let tainted = || {
-        let hard = node.taints.iter().filter(|t| t.effect != "PreferNoSchedule");
-        hard.into_iter().any(|t| !tolerates(&pod.tolerations, &t.key, t.value.as_deref().unwrap_or_default(), &t.effect))
-    };
-    (!constraint.honor_affinity || node_affinity::allows(pod, node)) && (!constraint.honor_taints || !tainted())
-}
-
-/// Matching pods by value of the topology key, over all eligible nodes.
-fn domains<'a>(constraint: &SpreadConstraint, pod: &PodInfo, world: &'a World<'a>) -> HashMap<&'a str, i64> {
-    let mut counts: HashMap<&str, i64> = HashMap::new();
-    for node in world.cache.nodes.values().filter(|n| n.present && eligible(constraint, pod, n)) {
-        if let Some(value) = node.labels.get(&constraint.topology_key) {
-            *counts.entry(value).or_default() += count(constraint, pod, node);
+impl PodTopologySpread {
+    fn constraints(&self, pod: &PodInfo, world: &World, hard: bool) -> Vec<SpreadConstraint> {
+        let wanted = |list: &[SpreadConstraint]| list.iter().filter(|c| c.hard == hard).cloned().collect::<Vec<_>>();
+        if !pod.spread.is_empty() {
+            return wanted(&pod.spread);
         }
+        let mut defaults = wanted(&self.defaults);
+        if defaults.is_empty() {
+            return defaults;
+        }
+        let selector = world.owners.selector_of(pod);
+        if selector.is_empty() || selector.matches_nothing() {
+            return Vec::new();
+        }
+        defaults.iter_mut().for_each(|c| c.selector = selector.clone());
+        defaults
     }
-    counts
+}
+
+fn eligible(constraint: &SpreadConstraint, pod: &PodInfo, node: &NodeFacts) -> bool {
+    (!constraint.honor_affinity || node_affinity::allows(pod, node))
+        && (!constraint.honor_taints || !is_kept_away(&pod.tolerations, &node.taints))
+}
+
+fn has_all_labels(constraints: &[SpreadConstraint], node: &NodeFacts) -> bool {
+    constraints.iter().all(|c| node.labels.contains_key(&c.topology_key))
+}
+
+/// By slot of the node, matching pods.
+fn counts(constraint: &SpreadConstraint, pod: &PodInfo, world: &World) -> Option<Arc<Vec<u32>>> {
+    (!constraint.selector.is_empty()).then(|| world.cache.counts(&Counted::spread(&pod.key.namespace, &constraint.selector)))
+}
+
+fn count_at(counts: Option<&Arc<Vec<u32>>>, node: &NodeState) -> i64 {
+    counts.and_then(|c| c.get(node.slot)).map_or(0, |c| i64::from(*c))
+}
+
+#[derive(Clone)]
+struct Check<'a> {
+    pod: &'a PodInfo,
+    constraints: Arc<Vec<SpreadConstraint>>,
+    /// Matching pods by value of the topology key, for each constraint.
+    domains: Vec<HashMap<String, i64>>,
+    /// The least of them; worked out anew when a pod is put on or taken off in thought.
+    least: Vec<i64>,
+}
+
+impl Check<'_> {
+    fn find_least(&mut self) {
+        let least = |domains: &HashMap<String, i64>| domains.values().copied().min().unwrap_or(i64::from(i32::MAX));
+        self.least = self.domains.iter().map(least).collect();
+    }
+
+    fn change(&mut self, other: &PodInfo, node: &NodeState, by: i64) {
+        if other.key.namespace != self.pod.key.namespace || !has_all_labels(&self.constraints, node) {
+            return;
+        }
+        for (constraint, domains) in self.constraints.iter().zip(&mut self.domains) {
+            if constraint.selector.matches_map(Some(&other.labels)) && eligible(constraint, self.pod, node) {
+                *domains.entry(node.labels[&constraint.topology_key].clone()).or_default() += by;
+            }
+        }
+        self.find_least();
+    }
+}
+
+impl<'a> NodeCheck<'a> for Check<'a> {
+    fn check(&self, node: &NodeState) -> Verdict {
+        for (i, constraint) in self.constraints.iter().enumerate() {
+            let Some(value) = node.labels.get(&constraint.topology_key) else {
+                return Err(Refusal::unresolvable("node(s) didn't match pod topology spread constraints (missing required label)"));
+            };
+            let domains = &self.domains[i];
+            let least = if (domains.len() as i32) < constraint.min_domains { 0 } else { self.least[i] };
+            let own = i64::from(constraint.selector.matches_map(Some(&self.pod.labels)));
+            let here = domains.get(value).copied().unwrap_or_default();
+            if here + own - least > i64::from(constraint.max_skew) {
+                return Err(Refusal::resolvable("node(s) didn't match pod topology spread constraints"));
+            }
+        }
+        Ok(())
+    }
+    fn with(&mut self, pod: &PodInfo, node: &NodeState) {
+        self.change(pod, node, 1);
+    }
+    fn without(&mut self, pod: &PodInfo, node: &NodeState) {
+        self.change(pod, node, -1);
+    }
+    fn duplicate(&self) -> Box<dyn NodeCheck<'a> + 'a> {
+        Box::new(self.clone())
+    }
 }
 
 impl Filter for PodTopologySpread {
     fn name(&self) -> &'static str {
         "PodTopologySpread"
     }
-    fn helped_by(&self, event: ClusterEvent) -> bool {
-        !matches!(event, ClusterEvent::NodeAllocatable | ClusterEvent::NamespaceLabels)
+    fn events(&self) -> u32 {
+        bits::POD_ADD
+            | bits::POD_LABEL
+            | bits::POD_DELETE
+            | bits::TARGET_LABEL
+            | bits::TARGET_TOLERATION
+            | bits::NODE_ADD
+            | bits::NODE_DELETE
+            | bits::NODE_LABEL
+            | bits::NODE_TAINT
     }
-    fn prepare<'a>(&'a self, pod: &'a PodInfo, world: &'a World<'a>) -> Option<Box<dyn Fn(&NodeState) -> Result<(), Vec<Reason>> + 'a>> {
-        let prepared: Vec<_> = pod.spread.iter().filter(|c| c.hard).map(|c| (c, domains(c, pod, world))).collect();
-        if prepared.is_empty() {
-            return None;
+    fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        if pod.spread.is_empty() {
+            return true; // turned away by configured defaults, whose selector is not at hand
         }
-        Some(Box::new(move |node| {
-            for (constraint, counts) in &prepared {
-                let Some(value) = node.labels.get(&constraint.topology_key) else {
-                    return Err(vec!["node(s) didn't match pod topology spread constraints (missing required label)".into()]);
+        let hard = || pod.spread.iter().filter(|c| c.hard);
+        let of = |other: &PodInfo| other.key.namespace == pod.key.namespace;
+        let matched = |other: &PodInfo| hard().map(|c| c.selector.matches_map(Some(&other.labels))).collect::<Vec<_>>();
+        match event.change {
+            Change::Pod { old: Some(old), new: Some(new) } => of(new) && matched(old) != matched(new),
+            Change::Pod { old: Some(one), new: None } | Change::Pod { old: None, new: Some(one) } => of(one) && matched(one).contains(&true),
+            Change::Target { old, new } => {
+                matched(old) != matched(new) || old.tolerations.len() != new.tolerations.len() && hard().any(|c| c.honor_taints)
+            }
+            Change::Node { old, new } => {
+                let suits = |node: &NodeFacts| hard().all(|c| node.labels.contains_key(&c.topology_key));
+                let changed = |old: &NodeFacts, new: &NodeFacts| {
+                    let moved = hard().any(|c| old.labels.get(&c.topology_key) != new.labels.get(&c.topology_key));
+                    suits(old) != suits(new) || suits(new) && (moved || old.taints != new.taints)
                 };
-                let few_domains = (counts.len() as i32) < constraint.min_domains;
-                let least = if few_domains { 0 } else { counts.values().copied().min().unwrap_or_default() };
-                let own = i64::from(constraint.selector.matches_map(Some(&pod.labels)));
-                let here = counts.get(value.as_str()).copied().unwrap_or_default();
-                if here + own - least > i64::from(constraint.max_skew) {
-                    return Err(vec!["node(s) didn't match pod topology spread constraints".into()]);
+                match (old, new) {
+                    (Some(old), Some(new)) => changed(old, new),
+                    (one, other) => one.or(other).is_some_and(suits),
                 }
             }
-            Ok(())
-        }))
+            _ => true,
+        }
+    }
+    fn prepare<'a>(&'a self, pod: &'a PodInfo, world: &World<'a>) -> Prepared<'a> {
+        let constraints = self.constraints(pod, world, true);
+        if constraints.is_empty() {
+            return Prepared::Skip;
+        }
+        let matching: Vec<_> = constraints.iter().map(|c| counts(c, pod, world)).collect();
+        let mut domains = vec![HashMap::new(); constraints.len()];
+        for node in world.cache.nodes().filter(|n| has_all_labels(&constraints, n)) {
+            for (i, constraint) in constraints.iter().enumerate().filter(|(_, c)| eligible(c, pod, node)) {
+                let count = count_at(matching[i].as_ref(), node);
+                let value = &node.labels[&constraint.topology_key];
+                match domains[i].get_mut(value) {
+                    Some(sum) => *sum += count,
+                    None => {
+                        domains[i].insert(value.clone(), count);
+                    }
+                }
+            }
+        }
+        let mut check = Check { pod, constraints: Arc::new(constraints), domains, least: Vec::new() };
+        check.find_least();
+        Prepared::Check(Box::new(check))
     }
 }
 
 impl Score for PodTopologySpread {
-    fn weight(&self) -> i64 {
-        2
+    fn name(&self) -> &'static str {
+        "PodTopologySpread"
     }
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], world: &World) -> Option<Vec<i64>> {
-        let defaults;
-        let soft: Vec<&SpreadConstraint> = if pod.spread.is_empty() {
-            if pod.labels.is_empty() {
-                return None;
-            }
-            defaults = default_constraints(pod);
-            defaults.iter().collect()
-        } else {
-            pod.spread.iter().filter(|c| !c.hard).collect()
-        };
-        if soft.is_empty() {
+        let constraints = self.constraints(pod, world, false);
+        if constraints.is_empty() {
             return None;
         }
-        let prepared: Vec<_> = soft.iter().map(|c| (*c, domains(c, pod, world))).collect();
-        let cost = |node: &NodeState| -> f64 {
-            let part = |(constraint, counts): &(&SpreadConstraint, HashMap<&str, i64>)| {
-                let value = node.labels.get(&constraint.topology_key)?;
+        let needs_all = !pod.spread.is_empty() || !self.system_defaults;
+        let ignored = |node: &NodeState| needs_all && !has_all_labels(&constraints, node);
+        let scored = nodes.iter().filter(|n| !ignored(n)).count();
+        let prepared: Vec<_> = constraints
+            .iter()
+            .map(|constraint| {
+                let matching = counts(constraint, pod, world);
+                let key = constraint.topology_key.as_str();
+                let mut domains: HashMap<&str, i64> = HashMap::new();
+                if key != HOSTNAME {
+                    domains.extend(nodes.iter().filter(|n| !ignored(n)).map(|n| (n.labels.get(key).map_or("", String::as_str), 0)));
+                    for node in world.cache.nodes().filter(|n| !ignored(n) && eligible(constraint, pod, n)) {
+                        if let Some(sum) = domains.get_mut(node.labels.get(key).map_or("", String::as_str)) {
+                            *sum += count_at(matching.as_ref(), node);
+                        }
+                    }
+                }
+                let size = if key == HOSTNAME { scored } else { domains.len() };
                 // Few large domains weigh less than many small ones.
-                let weight = ((counts.len() + 2) as f64).ln();
-                Some(counts.get(value.as_str()).copied().unwrap_or_default() as f64 * weight + f64::from(constraint.max_skew - 1))
-            };
-            prepared.iter().filter_map(part).sum()
+                (constraint, matching, domains, ((size + 2) as f64).ln())
+            })
+            .collect();
+        let cost = |node: &NodeState| -> i64 {
+            let mut sum = 0.0;
+            for (constraint, matching, domains, weight) in &prepared {
+                let Some(value) = node.labels.get(&constraint.topology_key) else { continue };
+                let count = match constraint.topology_key.as_str() {
+                    HOSTNAME => count_at(matching.as_ref(), node),
+                    _ => domains.get(value.as_str()).copied().unwrap_or_default(),
+                };
+                sum += count as f64 * weight + f64::from(constraint.max_skew - 1);
+            }
+            sum.round() as i64
         };
-        let costs: Vec<i64> = nodes.iter().map(|n| cost(n).round() as i64).collect();
-        let (least, most) = (*costs.iter().min()?, *costs.iter().max()?);
-        Some(costs.iter().map(|c| if most == 0 { SCORE_MAX } else { SCORE_MAX * (most + least - c) / most }).collect())
+        let costs: Vec<Option<i64>> = nodes.iter().map(|n| (!ignored(n)).then(|| cost(n))).collect();
+        let least = costs.iter().flatten().copied().min().unwrap_or_default();
+        let most = costs.iter().flatten().copied().max().unwrap_or_default();
+        let scaled = |cost: &Option<i64>| match cost {
+            None => 0,
+            Some(_) if most == 0 => SCORE_MAX,
+            Some(cost) => SCORE_MAX * (most + least - cost) / most,
+        };
+        Some(costs.iter().map(scaled).collect())
     }
-}
-
-fn default_constraints(pod: &PodInfo) -> Vec<SpreadConstraint> {
-    // Labels that a controller adds to tell revisions apart do not part pods of one application.
-    let own = pod.labels.iter().filter(|(k, _)| !k.ends_with("-hash") && !k.ends_with("pod-name") && !k.ends_with("pod-index"));
-    let labels: Vec<_> = own.map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let make = |key: &str, max_skew| SpreadConstraint {
-        topology_key: key.to_owned(),
-        max_skew,
-        min_domains: 1,
-        hard: false,
-        selector: api::selector::LabelSelector::from_labels(labels.iter().copied()),
-        honor_affinity: true,
-        honor_taints: false,
-    };
-    vec![make(HOSTNAME, 3), make("topology.kubernetes.io/zone", 5)]
 }

@@ -1,0 +1,53 @@
+use serde_json::json;
+
+use super::*;
+use crate::pod::selector;
+
+fn node(name: &str, zone: &str) -> Node {
+    serde_json::from_value(json!({"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}})).unwrap()
+}
+
+fn pod(name: &str, labels: serde_json::Value) -> Arc<PodInfo> {
+    let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}});
+    let object = json!({"metadata": {"name": name, "namespace": "n", "labels": labels}, "spec": {"containers": [],
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}});
+    Arc::new(PodInfo::new(&serde_json::from_value(object).unwrap()))
+}
+
+#[test]
+fn zones_take_turns() {
+    let mut cache = Cache::default();
+    for (name, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+        cache.set_node(&node(name, zone));
+    }
+    assert_eq!(cache.nodes().map(|n| n.name.clone()).collect::<Vec<_>>(), ["a1", "b1", "a2"]);
+}
+
+#[test]
+fn a_node_that_has_gone_is_known_for_as_long_as_it_has_pods() {
+    let mut cache = Cache::default();
+    cache.set_node(&node("a", ""));
+    cache.set_pod(pod("p", json!({})), "a");
+    cache.remove_node("a");
+    assert_eq!(cache.node_count(), 0);
+    assert!(cache.pod(&ObjectKey::new("n", "p")).is_some());
+    cache.remove_pod(&ObjectKey::new("n", "p"));
+    assert!(cache.by_name.is_empty());
+}
+
+#[test]
+fn kept_counts_follow_the_pods() {
+    let mut cache = Cache::default();
+    cache.set_node(&node("a", ""));
+    cache.set_node(&node("b", ""));
+    cache.set_pod(pod("p", json!({"x": "1"})), "a");
+    let typed = serde_json::from_value(json!({"matchLabels": {"x": "1"}})).unwrap();
+    let what = Counted::spread("n", &selector(Some(&typed)));
+    assert_eq!(*cache.counts(&what), [1, 0]);
+    cache.set_pod(pod("q", json!({"x": "1"})), "b");
+    cache.set_pod(pod("r", json!({"x": "2"})), "b");
+    cache.set_pod(pod("p", json!({"x": "2"})), "a");
+    assert_eq!(*cache.counts(&what), [0, 1]);
+    assert_eq!(cache.terms().required_away().count(), 1);
+    assert_eq!(cache.terms().required_away().next().map(|t| t.nodes.len()), Some(2));
+}

@@ -1,0 +1,132 @@
+//! A scheduler's name with the plugins that decide for its pods.
+//!
+//! Models pkg/scheduler/profile and framework/runtime, v1.37.
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::NodeState;
+use crate::nominator::Nominator;
+use crate::plugins::{Filter, NodeCheck, Prepared, Refusal, Score, World};
+use crate::pod::PodInfo;
+use crate::preemption::PreemptionArgs;
+
+pub struct Profile {
+    pub scheduler_name: String,
+    /// In their order: the first plugin that refuses a node gives the reason.
+    pub filters: Vec<Arc<dyn Filter>>,
+    pub scores: Vec<(Arc<dyn Score>, i64)>,
+    /// Gates hold pods back (SchedulingGates).
+    pub gates: bool,
+    pub preemption: Option<PreemptionArgs>,
+    /// Volumes are chosen and bound (VolumeBinding).
+    pub binds_volumes: Option<Duration>,
+    /// Device claims are allocated and reserved (DynamicResources).
+    pub binds_devices: bool,
+    /// Of the nodes, how many that fit are enough; 0 lets the number of nodes decide.
+    pub percentage: i32,
+}
+
+/// What the filters found for one pod.
+pub struct Checks<'a> {
+    pod: &'a PodInfo,
+    checks: Vec<(usize, Box<dyn NodeCheck<'a> + 'a>)>,
+}
+
+/// Why a node will not do, and which of the profile's filters says so.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    pub filter: usize,
+    pub refusal: Refusal,
+}
+
+/// Why no node was looked at.
+pub struct NoneAtAll {
+    pub refusal: Refusal,
+    pub filters: BTreeSet<usize>,
+}
+
+/// The filters' findings, and the nodes that alone come into question with the filters that say so.
+pub struct Look<'a> {
+    pub checks: Checks<'a>,
+    pub only: Option<(BTreeSet<String>, BTreeSet<usize>)>,
+}
+
+impl Profile {
+    /// Lets each filter look over the cluster for this pod.
+    pub fn look<'a>(&'a self, pod: &'a PodInfo, world: &World<'a>) -> Result<Look<'a>, NoneAtAll> {
+        let mut checks = Vec::with_capacity(self.filters.len());
+        let mut only: Option<BTreeSet<String>> = None;
+        let mut named_by = BTreeSet::new();
+        for (i, filter) in self.filters.iter().enumerate() {
+            match filter.prepare(pod, world) {
+                Prepared::Skip => {}
+                Prepared::Refused(refusal) => return Err(NoneAtAll { refusal, filters: BTreeSet::from([i]) }),
+                Prepared::Check(check) => checks.push((i, check)),
+                Prepared::Only(names, check) => {
+                    checks.push((i, check));
+                    named_by.insert(i);
+                    let both = match only {
+                        Some(before) => before.intersection(&names).cloned().collect(),
+                        None => names,
+                    };
+                    if both.is_empty() {
+                        let names = self.names(&named_by);
+                        let why = match names.as_slice() {
+                            [one] => format!("node(s) didn't satisfy plugin {one}"),
+                            _ => format!("node(s) didn't satisfy plugin(s) [{}] simultaneously", names.join(" ")),
+                        };
+                        return Err(NoneAtAll { refusal: Refusal::unresolvable(why), filters: named_by });
+                    }
+                    only = Some(both);
+                }
+            }
+        }
+        Ok(Look { checks: Checks { pod, checks }, only: only.map(|names| (names, named_by)) })
+    }
+
+    /// Names of filters, sorted.
+    pub fn names(&self, filters: &BTreeSet<usize>) -> Vec<&'static str> {
+        let mut names: Vec<_> = filters.iter().map(|i| self.filters[*i].name()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+impl<'a> Checks<'a> {
+    pub fn check(&self, node: &NodeState) -> Result<(), Refused> {
+        for (filter, check) in &self.checks {
+            if let Err(refusal) = check.check(node) {
+                return Err(Refused { filter: *filter, refusal });
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::check`], and also if the pods that were promised a place there, and are as important, were there already.
+    pub fn check_with_nominated(&self, node: &NodeState, nominated: &Nominator) -> Result<(), Refused> {
+        let promised = nominated.on(&node.facts.name).iter().filter(|p| p.priority >= self.pod.priority && p.uid != self.pod.uid);
+        let promised: Vec<_> = promised.collect();
+        if !promised.is_empty() {
+            let (mut then, mut crowded) = (self.duplicate(), node.clone());
+            for pod in promised {
+                crowded.add_pod(pod.clone());
+                then.with(pod, &crowded);
+            }
+            then.check(&crowded)?;
+        }
+        self.check(node)
+    }
+
+    pub fn duplicate(&self) -> Checks<'a> {
+        Checks { pod: self.pod, checks: self.checks.iter().map(|(i, check)| (*i, check.duplicate())).collect() }
+    }
+
+    pub fn with(&mut self, pod: &PodInfo, node: &NodeState) {
+        self.checks.iter_mut().for_each(|(_, check)| check.with(pod, node));
+    }
+
+    pub fn without(&mut self, pod: &PodInfo, node: &NodeState) {
+        self.checks.iter_mut().for_each(|(_, check)| check.without(pod, node));
+    }
+}
