@@ -28,6 +28,8 @@ controllers! {
     "persistentvolume-binder-controller" => volume_binding,
     "persistentvolumeclaim-protection-controller" => volume_protection,
     "ephemeral-volume-controller" => ephemeral_volume,
+    "resourceclaim-controller" => resource_claim,
+    "device-taint-eviction-controller" => device_taint_eviction,
     "replicationcontroller-controller" => replication,
     "daemonset-controller" => daemonset,
     "statefulset-controller" => statefulset,

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use self::args::PluginArgs;
 use self::plugins::{Enabled, expand, merge};
-pub use self::types::{ExtenderConfig, ExtenderTls};
 use self::types::{Document, ProfileDocument};
+pub use self::types::{ExtenderConfig, ExtenderTls};
 use crate::dra::ExtendedResources;
 use crate::plugins::{
     Filter, ImageLocality, NodeName, NodePorts, NodeResourcesBalancedAllocation, NodeResourcesFit, NodeUnschedulable, NodeVolumeLimits,
@@ -82,17 +82,14 @@ impl SchedulerConfig {
         let mut profiles = Vec::new();
         for (profile, args) in document.profiles.into_iter().zip(args) {
             let name = profile.scheduler_name.unwrap_or_default();
-            let enabled = expand(&merge(profile.plugins.unwrap_or_default())).map_err(|e| {
-                ConfigError::Invalid(format!("initializing profiles: creating profile for scheduler name {name}: {e}"))
-            })?;
+            let enabled = expand(&merge(profile.plugins.unwrap_or_default()))
+                .map_err(|e| ConfigError::Invalid(format!("initializing profiles: creating profile for scheduler name {name}: {e}")))?;
             let percentage = profile.percentage_of_nodes_to_score.unwrap_or(global);
             profiles.push(ProfileConfig { name, percentage, enabled, args });
         }
         let seconds = |given: Option<i64>, default| Duration::from_secs(given.and_then(|s| u64::try_from(s).ok()).unwrap_or(default));
-        let backoff = Backoff {
-            initial: seconds(document.pod_initial_backoff_seconds, 1),
-            max: seconds(document.pod_max_backoff_seconds, 10),
-        };
+        let backoff =
+            Backoff { initial: seconds(document.pod_initial_backoff_seconds, 1), max: seconds(document.pod_max_backoff_seconds, 10) };
         Ok(Self { profiles, backoff, extenders: document.extenders })
     }
 
@@ -158,10 +155,10 @@ fn score(name: &str, args: &PluginArgs, fit: &dyn Fn() -> NodeResourcesFit) -> O
         "InterPodAffinity" => Arc::new(args.inter_pod_affinity()),
         "NodeResourcesBalancedAllocation" => Arc::new(NodeResourcesBalancedAllocation { resources: args.balanced.clone() }),
         "ImageLocality" => Arc::new(ImageLocality),
+        "DynamicResources" => Arc::new(crate::dra::DynamicResources),
         _ => return None,
     })
 }
-
 
 /// A duration as Go writes it, such as `1m30s`; `None` where it is none. Nothing at all is zero.
 pub fn duration(text: Option<&str>) -> Option<Duration> {
@@ -173,9 +170,10 @@ pub fn duration(text: Option<&str>) -> Option<Duration> {
     while !rest.is_empty() {
         let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, after) = rest.split_at(unit_at);
-        let (factor, unit) = [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
-            .into_iter()
-            .find_map(|(unit, factor)| (after.starts_with(unit) && !(unit == "m" && after.starts_with("ms"))).then_some((factor, unit)))?;
+        let (factor, unit) =
+            [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)].into_iter().find_map(
+                |(unit, factor)| (after.starts_with(unit) && !(unit == "m" && after.starts_with("ms"))).then_some((factor, unit)),
+            )?;
         total += number.parse::<f64>().ok()? * factor;
         rest = &after[unit.len()..];
     }

@@ -1,15 +1,31 @@
-//! Devices that pods claim (dynamic resource allocation).
+//! Devices that pods claim (dynamic resource allocation, `resource.k8s.io/v1`).
+//!
+//! [`plugin`] is the filter and the score, over what [`devices`] sees; [`allocator`] finds devices in [`pools`] for claims, under
+//! [`constraint`]s, [`selector`]s and shares of [`capacity`]; [`bind`] writes what was found.
+//! Models pkg/scheduler/framework/plugins/dynamicresources and k8s.io/dynamic-resource-allocation, v1.37.
+mod allocator;
+mod bind;
+mod binding_conditions;
+mod capacity;
+mod constraint;
+mod devices;
+mod plugin;
+mod pools;
+mod selector;
+
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use client::Named;
 use k8s_openapi::api::resource::v1::DeviceClass;
 
-use crate::events::bits;
-use crate::plugins::{Filter, Prepared, Refusal, World};
-use crate::pod::PodInfo;
+pub use self::bind::{BindClaimsError, Choice};
+#[cfg(test)]
+pub use self::devices::NoDevices;
+pub use self::devices::{DeviceView, Devices};
+pub use self::plugin::{DynamicResources, choices, claims_of, idle};
 
-/// Which device class offers an extended resource.
+/// Which device class offers an extended resource. Nobody fills it yet: what a node itself does not have it cannot give.
 #[derive(Debug, Default)]
 pub struct ExtendedResources(RwLock<HashMap<String, Arc<DeviceClass>>>);
 
@@ -24,22 +40,5 @@ pub fn extended_names(class: &DeviceClass) -> Vec<String> {
 impl ExtendedResources {
     pub fn class_of(&self, resource: &str) -> Option<Arc<DeviceClass>> {
         self.0.read().expect(POISON).get(resource).cloned()
-    }
-}
-
-pub struct DynamicResources;
-
-impl Filter for DynamicResources {
-    fn name(&self) -> &'static str {
-        "DynamicResources"
-    }
-    fn events(&self) -> u32 {
-        bits::DEVICE_CLAIM | bits::TARGET_CLAIMS
-    }
-    fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
-        match pod.device_claims.is_empty() {
-            true => Prepared::Skip,
-            false => Prepared::Refused(Refusal::unresolvable("resource claims are not allocated by this version")),
-        }
     }
 }

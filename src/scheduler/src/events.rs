@@ -3,9 +3,8 @@
 //! Models pkg/scheduler/framework/events.go, v1.37. A change of an object is one event with the bits of what changed; a plugin says which
 //! bits it listens to, and then whether this very event could help this very pod (queueing hint).
 
-
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment};
 
 use crate::cache::NodeFacts;
@@ -47,26 +46,55 @@ pub mod bits {
     pub const DEVICE_TAINT_RULE: u32 = 1 << 29;
     /// Nothing in particular: whoever has waited long is tried again.
     pub const TIMEOUT: u32 = 1 << 31;
-
-    pub const TARGET_ANY: u32 = TARGET_LABEL | TARGET_TOLERATION | TARGET_SCALE_DOWN | TARGET_GATES | TARGET_CLAIMS | TARGET_OTHER;
 }
 
 /// Old and new state of what an event is about.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
-    Node { old: Option<&'a NodeFacts>, new: Option<&'a NodeFacts> },
+    Node {
+        old: Option<&'a NodeFacts>,
+        new: Option<&'a NodeFacts>,
+    },
     /// An assigned or nominated pod.
-    Pod { old: Option<&'a PodInfo>, new: Option<&'a PodInfo> },
-    Target { old: &'a PodInfo, new: &'a PodInfo },
-    Claim { old: Option<&'a PersistentVolumeClaim>, new: &'a PersistentVolumeClaim },
-    Volume { old: Option<&'a PersistentVolume>, new: &'a PersistentVolume },
-    Class { old: Option<&'a StorageClass>, new: &'a StorageClass },
-    CsiNode { old: Option<&'a CSINode>, new: &'a CSINode },
-    CsiDriver { old: Option<&'a CSIDriver>, new: &'a CSIDriver },
-    Attachment { deleted: &'a VolumeAttachment },
-    DeviceClaim { old: Option<&'a ResourceClaim>, new: Option<&'a ResourceClaim> },
-    DeviceSlice { new: Option<&'a ResourceSlice> },
-    DeviceClass { old: Option<&'a DeviceClass>, new: Option<&'a DeviceClass> },
+    Pod {
+        old: Option<&'a PodInfo>,
+        new: Option<&'a PodInfo>,
+    },
+    Target {
+        old: &'a PodInfo,
+        new: &'a PodInfo,
+    },
+    Claim {
+        old: Option<&'a PersistentVolumeClaim>,
+        new: &'a PersistentVolumeClaim,
+    },
+    Volume {
+        old: Option<&'a PersistentVolume>,
+        new: &'a PersistentVolume,
+    },
+    Class {
+        old: Option<&'a StorageClass>,
+        new: &'a StorageClass,
+    },
+    CsiNode {
+        old: Option<&'a CSINode>,
+        new: &'a CSINode,
+    },
+    CsiDriver {
+        old: Option<&'a CSIDriver>,
+        new: &'a CSIDriver,
+    },
+    Attachment {
+        deleted: &'a VolumeAttachment,
+    },
+    DeviceClaim {
+        old: Option<&'a ResourceClaim>,
+        new: Option<&'a ResourceClaim>,
+    },
+    DeviceClass {
+        old: Option<&'a DeviceClass>,
+        new: Option<&'a DeviceClass>,
+    },
     /// What an object holds does not matter.
     Other,
 }
@@ -153,4 +181,3 @@ impl<'a> ClusterEvent<'a> {
 fn has_less(old: &PodInfo, new: &PodInfo) -> bool {
     old.requests.iter().any(|(name, amount)| new.requests.get(name) < amount)
 }
-

@@ -163,7 +163,9 @@ impl Extender {
         let names: Vec<_> = nodes.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
         match self.config.node_cache_capable {
             true => json!({"Pod": pod, "Nodes": null, "NodeNames": names}),
-            false => json!({"Pod": pod, "Nodes": {"metadata": {}, "items": nodes.iter().map(|n| &**n).collect::<Vec<_>>()}, "NodeNames": null}),
+            false => {
+                json!({"Pod": pod, "Nodes": {"metadata": {}, "items": nodes.iter().map(|n| &**n).collect::<Vec<_>>()}, "NodeNames": null})
+            }
         }
     }
 
@@ -212,7 +214,8 @@ impl Extender {
             let pods: Vec<_> = c.victims.iter().filter_map(|p| find(&p.key)).collect();
             json!({"Pods": pods.iter().map(|p| &**p).collect::<Vec<_>>(), "NumPDBViolations": c.violations})
         };
-        let by_node = |of: &dyn Fn(&Candidate) -> Value| candidates.iter().map(|c| (c.node.clone(), of(c))).collect::<serde_json::Map<_, _>>();
+        let by_node =
+            |of: &dyn Fn(&Candidate) -> Value| candidates.iter().map(|c| (c.node.clone(), of(c))).collect::<serde_json::Map<_, _>>();
         let body = match self.config.node_cache_capable {
             true => json!({"Pod": pod, "NodeNameToVictims": null, "NodeNameToMetaVictims": by_node(&meta)}),
             false => json!({"Pod": pod, "NodeNameToVictims": by_node(&whole), "NodeNameToMetaVictims": null}),
@@ -220,11 +223,8 @@ impl Extender {
         let answer = self.call(&self.config.preempt_verb, &body).await?;
         let mut left = Vec::new();
         for (node, victims) in field(&answer, "NodeNameToMetaVictims").and_then(Value::as_object).into_iter().flatten() {
-            let unknown = |uid: &str| ExtenderError::UnknownVictim {
-                url: self.config.url_prefix.clone(),
-                uid: uid.to_owned(),
-                node: node.clone(),
-            };
+            let unknown =
+                |uid: &str| ExtenderError::UnknownVictim { url: self.config.url_prefix.clone(), uid: uid.to_owned(), node: node.clone() };
             let candidate = candidates.iter().find(|c| c.node == *node).ok_or_else(|| unknown(""))?;
             let mut kept = Vec::new();
             for entry in field(victims, "Pods").and_then(Value::as_array).into_iter().flatten() {

@@ -4,7 +4,8 @@
 //! event that could help it; [`schedule`] decides over a [`cache`] of slim projections with the [`plugins`] of the pod's [`profile`], which
 //! carry upstream's names, weights and reasons; [`preemption`] finds whom to remove for it, and [`nominator`] keeps the place.
 //! Invariant: one pod is decided at a time, and a decision counts at once (assumed), before its binding is written.
-//! Models pkg/scheduler, v1.37. Left out: gang scheduling (off by default there) and NodeDeclaredFeatures (no kubelet here declares any).
+//! Models pkg/scheduler, v1.37. Left out: gang scheduling (off by default there), NodeDeclaredFeatures (no kubelet here declares
+//! any), and extended resources that device classes offer.
 mod cache;
 mod config;
 mod dra;

@@ -23,7 +23,7 @@ pub use self::balanced::NodeResourcesBalancedAllocation;
 pub use self::fit::{NodeResourcesFit, Strategy};
 pub use self::image_locality::ImageLocality;
 pub use self::inter_pod_affinity::InterPodAffinity;
-pub use self::node_affinity::NodeAffinity;
+pub use self::node_affinity::{NodeAffinity, selector_matches};
 pub use self::simple::{NodeName, NodePorts, NodeUnschedulable};
 pub use self::taints::{TaintToleration, tolerates};
 pub use self::topology_spread::PodTopologySpread;
@@ -33,6 +33,7 @@ pub use self::volume_restrictions::VolumeRestrictions;
 pub use self::volume_zone::VolumeZone;
 
 use crate::cache::{Cache, NodeState};
+use crate::dra::DeviceView;
 use crate::events::ClusterEvent;
 use crate::owners::OwnerView;
 use crate::pod::{NamespaceLabels, PodInfo};
@@ -47,6 +48,7 @@ pub struct World<'a> {
     pub namespace_labels: &'a NamespaceLabels<'a>,
     pub volumes: &'a dyn VolumeView,
     pub owners: &'a dyn OwnerView,
+    pub devices: &'a dyn DeviceView,
 }
 
 /// Why a node (or all of them) will not do; the texts are what `kubectl describe` shows.
@@ -141,7 +143,7 @@ pub trait Score: Send + Sync {
 }
 
 /// Scales to 0..=100 by the largest value; `reverse` gives the least the most (framework/plugins/helper/normalize_score.go).
-fn normalize(scores: &mut [i64], reverse: bool) {
+pub fn normalize(scores: &mut [i64], reverse: bool) {
     let max = scores.iter().copied().max().unwrap_or_default();
     for score in scores.iter_mut() {
         *score = match max {

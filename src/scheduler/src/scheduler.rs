@@ -20,11 +20,11 @@ use tokio::time::Instant;
 use self::binding::{Bound, PreBindings};
 use crate::cache::Cache;
 use crate::config::SchedulerConfig;
-use crate::dra::ExtendedResources;
+use crate::dra::{Devices, ExtendedResources, claims_of};
 use crate::extender::{Extender, SetupError};
 use crate::nominator::Nominator;
 use crate::owners::Owners;
-use crate::pod::project;
+use crate::pod::{PodInfo, project};
 use crate::profile::Profile;
 use crate::queue::Queue;
 use crate::schedule::Random;
@@ -52,6 +52,7 @@ pub struct Scheduler {
     namespaces: Informer<Namespace>,
     budgets: Informer<PodDisruptionBudget>,
     volumes: Volumes,
+    devices: Devices,
     owners: Owners,
     /// By profile.
     events: Vec<EventRecorder>,
@@ -72,8 +73,7 @@ pub struct Scheduler {
 impl Scheduler {
     /// Starts to watch; nothing is scheduled before [`Self::run`].
     pub fn new(client: Client, clock: Clock, config: &SchedulerConfig) -> Result<Self, SetupError> {
-        let devices = Arc::new(ExtendedResources::default());
-        let profiles = Arc::new(config.profiles(&devices));
+        let profiles = Arc::new(config.profiles(&Arc::new(ExtendedResources::default())));
         let extenders = config.extenders.iter().cloned().map(Extender::new).collect::<Result<Vec<_>, _>>()?;
         let pods = Informer::<Pod>::builder(&client);
         // Extenders are shown the whole pod.
@@ -81,10 +81,13 @@ impl Scheduler {
         let nodes = Informer::<Node>::builder(&client).start();
         let namespaces = Informer::<Namespace>::builder(&client).start();
         let budgets = Informer::<PodDisruptionBudget>::builder(&client).start();
-        let (volumes, owners) = (Volumes::new(&client), Owners::new(&client));
+        let (volumes, owners, devices) = (Volumes::new(&client), Owners::new(&client), Devices::new(&client));
         let recorder = |p: &Profile| EventRecorder::new(&client, &p.scheduler_name, None, clock.clone());
         let events = profiles.iter().map(recorder).collect();
-        let queue = Queue::new(profiles.clone(), config.backoff, Box::new(|_| false));
+        // A pod whose claims are not there yet is not tried before they are.
+        let known = devices.clone();
+        let gate = move |pod: &PodInfo| !pod.device_claims.is_empty() && claims_of(pod, &known).is_err();
+        let queue = Queue::new(profiles.clone(), config.backoff, Box::new(gate));
         // The channel holds no more than what is under way: bindings are counted, and a pod preempts once at a time.
         let (done, finished) = mpsc::unbounded_channel();
         Ok(Self {
@@ -95,6 +98,7 @@ impl Scheduler {
             namespaces,
             budgets,
             volumes,
+            devices,
             owners,
             events,
             extenders: Arc::new(extenders),
@@ -117,7 +121,7 @@ impl Scheduler {
         let mut cluster = cluster::Subscriptions::new(&self);
         // A decision over half a world would be a wrong one.
         tokio::join!(self.pods.synced(), self.nodes.synced(), self.namespaces.synced(), self.budgets.synced());
-        tokio::join!(self.volumes.synced(), self.owners.synced());
+        tokio::join!(self.volumes.synced(), self.owners.synced(), self.devices.synced());
         while cluster.drain(&mut self) {}
         loop {
             let now = Instant::now();

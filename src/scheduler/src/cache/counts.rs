@@ -27,7 +27,9 @@ impl Counted {
     }
 
     pub fn holds(&self, pod: &PodInfo) -> bool {
-        (self.with_deleting || !pod.deleting) && self.namespaces.contains(&pod.key.namespace) && self.selector.matches_map(Some(&pod.labels))
+        (self.with_deleting || !pod.deleting)
+            && self.namespaces.contains(&pod.key.namespace)
+            && self.selector.matches_map(Some(&pod.labels))
     }
 }
 
@@ -51,7 +53,12 @@ const POISON: &str = "nothing panics while it holds the counts";
 pub struct Counts(Mutex<Kept>);
 
 impl Counts {
-    pub fn get<'a, P: Iterator<Item = (usize, &'a [Arc<PodInfo>])>>(&self, what: &Counted, slots: usize, pods: impl Fn() -> P) -> Arc<Vec<u32>> {
+    pub fn get<'a, P: Iterator<Item = (usize, &'a [Arc<PodInfo>])>>(
+        &self,
+        what: &Counted,
+        slots: usize,
+        pods: impl Fn() -> P,
+    ) -> Arc<Vec<u32>> {
         let key = format!("{}|{:?}|{}", what.with_deleting, what.namespaces, what.selector);
         let kept = &mut *self.0.lock().expect(POISON);
         kept.clock += 1;

@@ -26,7 +26,7 @@ fn the_defaults_are_upstreams() {
     assert_eq!(filters(only), plugins::FILTERS);
     assert_eq!(
         scores(only),
-        "TaintToleration=3 NodeAffinity=2 NodeResourcesFit=1 VolumeBinding=1 PodTopologySpread=2 InterPodAffinity=2 \
+        "TaintToleration=3 NodeAffinity=2 NodeResourcesFit=1 VolumeBinding=1 PodTopologySpread=2 InterPodAffinity=2 DynamicResources=2 \
          NodeResourcesBalancedAllocation=1 ImageLocality=1",
     );
     assert!(only.gates && only.binds_devices && only.preemption == Some(PreemptionArgs::default()));
@@ -61,7 +61,8 @@ fn plugins_are_switched_and_weighed_by_profile() {
     assert!(!filters(packing).contains(&"NodePorts") && filters(packing).contains(&"PodTopologySpread"));
     assert_eq!(
         scores(packing),
-        "NodeResourcesFit=7 TaintToleration=3 NodeAffinity=2 VolumeBinding=1 InterPodAffinity=2 NodeResourcesBalancedAllocation=1",
+        "NodeResourcesFit=7 TaintToleration=3 NodeAffinity=2 VolumeBinding=1 InterPodAffinity=2 DynamicResources=2 \
+         NodeResourcesBalancedAllocation=1",
     );
 }
 
@@ -81,11 +82,18 @@ fn what_is_wrong_is_named_as_upstream_names_it() {
     let wrong = |text: &str| parse(text).err().unwrap_or_default();
     assert_eq!(wrong("percentageOfNodesToScore: 101"), "percentageOfNodesToScore: Invalid value: 101: not in valid range [0-100]");
     assert_eq!(wrong("podMaxBackoffSeconds: 0").lines().count(), 1);
-    assert_eq!(wrong("profiles: [{schedulerName: a}, {schedulerName: a}]"), "profiles[1].schedulerName: Duplicate value: \"profiles[0].schedulerName\"");
+    assert_eq!(
+        wrong("profiles: [{schedulerName: a}, {schedulerName: a}]"),
+        "profiles[1].schedulerName: Duplicate value: \"profiles[0].schedulerName\""
+    );
     assert!(wrong("profile: []").contains("unknown field `profile`"));
-    assert!(wrong("profiles: [{plugins: {score: {enabled: [{name: NodeName}]}}}]").contains("plugin \"NodeName\" does not extend score plugin"));
+    assert!(
+        wrong("profiles: [{plugins: {score: {enabled: [{name: NodeName}]}}}]").contains("plugin \"NodeName\" does not extend score plugin")
+    );
     assert!(wrong("profiles: [{plugins: {filter: {enabled: [{name: Mine}]}}}]").contains("plugin \"Mine\" does not exist"));
-    assert!(wrong("profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {x: 1}}]}]").contains("decoding args for plugin NodeResourcesFit"));
+    assert!(
+        wrong("profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {x: 1}}]}]").contains("decoding args for plugin NodeResourcesFit")
+    );
     let extenders = "extenders: [{urlPrefix: 'http://a', prioritizeVerb: p}, {urlPrefix: 'http://b', bindVerb: b}, {urlPrefix: 'http://c', bindVerb: b}]";
     assert_eq!(
         wrong(extenders),

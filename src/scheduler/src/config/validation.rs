@@ -19,7 +19,11 @@ fn invalid(path: &str, value: impl Into<Tree>, detail: &str) -> FieldError {
 pub fn validate(document: &Document, args: &[PluginArgs]) -> Result<(), String> {
     let mut errors = Vec::new();
     if document.parallelism.is_some_and(|p| p <= 0) {
-        errors.push(invalid("parallelism", i64::from(document.parallelism.unwrap_or_default()), "should be an integer value greater than zero"));
+        errors.push(invalid(
+            "parallelism",
+            i64::from(document.parallelism.unwrap_or_default()),
+            "should be an integer value greater than zero",
+        ));
     }
     let mut names = Vec::new();
     for (i, (profile, args)) in document.profiles.iter().zip(args).enumerate() {

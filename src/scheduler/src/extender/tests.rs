@@ -36,7 +36,10 @@ async fn serve(answers: BTreeMap<&'static str, (u16, Value)>) -> (String, Arc<Mu
             kept.lock().unwrap().push((path.clone(), serde_json::from_slice(&bytes[head_end..]).unwrap()));
             let (code, answer) = answers[path.as_str()].clone();
             let body = answer.to_string();
-            let head = format!("HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
             stream.write_all((head + &body).as_bytes()).await.unwrap();
         }
     });

@@ -31,10 +31,6 @@ pub struct NodeResourcesFit {
     pub devices: Arc<ExtendedResources>,
 }
 
-pub fn default_resources() -> Vec<(String, i64)> {
-    vec![("cpu".to_owned(), 1), ("memory".to_owned(), 1)]
-}
-
 fn insufficient(name: &str) -> Cow<'static, str> {
     match name {
         "cpu" => "Insufficient cpu".into(),

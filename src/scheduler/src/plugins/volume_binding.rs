@@ -342,7 +342,7 @@ mod tests {
         let facts = NodeFacts { name: "a".into(), labels: [("host".to_owned(), "a".to_owned())].into(), ..NodeFacts::default() };
         let node = NodeState { facts: Arc::new(facts), ..NodeState::unknown("a", 0) };
         let cache = crate::cache::Cache::default();
-        let world = World { cache: &cache, namespace_labels: &|_| None, volumes: fake, owners: &crate::owners::Nobody };
+        let world = World { cache: &cache, namespace_labels: &|_| None, volumes: fake, owners: &crate::owners::Nobody, devices: &crate::dra::NoDevices };
         let plugin = VolumeBinding { shape: Vec::new() };
         let shown = match plugin.prepare(&pod, &world) {
             Prepared::Refused(refusal) => refusal.reasons.joined(),

@@ -61,20 +61,12 @@ impl Filter for VolumeZone {
         "VolumeZone"
     }
     fn events(&self) -> u32 {
-        bits::CLASS_ADD
-            | bits::NODE_ADD
-            | bits::NODE_LABEL
-            | bits::CLAIM_ADD
-            | bits::CLAIM_UPDATE
-            | bits::VOLUME_ADD
-            | bits::VOLUME_UPDATE
+        bits::CLASS_ADD | bits::NODE_ADD | bits::NODE_LABEL | bits::CLAIM_ADD | bits::CLAIM_UPDATE | bits::VOLUME_ADD | bits::VOLUME_UPDATE
     }
     fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
         match event.change {
             Change::Class { new, .. } => new.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
-            Change::Claim { new, .. } => {
-                new.namespace() == pod.key.namespace && pod.claims.iter().any(|c| !c.own && c.name == new.name())
-            }
+            Change::Claim { new, .. } => new.namespace() == pod.key.namespace && pod.claims.iter().any(|c| !c.own && c.name == new.name()),
             Change::Volume { old, new } => old.is_none_or(|old| zones(old) != zones(new)),
             _ => true,
         }

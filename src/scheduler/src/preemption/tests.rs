@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cache::Cache;
 use crate::config::SchedulerConfig;
+use crate::dra::NoDevices;
 use crate::owners::Nobody;
 use crate::schedule::tests::node;
 use crate::schedule::{Fitting, find};
@@ -35,7 +36,7 @@ fn run(placed: &[(Arc<PodInfo>, &str)], budgets: &[Arc<PodDisruptionBudget>], wa
         cache.set_pod(pod.clone(), on);
     }
     let (profiles, nominated) = (SchedulerConfig::default().profiles(&Default::default()), Nominator::default());
-    let world = World { cache: &cache, namespace_labels: &|_| None, volumes: &NoVolumes, owners: &Nobody };
+    let world = World { cache: &cache, namespace_labels: &|_| None, volumes: &NoVolumes, owners: &Nobody, devices: &NoDevices };
     let Fitting { slots, diagnosis, checks } = find(&profiles[0], wanted, &world, &nominated, &mut 0, true);
     assert!(slots.is_empty());
     let plight = Plight { pod: wanted, world: &world, checks: checks.as_ref(), diagnosis: &diagnosis, nominated: &nominated };
@@ -77,10 +78,7 @@ fn of_equal_pods_the_one_that_started_last_has_to_go() {
 #[test]
 fn who_cannot_be_helped_is_told_why() {
     let placed = [(pod("a", "2", 10, 1), "a1"), (pod("b", "2", 1, 1), "b1")];
-    assert_eq!(
-        run(&placed, &[], &pod("p", "1", 1, 9)),
-        "0/2 nodes are available: 2 No preemption victims found for incoming pod.",
-    );
+    assert_eq!(run(&placed, &[], &pod("p", "1", 1, 9)), "0/2 nodes are available: 2 No preemption victims found for incoming pod.",);
     assert_eq!(run(&placed, &[], &pod("p", "3", 20, 9)), "0/2 nodes are available: 2 Preemption is not helpful for scheduling.");
     let mut spec = json!({"priority": 20, "preemptionPolicy": "Never"});
     spec["containers"] = json!([{"name": "c", "resources": {"requests": {"cpu": "1"}}}]);
@@ -104,8 +102,12 @@ fn who_is_in_the_way_of_a_spread_constraint_has_to_go_too() {
     let constrained = |name: &str, priority: i32| {
         let constraint = json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
             "labelSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}});
-        object(name, json!({"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": "600m"}}}],
-            "topologySpreadConstraints": [constraint]}), json!({}))
+        object(
+            name,
+            json!({"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": "600m"}}}],
+            "topologySpreadConstraints": [constraint]}),
+            json!({}),
+        )
     };
     let placed = [
         (pod("high", "1800m", 9, 1), "a1"),

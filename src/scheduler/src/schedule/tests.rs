@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cache::Cache;
 use crate::config::SchedulerConfig;
+use crate::dra::NoDevices;
 use crate::nominator::Nominator;
 use crate::owners::Nobody;
 use crate::volumes::NoVolumes;
@@ -38,7 +39,7 @@ fn with_nominated(nodes: &[(&str, Value)], placed: &[(Arc<PodInfo>, &str)], nomi
         cache.set_pod(pod.clone(), on);
     }
     let profiles = SchedulerConfig::default().profiles(&Default::default());
-    let world = World { cache: &cache, namespace_labels: &|_| None, volumes: &NoVolumes, owners: &Nobody };
+    let world = World { cache: &cache, namespace_labels: &|_| None, volumes: &NoVolumes, owners: &Nobody, devices: &NoDevices };
     let Fitting { slots, diagnosis, .. } = find(&profiles[0], wanted, &world, nominated, &mut 0, true);
     if slots.is_empty() {
         return diagnosis.message();
@@ -68,7 +69,8 @@ fn reasons_are_counted_and_worded_as_upstream() {
 fn a_pod_that_names_its_node_is_told_about_the_others_in_one_word() {
     let mut spec = cpu("3");
     let fields = json!([{"key": "metadata.name", "operator": "In", "values": ["a1"]}]);
-    spec["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": fields}]}}});
+    spec["affinity"] =
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": fields}]}}});
     let nodes = [("a1", json!({})), ("b1", json!({})), ("c1", json!({}))];
     assert_eq!(
         run(&nodes, &[], &pod("q", spec)),

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Scheduler;
 use super::failure::{Failure, Nominate};
+use crate::dra;
 use crate::extender::{Extender, ExtenderError};
 use crate::plugins::{Refusal, World};
 use crate::pod::PodInfo;
@@ -57,7 +58,8 @@ impl Scheduler {
         let mut next_node = self.next_node;
         let extenders = self.extenders.clone();
         let interested: Vec<_> = extenders.iter().filter(|e| e.is_interested(object)).collect();
-        let world = World { cache: &self.cache, namespace_labels: &labels, volumes: &self.volumes, owners: &self.owners };
+        let world =
+            World { cache: &self.cache, namespace_labels: &labels, volumes: &self.volumes, owners: &self.owners, devices: &self.devices };
         if world.cache.node_count() == 0 {
             let message = "no nodes available to schedule pods".to_owned();
             return Outcome::None(Failure::unschedulable(message, Rejectors::default(), Nominate::Nothing), None);
@@ -93,11 +95,13 @@ impl Scheduler {
         }
         if slots.is_empty() {
             let plight = Plight { pod, world: &world, checks: checks.as_ref(), diagnosis: &diagnosis, nominated: &self.nominator };
+            let freed = self.free_idle_claim(profile, pod, &world);
             let (afterwards, nominate, candidate) = match find_room(profile, &plight, &mut self.random, || self.budgets.list()) {
                 Err((why, nominate)) => (why, nominate, None),
                 Ok(found) => chosen(extend_preemption(&interested, &self.pods, object, found).await),
             };
-            diagnosis.afterwards = afterwards;
+            let words = [freed, (!afterwards.is_empty()).then_some(afterwards)];
+            diagnosis.afterwards = words.into_iter().flatten().collect::<Vec<_>>().join(", ");
             return Outcome::None(refused_by_all(diagnosis, nominate), candidate);
         }
         if let [only] = slots.as_slice() {
@@ -113,6 +117,23 @@ impl Scheduler {
             }
         }
         Outcome::Node(nodes[best(&totals, &mut self.random)].facts.name.clone())
+    }
+
+    /// A claim that nobody uses gives its devices back where they keep the pod from its nodes.
+    fn free_idle_claim(&self, profile: &Profile, pod: &PodInfo, world: &World) -> Option<String> {
+        if !profile.binds_devices || pod.device_claims.is_empty() {
+            return None;
+        }
+        let claim = dra::idle(pod, world)?;
+        let mut update = (*claim).clone();
+        update.status = None;
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            if let Err(error) = client.update_status(&update).await {
+                tracing::debug!(claim = %update.key(), error = &error as &dyn std::error::Error, "claim not deallocated");
+            }
+        });
+        Some("deallocation of ResourceClaim completed".to_owned())
     }
 
     /// Node objects, for extenders.

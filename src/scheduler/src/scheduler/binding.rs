@@ -1,11 +1,11 @@
-//! Sending a pod to its node: its volumes first, then the pod; and taking all back where that fails.
+//! Sending a pod to its node: its volumes and devices first, then the pod; and taking all back where that fails.
 //!
 //! Models pkg/scheduler/schedule_one.go `bindingCycle`, `handleBindingCycleError`, v1.37.
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client::{ApiError, Client, EventType, Named};
+use client::{ApiError, Client, Clock, EventType, Named};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::attempt::told;
 use super::failure::{Failure, write_status};
 use super::{Done, Scheduler};
+use crate::dra::{self, BindClaimsError, Devices};
 use crate::events::ClusterEvent;
 use crate::extender::{Extender, ExtenderError};
 use crate::plugins::volume_binding::choices;
@@ -24,8 +25,21 @@ use crate::volumes::{BindVolumesError, Choice, Volumes};
 pub struct Bound {
     pod: Arc<PodInfo>,
     profile: usize,
-    choices: Vec<Choice>,
+    chosen: Chosen,
     result: Result<(), BindError>,
+}
+
+/// What has to be written before the pod is bound.
+#[derive(Default)]
+struct Chosen {
+    volumes: Vec<Choice>,
+    devices: Vec<dra::Choice>,
+}
+
+impl Chosen {
+    fn is_empty(&self) -> bool {
+        self.volumes.is_empty() && self.devices.is_empty()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +50,8 @@ enum BindError {
     Extender(ExtenderError),
     #[error("running PreBind plugin \"VolumeBinding\"")]
     Volumes(#[source] BindVolumesError),
+    #[error("running PreBind plugin \"DynamicResources\"")]
+    Devices(#[source] BindClaimsError),
     #[error("preempted by DefaultPreemption")]
     Preempted,
 }
@@ -85,21 +101,37 @@ impl PreBindings {
 /// One binding on its way.
 struct Binding {
     client: Client,
+    clock: Clock,
     volumes: Volumes,
+    devices: Devices,
     timeout: Duration,
     extenders: Arc<Vec<Extender>>,
     pre_bindings: PreBindings,
+    pod: Arc<PodInfo>,
     object: Arc<Pod>,
     node: String,
 }
 
 impl Binding {
-    async fn run(&self, choices: &[Choice]) -> Result<(), BindError> {
-        if !choices.is_empty() {
+    async fn prepare(&self, chosen: &Chosen) -> Result<(), BindError> {
+        self.volumes.bind(&self.client, &self.node, &chosen.volumes, self.timeout).await.map_err(BindError::Volumes)?;
+        self.devices.bind(&self.client, &self.clock, &self.pod, &chosen.devices).await.map_err(BindError::Devices)
+    }
+
+    async fn run(&self, chosen: &Chosen) -> Result<(), BindError> {
+        let result = self.try_run(chosen).await;
+        if result.is_err() && !chosen.devices.is_empty() {
+            self.devices.unreserve(&self.client, &self.pod, &chosen.devices).await;
+        }
+        result
+    }
+
+    async fn try_run(&self, chosen: &Chosen) -> Result<(), BindError> {
+        if !chosen.is_empty() {
             let uid = self.object.uid();
             let guard = self.pre_bindings.start(uid);
             let result = tokio::select! {
-                done = self.volumes.bind(&self.client, &self.node, choices, self.timeout) => done.map_err(BindError::Volumes),
+                done = self.prepare(chosen) => done,
                 () = guard.stopped.notified() => Err(BindError::Preempted),
             };
             let may_go_on = guard.decide(true);
@@ -125,24 +157,33 @@ impl Scheduler {
     /// Counts the pod on its node at once, and writes it there in the background.
     pub(super) fn send(&mut self, pod: Arc<PodInfo>, object: Arc<Pod>, profile: usize, node: &str) {
         let timeout = self.profiles[profile].binds_volumes;
-        let choices = match (timeout, self.cache.node(node)) {
-            (Some(_), Some(state)) => choices(&pod, state, &self.volumes),
-            _ => Vec::new(),
-        };
-        self.volumes.assume(node, &choices);
+        let mut chosen = Chosen::default();
+        if let Some(state) = self.cache.node(node) {
+            if timeout.is_some() {
+                chosen.volumes = choices(&pod, state, &self.volumes);
+            }
+            if self.profiles[profile].binds_devices && !pod.device_claims.is_empty() {
+                chosen.devices = dra::choices(&pod, state, &self.devices);
+            }
+        }
+        self.volumes.assume(node, &chosen.volumes);
+        self.devices.reserve(&chosen.devices);
         self.queue.remove(&pod.key);
         self.nominator.remove(&pod.key);
         self.cache.assume(pod.clone(), node);
         self.bindings += 1;
         let nominated = object.status.as_ref().and_then(|s| s.nominated_node_name.as_deref()).unwrap_or_default();
-        if !choices.is_empty() && nominated != node {
+        if !chosen.is_empty() && nominated != node {
             // It will take a while: others see where the pod is going (NominatedNodeNameForExpectation).
             let patch = json!({"metadata": {"uid": pod.uid}, "status": {"nominatedNodeName": node}});
             write_status(&self.client, pod.key.clone(), patch);
         }
         let binding = Binding {
             client: self.client.clone(),
+            clock: self.clock.clone(),
             volumes: self.volumes.clone(),
+            devices: self.devices.clone(),
+            pod: pod.clone(),
             timeout: timeout.unwrap_or_default(),
             extenders: self.extenders.clone(),
             pre_bindings: self.pre_bindings.clone(),
@@ -151,19 +192,19 @@ impl Scheduler {
         };
         let (events, done) = (self.events[profile].clone(), self.done.clone());
         tokio::spawn(async move {
-            let result = binding.run(&choices).await;
+            let result = binding.run(&chosen).await;
             if result.is_ok() {
                 let message = format!("Successfully assigned {} to {}", pod.key, binding.node);
                 events.record(&*binding.object, EventType::Normal, "Scheduled", message);
             }
             // The loop ends only with the process.
-            let _ = done.send(Done::Bound(Bound { pod, profile, choices, result }));
+            let _ = done.send(Done::Bound(Bound { pod, profile, chosen, result }));
         });
     }
 
-    pub(super) fn binding_done(&mut self, Bound { pod, profile, choices, result }: Bound) {
+    pub(super) fn binding_done(&mut self, Bound { pod, profile, chosen, result }: Bound) {
         self.bindings -= 1;
-        self.volumes.give_back(&choices);
+        self.volumes.give_back(&chosen.volumes);
         let Err(error) = result else { return };
         let now = Instant::now();
         let object = self.pods.get(&pod.key).filter(|o| o.uid() == pod.uid);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use client::{Event, Kind, Named, Subscription};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::resource::v1::{DeviceClass, DeviceTaintRule, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use tokio::time::Instant;
 
@@ -23,6 +24,10 @@ pub struct Subscriptions {
     csi_drivers: Subscription<CSIDriver>,
     capacities: Subscription<CSIStorageCapacity>,
     attachments: Subscription<VolumeAttachment>,
+    device_claims: Subscription<ResourceClaim>,
+    slices: Subscription<ResourceSlice>,
+    device_classes: Subscription<DeviceClass>,
+    rules: Subscription<DeviceTaintRule>,
 }
 
 /// Takes in what is there; whether there was anything.
@@ -40,7 +45,7 @@ fn drain<K: Kind>(from: &mut Subscription<K>, scheduler: &mut Scheduler, take: i
 
 impl Subscriptions {
     pub fn new(scheduler: &Scheduler) -> Self {
-        let volumes = &scheduler.volumes;
+        let (volumes, devices) = (&scheduler.volumes, &scheduler.devices);
         Self {
             pods: scheduler.pods.subscribe(),
             nodes: scheduler.nodes.subscribe(),
@@ -51,6 +56,10 @@ impl Subscriptions {
             csi_drivers: volumes.csi_drivers.subscribe(),
             capacities: volumes.capacities.subscribe(),
             attachments: volumes.attachments.subscribe(),
+            device_claims: devices.claims.subscribe(),
+            slices: devices.slices.subscribe(),
+            device_classes: devices.classes.subscribe(),
+            rules: devices.rules.subscribe(),
         }
     }
 
@@ -64,7 +73,11 @@ impl Subscriptions {
         any |= drain(&mut self.csi_nodes, scheduler, |s, e| s.tell(&csi_node_event(e)));
         any |= drain(&mut self.csi_drivers, scheduler, |s, e| s.tell(&csi_driver_event(e)));
         any |= drain(&mut self.capacities, scheduler, |s, e| s.tell(&capacity_event(e)));
-        any | drain(&mut self.attachments, scheduler, |s, e| s.tell(&attachment_event(e)))
+        any |= drain(&mut self.attachments, scheduler, |s, e| s.tell(&attachment_event(e)));
+        any |= drain(&mut self.device_claims, scheduler, Scheduler::device_claim_event);
+        any |= drain(&mut self.slices, scheduler, |s, e| s.tell(&slice_event(e)));
+        any |= drain(&mut self.device_classes, scheduler, |s, e| s.tell(&device_class_event(e)));
+        any | drain(&mut self.rules, scheduler, |s, _| s.tell(&RULE))
     }
 
     /// Waits for something to happen, and takes it in.
@@ -79,6 +92,10 @@ impl Subscriptions {
             e = self.csi_drivers.recv() => scheduler.tell(&csi_driver_event(&e)),
             e = self.capacities.recv() => scheduler.tell(&capacity_event(&e)),
             e = self.attachments.recv() => scheduler.tell(&attachment_event(&e)),
+            e = self.device_claims.recv() => scheduler.device_claim_event(&e),
+            e = self.slices.recv() => scheduler.tell(&slice_event(&e)),
+            e = self.device_classes.recv() => scheduler.tell(&device_class_event(&e)),
+            _ = self.rules.recv() => scheduler.tell(&RULE),
         }
     }
 }
@@ -140,7 +157,35 @@ fn attachment_event(event: &Event<VolumeAttachment>) -> ClusterEvent<'_> {
     }
 }
 
+const RULE: ClusterEvent<'static> = ClusterEvent { bits: bits::DEVICE_TAINT_RULE, change: Change::Other };
+
+fn slice_event(event: &Event<ResourceSlice>) -> ClusterEvent<'_> {
+    match event {
+        Event::Deleted(_) => NOTHING,
+        _ => ClusterEvent::new(bits::DEVICE_SLICE, Change::Other),
+    }
+}
+
+fn device_class_event(event: &Event<DeviceClass>) -> ClusterEvent<'_> {
+    let (old, new) = match event {
+        Event::Added(new) => (None, Some(&**new)),
+        Event::Updated { old, new } => (Some(&**old), Some(&**new)),
+        Event::Deleted(_) => return NOTHING,
+    };
+    ClusterEvent::new(bits::DEVICE_CLASS, Change::DeviceClass { old, new })
+}
+
 impl Scheduler {
+    fn device_claim_event(&mut self, event: &Event<ResourceClaim>) {
+        self.devices.seen(event);
+        let (old, new) = match event {
+            Event::Added(new) => (None, Some(&**new)),
+            Event::Updated { old, new } => (Some(&**old), Some(&**new)),
+            Event::Deleted(old) => (Some(&**old), None),
+        };
+        self.tell(&ClusterEvent::new(bits::DEVICE_CLAIM, Change::DeviceClaim { old, new }));
+    }
+
     pub(super) fn tell(&mut self, event: &ClusterEvent) {
         if event.bits != 0 {
             self.queue.happened(event, None, Instant::now());

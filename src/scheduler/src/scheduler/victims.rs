@@ -48,9 +48,10 @@ impl Scheduler {
         let (done, key, uid) = (self.done.clone(), pod.key.clone(), pod.uid.clone());
         let cancelled: Vec<bool> = victims.iter().map(|v| self.pre_bindings.cancel(&v.uid)).collect();
         tokio::spawn(async move {
-            let all = victims.iter().zip(&cancelled).map(|(victim, in_memory)| {
-                remove(&client, &events, pods.get(&victim.key), victim, &sentence, *in_memory)
-            });
+            let all = victims
+                .iter()
+                .zip(&cancelled)
+                .map(|(victim, in_memory)| remove(&client, &events, pods.get(&victim.key), victim, &sentence, *in_memory));
             let failed = join_all(all).await.into_iter().filter_map(Result::err).collect::<Vec<_>>();
             for error in &failed {
                 tracing::warn!(pod = %key, error = error as &dyn std::error::Error, "a victim was not removed");
