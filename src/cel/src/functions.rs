@@ -28,6 +28,7 @@ pub use named_format::NamedFormat;
 pub(crate) use operators::insert_into;
 pub(crate) use regex::compiled;
 pub use semver::SemanticVersion;
+pub(crate) use semver::parse as parse_semver;
 pub(crate) use strings::decode_base64;
 pub use url::Url;
 

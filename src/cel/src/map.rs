@@ -37,6 +37,8 @@ pub struct Entries<'a> {
     entries: Vec<(Value<'a>, Value<'a>)>,
     /// Only of large maps.
     index: Option<HashMap<Key, usize>>,
+    /// What selecting a key gives that is not there.
+    otherwise: Option<Rc<Value<'a>>>,
 }
 
 /// What keys are told apart by.
@@ -77,7 +79,12 @@ impl<'a> Entries<'a> {
     }
 
     pub(crate) fn get(&self, key: &Value<'a>) -> Option<&Value<'a>> {
-        self.place(key).map(|i| &self.entries[i].1)
+        self.place(key).map(|i| &self.entries[i].1).or(self.otherwise.as_deref())
+    }
+
+    pub(crate) fn with_otherwise(mut self, value: Value<'a>) -> Self {
+        self.otherwise = Some(Rc::new(value));
+        self
     }
 
     /// Sets an entry; of two equal keys the later value stands.
@@ -137,11 +144,13 @@ impl<'a> Map<'a> {
             Map::Constant(entries) => {
                 entries.iter().rev().find(|(key, _)| matches!(key, Constant::String(known) if **known == *name)).map(|(_, v)| v.value())
             }
-            Map::Made(made) if made.index.is_some() => {
-                let place = made.index.as_ref()?.get(&Key::String(name.into())).copied()?;
-                Some(made.entries[place].1.clone())
+            Map::Made(made) => {
+                let place = match &made.index {
+                    Some(index) => index.get(&Key::String(name.into())).copied(),
+                    None => made.entries.iter().position(|(key, _)| key.as_str() == Some(name)),
+                };
+                place.map(|i| &made.entries[i].1).or(made.otherwise.as_deref()).cloned()
             }
-            Map::Made(made) => made.entries.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value.clone()),
             Map::Struct(made) => made.fields.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.clone()),
         }
     }
@@ -161,6 +170,14 @@ impl<'a> Map<'a> {
                 Ok(None)
             }
             (Map::Made(made), _) => Ok(made.get(key).cloned()),
+        }
+    }
+
+    /// Whether the key itself is there, whatever selecting it would give.
+    pub(crate) fn contains(&self, key: &Value<'a>) -> Result<bool, EvaluationError> {
+        match self {
+            Map::Made(made) => Ok(made.contains(key)),
+            other => other.find(key).map(|found| found.is_some()),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::authorize::{Authorize, ResourceCheck};
 use crate::evaluate::{EvaluationError, Lazy};
 use crate::json::{Json, View};
 use crate::list::List;
-use crate::map::Map;
+use crate::map::{Entries, Map};
 use crate::quantity::Quantity;
 use crate::special::Special;
 use crate::time::Timestamp;
@@ -167,6 +167,29 @@ impl<'a> Value<'a> {
     /// An optional with a value, as `optional.of(value)` makes it; `None` is `optional.none()`.
     pub fn optional(value: Option<Value<'a>>) -> Self {
         Value::Optional(value.map(Rc::new))
+    }
+
+    /// A map that is made at once. Selecting a key that it does not have gives `otherwise`, if there is one; `in` tells the difference.
+    pub fn map(entries: impl IntoIterator<Item = (Value<'a>, Value<'a>)>, otherwise: Option<Value<'a>>) -> Self {
+        let mut made = Entries::default();
+        entries.into_iter().for_each(|(key, value)| made.set(key, value));
+        Value::Map(Map::made(match otherwise {
+            Some(value) => made.with_otherwise(value),
+            None => made,
+        }))
+    }
+
+    /// As `quantity(...)` makes it; its type is `Type::Opaque("kubernetes.Quantity")`.
+    pub fn quantity(of: Quantity) -> Self {
+        Value::special(Special::Quantity(of))
+    }
+
+    /// As `semver(...)` makes it.
+    ///
+    /// # Errors
+    /// In upstream's words, where the text is no semantic version.
+    pub fn semver(text: &str) -> Result<Self, String> {
+        crate::functions::parse_semver(text).map(|version| Value::special(Special::Semver(version)))
     }
 
     pub(crate) fn special(of: Special<'a>) -> Self {

@@ -17,7 +17,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     ("pki", &[]),
     ("proxy", &["client", "api", "network"]),
     ("runtime", &[]),
-    ("scheduler", &["client", "api"]),
+    ("scheduler", &["client", "api", "cel"]),
     ("shim", &["runtime"]),
     ("store", &[]),
     ("tunnel", &["client", "pki"]),

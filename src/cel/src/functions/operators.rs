@@ -129,7 +129,7 @@ fn compare<'a>(args: &[Value<'a>], holds: fn(Ordering) -> bool) -> Result<'a> {
 fn contained<'a>(args: &[Value<'a>]) -> Result<'a> {
     match &args[1] {
         Value::List(list) => list.contains(&args[0]).map(Value::Bool),
-        Value::Map(map) => map.find(&args[0]).map(|found| Value::Bool(found.is_some())),
+        Value::Map(map) => map.contains(&args[0]).map(Value::Bool),
         Value::Lazy(of) => match args[0].as_str() {
             Some(name) => Ok(Value::Bool(of.get(name).is_some())),
             None => no_overload(),

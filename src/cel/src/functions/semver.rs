@@ -89,7 +89,7 @@ fn normalize(text: &str) -> std::result::Result<String, String> {
     Ok(parts.join("."))
 }
 
-fn parse(text: &str) -> Read {
+pub(crate) fn parse(text: &str) -> Read {
     if text.is_empty() {
         return Err("Version string empty".into());
     }
