@@ -3,13 +3,14 @@
 //! Models pkg/controller/resourcequota/{resource_quota_controller,resource_quota_monitor}.go and pkg/quota/v1/install/update_filter.go, v1.37.
 //! Different: kinds beyond pods, services and claims are watched once a quota names them; what is counted is listed from the server; a
 //! quota that the API server has charged is counted again a little later, where upstream counts all every five minutes: that gives
-//! back what was charged for writes that failed.
+//! back what was charged for writes that failed. An object is stored a moment after it was charged, so a quota that was charged just now
+//! is not counted down: it would let one more object pass than it allows.
 //! Reads ResourceQuota, and any kind that one names. Writes ResourceQuota/status.
 //! Wakes on quotas, and on what frees something: deletions, pods that end or change their scope, services that change their type.
 mod watches;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::quantity::Quantity;
@@ -28,6 +29,8 @@ use crate::pods;
 const NAME: &str = "resourcequota-controller";
 /// When a quota is counted again after it was charged.
 const RECOUNT: Duration = Duration::from_secs(10);
+/// From the charge to the commit of the object that was charged, and more.
+const IN_FLIGHT: SignedDuration = SignedDuration::from_secs(1);
 /// When a kind that nobody serves yet is looked for again.
 const UNKNOWN_KIND: Duration = Duration::from_secs(30);
 
@@ -36,13 +39,32 @@ pub(crate) struct Context {
     clock: Clock,
     quotas: Informer<ResourceQuota>,
     watches: Watches,
+    /// Which version of each quota was seen when.
+    seen: Mutex<HashMap<ObjectKey, (String, Timestamp)>>,
+}
+
+impl Context {
+    fn saw(&self, quota: &ResourceQuota) {
+        let version = quota.metadata.resource_version.clone().unwrap_or_default();
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(quota.key(), (version, self.clock.now()));
+    }
+
+    /// Whether this version may have been written for an object that is not stored yet.
+    fn is_fresh(&self, quota: &ResourceQuota) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        is_fresh(seen.get(&quota.key()), quota.metadata.resource_version.as_deref().unwrap_or_default(), self.clock.now())
+    }
+}
+
+fn is_fresh(seen: Option<&(String, Timestamp)>, version: &str, now: Timestamp) -> bool {
+    seen.is_none_or(|(known, at)| known != version || now.duration_since(*at) < IN_FLIGHT)
 }
 
 pub(crate) async fn run(cx: ControllerContext) {
     let client = cx.client(NAME);
     let quotas: Informer<ResourceQuota> = cx.informers.get();
     let (pods, services, claims) = (cx.informers.get::<Pod>(), cx.informers.get::<Service>(), cx.informers.get::<PersistentVolumeClaim>());
-    let cx = Arc::new(Context { watches: Watches::new(client.clone()), client, clock: cx.clock, quotas: quotas.clone() });
+    let cx = Arc::new(Context { watches: Watches::new(client.clone()), client, clock: cx.clock, quotas: quotas.clone(), seen: Mutex::default() });
     let controller = Controller::new(NAME, cx.clone());
     cx.watches.wakes(controller.queue(), quotas.clone());
     controller
@@ -70,11 +92,17 @@ pub(crate) async fn run(cx: ControllerContext) {
         .await;
 }
 
-fn on_quota(_: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<ResourceQuota>) {
+fn on_quota(cx: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<ResourceQuota>) {
     let quota = event.object();
     let used = |q: &ResourceQuota| q.status.as_ref().and_then(|s| s.used.clone());
     match event {
-        Event::Deleted(_) => {}
+        Event::Deleted(_) => {
+            cx.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&quota.key());
+            return;
+        }
+        _ => cx.saw(quota),
+    }
+    match event {
         Event::Updated { old, new } if old.spec == new.spec && used(old) != used(new) => queue.add_after(quota.key(), RECOUNT),
         _ => queue.add(quota.key()),
     }
@@ -147,6 +175,9 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
     if is_current(&quota, &tree, &hard, &used) {
         return Ok(next);
     }
+    if counts_down(&old, &used) && cx.is_fresh(&quota) {
+        return Ok(Next::After(IN_FLIGHT.unsigned_abs()));
+    }
     let mut update = quota.clone();
     let typed = |amounts: &Amounts| -> BTreeMap<_, _> {
         amounts.iter().map(|(name, amount)| (name.clone(), resource::Quantity(amount.to_string()))).collect()
@@ -176,6 +207,10 @@ fn settle(hard: &Amounts, old: &Amounts, counted: Amounts) -> Amounts {
     used.extend(counted);
     used.retain(|name, _| hard.contains_key(name));
     used
+}
+
+fn counts_down(old: &Amounts, new: &Amounts) -> bool {
+    new.iter().any(|(name, amount)| old.get(name).is_some_and(|before| amount < before))
 }
 
 fn is_current(quota: &ResourceQuota, tree: &Tree, hard: &Amounts, used: &Amounts) -> bool {
@@ -209,6 +244,18 @@ mod tests {
         let count = |quota: &str| count(&pods, &tree(quota), &hard, &all, Timestamp::UNIX_EPOCH);
         assert_eq!(count("{}"), amounts(r#"{"pods":"3","cpu":"300m","memory":"0"}"#));
         assert_eq!(count(r#"{"spec":{"scopes":["BestEffort"]}}"#), amounts(r#"{"pods":"1","cpu":"0","memory":"0"}"#));
+    }
+
+    #[test]
+    fn a_quota_that_was_charged_just_now_is_not_counted_down() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let seen = ("7".to_owned(), at(100));
+        assert!(is_fresh(None, "7", at(200)), "not heard of yet");
+        assert!(is_fresh(Some(&seen), "8", at(200)), "charged again, and not heard of yet");
+        assert!(is_fresh(Some(&seen), "7", at(100)));
+        assert!(!is_fresh(Some(&seen), "7", at(101)));
+        let (one, two) = (amounts(r#"{"a":"1","b":"2"}"#), amounts(r#"{"a":"2","b":"2"}"#));
+        assert!(counts_down(&two, &one) && !counts_down(&one, &two) && !counts_down(&one, &one));
     }
 
     #[test]
