@@ -40,7 +40,11 @@ struct State {
 }
 
 #[derive(Default)]
-pub struct Metrics(Mutex<State>);
+pub struct Metrics {
+    state: Mutex<State>,
+    /// What others of this process tell on the same page.
+    others: Mutex<Vec<fn() -> String>>,
+}
 
 /// Counts one watch while it lives.
 pub struct Watcher {
@@ -112,7 +116,7 @@ impl Labels {
 
 impl Metrics {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().expect("no panic under the lock")
+        self.state.lock().expect("no panic under the lock")
     }
 
     pub fn finished(&self, cache: &Cache, info: &RequestInfo, code: StatusCode, took: Duration, is_long: bool) {
@@ -139,6 +143,10 @@ impl Metrics {
         state.requests.retain(|(labels, _), _| is_served(labels));
         state.durations.retain(|labels, _| is_served(labels));
         state.watchers.retain(|(group, version, kind), count| *count > 0 || kinds.by_kind(group, version, kind).is_some());
+    }
+
+    pub fn also(&self, page: fn() -> String) {
+        self.others.lock().expect("no panic under the lock").push(page);
     }
 
     pub fn render(&self, cache: &Cache) -> String {
@@ -171,6 +179,8 @@ impl Metrics {
             let _ = writeln!(out, "apiserver_storage_objects{{resource=\"{}\"}} {count}", resource.group_resource());
         }
         let _ = writeln!(out, "# TYPE kubernetes_build_info gauge\nkubernetes_build_info{{git_version=\"{}\",major=\"1\",minor=\"37\"}} 1", crate::fixed::GIT_VERSION);
+        let others = self.others.lock().expect("no panic under the lock").clone();
+        others.iter().for_each(|page| out.push_str(&page()));
         out
     }
 }

@@ -141,6 +141,11 @@ impl ApiServer {
         Local::new(self.clone(), user)
     }
 
+    /// Adds what `page` says (Prometheus' text format) to `/metrics`.
+    pub fn also_measure(&self, page: fn() -> String) {
+        self.0.metrics.also(page);
+    }
+
     /// Adds a check to `/readyz` and `/livez`; `readyz` until it first succeeds is what a rollout waits for.
     pub fn add_health_check(&self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
         self.0.health.add(name, Box::new(check));

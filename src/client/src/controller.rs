@@ -43,7 +43,7 @@ pub struct Controller<C> {
 
 impl<C: Send + Sync + 'static> Controller<C> {
     pub fn new(name: &'static str, cx: Arc<C>) -> Self {
-        Self { name, cx, queue: WorkQueue::new(), workers: 5, guards: Vec::new(), synced: Vec::new() }
+        Self { name, cx, queue: WorkQueue::named(name), workers: 5, guards: Vec::new(), synced: Vec::new() }
     }
 
     /// Keys worked on at a time; five unless said otherwise.

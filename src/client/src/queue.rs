@@ -3,6 +3,8 @@
 //! Models client-go util/workqueue (queue.go, delaying_queue.go, default_rate_limiters.go), v1.37: a key added while a worker
 //! has it comes again when that worker is done. Bounded by the number of distinct keys. Left out: the overall rate limit of 10 per second (it
 //! protects a remote API server; ours has priority and fairness).
+mod metrics;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex};
@@ -11,7 +13,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use self::metrics::Numbers;
 use crate::backoff::jitter;
+
+pub use self::metrics::page as metrics_page;
 
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_secs(1000);
@@ -43,6 +48,11 @@ struct State<T> {
     sequence: u64,
     failures: HashMap<T, u32>,
     shut_down: bool,
+    numbers: Numbers,
+    /// Of what is ready: since when.
+    queued_at: HashMap<T, Instant>,
+    /// Of what workers have: since when.
+    begun_at: HashMap<T, Instant>,
 }
 
 impl<T: Clone + Eq + Hash> Default for WorkQueue<T> {
@@ -62,8 +72,22 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             sequence: 0,
             failures: HashMap::new(),
             shut_down: false,
+            numbers: Numbers::default(),
+            queued_at: HashMap::new(),
+            begun_at: HashMap::new(),
         };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }) }
+    }
+
+    /// A queue that [`metrics_page`] tells of.
+    pub fn named(name: &'static str) -> Self
+    where
+        T: Send + 'static,
+    {
+        let queue = Self::new();
+        let shared: Arc<dyn metrics::Source> = queue.shared.clone();
+        metrics::register(name, Arc::downgrade(&shared));
+        queue
     }
 
     pub fn add(&self, item: T) {
@@ -83,6 +107,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
         if state.shut_down {
             return;
         }
+        state.numbers.retries += 1;
         match state.due.get(&item).copied() {
             Some((due, _)) if due <= at => return,
             Some(due) => {
@@ -131,6 +156,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
                 if let Some(item) = state.ready.pop_front() {
                     state.dirty.remove(&item);
                     state.processing.insert(item.clone());
+                    state.begin(&item, Instant::now());
                     if !state.ready.is_empty() || !state.delayed.is_empty() {
                         self.shared.changed.notify_one();
                     }
@@ -153,8 +179,13 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     pub fn done(&self, item: &T) {
         let mut state = self.shared.state.lock().expect(POISON);
         state.processing.remove(item);
+        let now = Instant::now();
+        if let Some(began) = state.begun_at.remove(item) {
+            state.numbers.worked.observe(now - began);
+        }
         if state.dirty.contains(item) {
             state.ready.push_back(item.clone());
+            state.queued_at.insert(item.clone(), now);
             self.shared.changed.notify_one();
         }
     }
@@ -184,11 +215,20 @@ impl<T: Clone + Eq + Hash> State<T> {
         if self.shut_down || !self.dirty.insert(item.clone()) {
             return false;
         }
+        self.numbers.adds += 1;
         if self.processing.contains(&item) {
             return false;
         }
+        self.queued_at.insert(item.clone(), Instant::now());
         self.ready.push_back(item);
         true
+    }
+
+    fn begin(&mut self, item: &T, now: Instant) {
+        if let Some(queued) = self.queued_at.remove(item) {
+            self.numbers.waited.observe(now - queued);
+        }
+        self.begun_at.insert(item.clone(), now);
     }
 
     fn move_due(&mut self, now: Instant) {
@@ -199,6 +239,20 @@ impl<T: Clone + Eq + Hash> State<T> {
             let item = entry.remove();
             self.due.remove(&item);
             self.add(item);
+        }
+    }
+}
+
+impl<T: Clone + Eq + Hash + Send> metrics::Source for Shared<T> {
+    fn numbers(&self) -> Numbers {
+        let state = self.state.lock().expect(POISON);
+        let now = Instant::now();
+        let unfinished = state.begun_at.values().map(|began| now - *began);
+        Numbers {
+            depth: state.ready.len() as u64,
+            unfinished: unfinished.clone().sum(),
+            longest: unfinished.max().unwrap_or_default(),
+            ..state.numbers.clone()
         }
     }
 }

@@ -91,3 +91,28 @@ async fn shut_down_ends_all_workers_after_what_is_ready() {
         worker.await.unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_tells_how_long_items_wait_and_are_worked_on() {
+    let queue = WorkQueue::named("told");
+    queue.add("a");
+    queue.add("b");
+    queue.add_after("c", ms(50_000));
+    tokio::time::advance(ms(5)).await;
+    assert_eq!(queue.get().await, Some("a"));
+    tokio::time::advance(ms(500)).await;
+    let page = metrics_page();
+    let has = |line: &str| assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+    has("workqueue_adds_total{name=\"told\"} 2");
+    has("workqueue_depth{name=\"told\"} 1");
+    has("workqueue_retries_total{name=\"told\"} 1");
+    has("workqueue_unfinished_work_seconds{name=\"told\"} 0.5");
+    has("workqueue_longest_running_processor_seconds{name=\"told\"} 0.5");
+    has("workqueue_queue_duration_seconds_bucket{name=\"told\",le=\"0.001\"} 0");
+    has("workqueue_queue_duration_seconds_bucket{name=\"told\",le=\"0.01\"} 1");
+    has("workqueue_queue_duration_seconds_count{name=\"told\"} 1");
+    queue.done(&"a");
+    assert!(metrics_page().contains("workqueue_work_duration_seconds_sum{name=\"told\"} 0.5"));
+    drop(queue);
+    assert!(!metrics_page().contains("told"), "a queue that is gone tells nothing");
+}
