@@ -23,4 +23,4 @@ pub use join_token::{BootstrapToken, JoinToken, JoinTokenError};
 pub use leaf::{Leaf, LeafRequest, Usage, Validity};
 pub use node_key::NodeKey;
 pub use tls::{Identity, TlsError, client_config, install_ring, server_config, unproven_client_config};
-pub use token::{BoundReference, Claims, KubernetesClaims, ServiceAccountSigner, ServiceAccountVerifier, TokenError, openid_configuration};
+pub use token::{BoundReference, Claims, KubernetesClaims, LegacyClaims, ServiceAccountSigner, ServiceAccountVerifier, TokenError, openid_configuration};

@@ -72,6 +72,27 @@ impl Claims {
     }
 }
 
+/// The issuer of tokens that stand in Secrets of type `kubernetes.io/service-account-token`.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+
+/// What a token in a Secret says: it ends with the Secret or the account, never by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegacyClaims {
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace", default)]
+    pub namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name", default)]
+    pub secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name", default)]
+    pub account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid", default)]
+    pub account_uid: String,
+    /// Filled in when it is signed, as the subject is.
+    #[serde(default)]
+    pub iss: String,
+    #[serde(default)]
+    pub sub: String,
+}
+
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -162,13 +183,24 @@ impl ServiceAccountSigner {
         if claims.jti.is_empty() {
             claims.jti = random_uuid(&self.random)?;
         }
+        self.sign_json(&claims)
+    }
+
+    /// A token for a Secret, whose subject and issuer are filled in here.
+    pub fn sign_legacy(&self, mut claims: LegacyClaims) -> Result<String, TokenError> {
+        claims.iss = LEGACY_ISSUER.to_owned();
+        claims.sub = Claims::subject(&claims.namespace, &claims.account);
+        self.sign_json(&claims)
+    }
+
+    fn sign_json(&self, claims: &impl Serialize) -> Result<String, TokenError> {
         let header = Header { alg: "ES256".into(), kid: self.public.id.clone() };
         let part = |json: serde_json::Result<Vec<u8>>| {
             json.map(|json| URL_SAFE_NO_PAD.encode(json)).map_err(|_| TokenError::Signing)
         };
         let mut token = part(serde_json::to_vec(&header))?;
         token.push('.');
-        token.push_str(&part(serde_json::to_vec(&claims))?);
+        token.push_str(&part(serde_json::to_vec(claims))?);
         let signature = self.key.sign(&self.random, token.as_bytes()).map_err(|_| TokenError::Signing)?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
@@ -209,6 +241,28 @@ impl ServiceAccountVerifier {
 
     /// The claims, if one of our keys signed them and now is within their time. Audiences and objects are not looked at.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
+        let claims = self.signed_by(&self.issuer, token)?;
+        let claims: Claims = serde_json::from_slice(&claims).map_err(|_| TokenError::Foreign)?;
+        let now = seconds(now);
+        if now > claims.exp.saturating_add(LEEWAY_SECONDS) {
+            return Err(TokenError::Expired);
+        }
+        if now < claims.nbf.saturating_sub(LEEWAY_SECONDS) {
+            return Err(TokenError::NotValidYet);
+        }
+        if now < claims.iat.saturating_sub(LEEWAY_SECONDS) {
+            return Err(TokenError::IssuedInTheFuture);
+        }
+        Ok(claims)
+    }
+
+    /// The claims of a token from a Secret, if one of our keys signed them. The objects are not looked at.
+    pub fn verify_legacy(&self, token: &str) -> Result<LegacyClaims, TokenError> {
+        serde_json::from_slice(&self.signed_by(LEGACY_ISSUER, token)?).map_err(|_| TokenError::Foreign)
+    }
+
+    /// The claims' JSON, if it names this issuer and one of our keys signed it.
+    fn signed_by(&self, issuer: &str, token: &str) -> Result<Vec<u8>, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Foreign);
         }
@@ -217,8 +271,8 @@ impl ServiceAccountVerifier {
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Foreign);
         let claims = decode(payload)?;
         // Only to know whose it is: nothing is believed before the signature.
-        let issuer: Issuer = serde_json::from_slice(&claims).map_err(|_| TokenError::Foreign)?;
-        if issuer.iss != self.issuer {
+        let said: Issuer = serde_json::from_slice(&claims).map_err(|_| TokenError::Foreign)?;
+        if said.iss != issuer {
             return Err(TokenError::Foreign);
         }
         let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Foreign)?;
@@ -231,17 +285,6 @@ impl ServiceAccountVerifier {
             });
         if !good {
             return Err(TokenError::Signature);
-        }
-        let claims: Claims = serde_json::from_slice(&claims).map_err(|_| TokenError::Foreign)?;
-        let now = seconds(now);
-        if now > claims.exp.saturating_add(LEEWAY_SECONDS) {
-            return Err(TokenError::Expired);
-        }
-        if now < claims.nbf.saturating_sub(LEEWAY_SECONDS) {
-            return Err(TokenError::NotValidYet);
-        }
-        if now < claims.iat.saturating_sub(LEEWAY_SECONDS) {
-            return Err(TokenError::IssuedInTheFuture);
         }
         Ok(claims)
     }

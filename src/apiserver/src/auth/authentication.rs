@@ -1,10 +1,12 @@
 //! Who sends a request: client certificates, bound ServiceAccount tokens, bootstrap tokens.
 //!
-//! Models k8s.io/apiserver/pkg/authentication/request/x509 and pkg/serviceaccount/{jwt,claims}.go. Left out: front proxies,
-//! OIDC, webhooks, legacy tokens without a time limit.
+//! Models k8s.io/apiserver/pkg/authentication/request/x509 and pkg/serviceaccount/{jwt,claims,legacy}.go. Left out: front proxies,
+//! OIDC, webhooks; of tokens in Secrets, the label that says when they were used last.
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures::future::BoxFuture;
 use pki::{BootstrapToken, BoundReference, Claims, ServiceAccountVerifier, TokenError};
 use ring::digest::{SHA256, digest};
@@ -17,6 +19,9 @@ use crate::cache::{Cache, Cached};
 
 /// A token outlives its deleted objects by this much: pods that end may still need it.
 const DELETION_LEEWAY: Duration = Duration::from_secs(60);
+
+/// Of a Secret whose token an administrator, or upstream's cleaner, has put out of use.
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
 pub struct Authentication {
     cache: Cache,
@@ -48,7 +53,7 @@ impl Authentication {
         }
         let claims = match self.verifier.verify(token, now) {
             Ok(claims) => claims,
-            Err(TokenError::Foreign) => return Ok(None),
+            Err(TokenError::Foreign) => return self.secret_token(token, asked, now),
             Err(error) => return Err(error.to_string()),
         };
         let asked = if asked.is_empty() { &self.audiences } else { asked };
@@ -59,6 +64,38 @@ impl Authentication {
         }
         self.check_objects(&claims, now)?;
         Ok(Some(Authenticated { user: service_account_user(&claims), audiences }))
+    }
+
+    /// A token that stands in a Secret. Good for the API server alone.
+    fn secret_token(&self, token: &str, asked: &[String], now: SystemTime) -> Result<Option<Authenticated>, String> {
+        let claims = match self.verifier.verify_legacy(token) {
+            Ok(claims) => claims,
+            Err(TokenError::Foreign) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let asked = if asked.is_empty() { &self.audiences } else { asked };
+        let audiences: Vec<String> = self.audiences.iter().filter(|a| asked.contains(a)).cloned().collect();
+        if audiences.is_empty() {
+            return Ok(None);
+        }
+        if claims.sub != Claims::subject(&claims.namespace, &claims.account) {
+            return Err("sub claim is invalid".into());
+        }
+        let secret = self.cache.get("", "secrets", &claims.namespace, &claims.secret);
+        let secret = secret.map(|found| found.tree()).filter(|tree| api::meta::deletion_timestamp(tree).is_none());
+        let Some(secret) = secret else { return Err("Token has been invalidated".into()) };
+        let held = STANDARD.decode(secret.str_at(&["data", "token"])).unwrap_or_default();
+        // Hashes, so that how long it takes says nothing about the token.
+        if digest(&SHA256, &held).as_ref() != digest(&SHA256, token.as_bytes()).as_ref() {
+            return Err("Token does not match server's copy".into());
+        }
+        self.check_account(&claims.namespace, &BoundReference { name: claims.account.clone(), uid: claims.account_uid.clone() }, now)?;
+        if api::meta::label(&secret, INVALID_SINCE).is_some() {
+            return Err("the token has been invalidated because it was not used for a long time".into());
+        }
+        let mut user = super::service_account(&claims.namespace, &claims.account);
+        user.uid = claims.account_uid;
+        Ok(Some(Authenticated { user, audiences }))
     }
 
     /// Good for the API server alone.
@@ -76,16 +113,7 @@ impl Authentication {
         if claims.sub != Claims::subject(namespace, &account.name) {
             return Err("Token claims are not for the service account of its subject".into());
         }
-        let Some(found) = self.cache.get("", "serviceaccounts", namespace, &account.name) else {
-            return Err(format!("serviceaccounts \"{}\" not found", account.name));
-        };
-        let state = State::of(&found);
-        if state.is_gone(now) {
-            return Err(format!("service account {namespace}/{} has been deleted", account.name));
-        }
-        if state.uid != account.uid {
-            return Err(format!("service account UID ({}) does not match claim ({})", state.uid, account.uid));
-        }
+        self.check_account(namespace, account, now)?;
         if let Some(reference) = &bound.secret {
             self.check_bound("secrets", namespace, reference, "secret", now)?;
         }
@@ -97,6 +125,20 @@ impl Authentication {
             Some(reference) => self.check_bound("nodes", "", reference, "node", now),
             None => Ok(()),
         }
+    }
+
+    fn check_account(&self, namespace: &str, account: &BoundReference, now: SystemTime) -> Result<(), String> {
+        let Some(found) = self.cache.get("", "serviceaccounts", namespace, &account.name) else {
+            return Err(format!("serviceaccounts \"{}\" not found", account.name));
+        };
+        let state = State::of(&found);
+        if state.is_gone(now) {
+            return Err(format!("service account {namespace}/{} has been deleted", account.name));
+        }
+        if state.uid != account.uid {
+            return Err(format!("service account UID ({}) does not match claim ({})", state.uid, account.uid));
+        }
+        Ok(())
     }
 
     fn check_bound(
