@@ -93,6 +93,7 @@ impl Admission for Plugins {
             limit_ranger::validate(&self.cache, request)?;
             service_account::validate(request)?;
             priority::validate(&self.cache, request)?;
+            storage::validate(&self.cache, request)?;
             certificates::validate(&self.authorization, request)?;
             owner_references::validate(&self.cache, &self.authorization, request)?;
             self.escalation(request)?;

@@ -1,11 +1,14 @@
-//! New claims get the default storage class, and claims and volumes the finalizers that protect them while they are used.
+//! New claims get the default storage class, claims and volumes the finalizers that protect them while they are used; a claim grows only
+//! where its class lets it.
 //!
-//! Models plugin/pkg/admission/storage/{storageclass/setdefault,storageobjectinuseprotection}/admission.go, v1.37.
+//! Models plugin/pkg/admission/storage/{storageclass/setdefault,storageobjectinuseprotection,persistentvolume/resize}/admission.go, v1.37.
 use api::meta;
+use api::quantity::Quantity;
 use api::tree::Tree;
 
 use super::{Operation, Request};
 use crate::cache::Cache;
+use crate::status::Status;
 
 const IS_DEFAULT: [&str; 2] = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
@@ -27,6 +30,36 @@ pub fn admit(cache: &Cache, request: &mut Request) {
             request.object.set(&["spec", "storageClassName"], name);
         }
     }
+}
+
+/// Refuses to enlarge what nobody could enlarge.
+pub fn validate(cache: &Cache, request: &Request) -> Result<(), Status> {
+    let (true, Some(old)) = (request.is("", "persistentvolumeclaims") && request.operation == Operation::Update, &request.old) else {
+        return Ok(());
+    };
+    if requested(&request.object) <= requested(old) {
+        return Ok(());
+    }
+    if old.str_at(&["status", "phase"]) != "Bound" {
+        return Err(request.forbidden("Only bound persistent volume claims can be expanded"));
+    }
+    let class = class_of(&request.object);
+    let found = cache.get("storage.k8s.io", "storageclasses", "", class).filter(|_| !class.is_empty() && class == class_of(old));
+    let allows = found.is_some_and(|class| class.tree().at(&["allowVolumeExpansion"]).and_then(Tree::as_bool) == Some(true));
+    match allows {
+        true => Ok(()),
+        false => Err(request.forbidden(
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+        )),
+    }
+}
+
+fn requested(claim: &Tree) -> Quantity {
+    Quantity::parse(claim.str_at(&["spec", "resources", "requests", "storage"])).unwrap_or_default()
+}
+
+fn class_of(claim: &Tree) -> &str {
+    meta::annotation(claim, CLASS).unwrap_or_else(|| claim.str_at(&["spec", "storageClassName"]))
 }
 
 fn protect(object: &mut Tree, finalizer: &str) {
