@@ -162,3 +162,10 @@ pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// The scheduler has chosen a node, so that a volume can be made for it.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// Tells who made a volume, and so who removes what it holds.
+pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+
+/// The provisioner of folders on the pod's own node (StorageClass `local-path`).
+pub const LOCAL_PROVISIONER: &str = "rk.io/local-path";
+/// Of a Node: the folder that its local volumes are in.
+pub const LOCAL_STORAGE: &str = "rk.io/local-storage";

@@ -19,6 +19,8 @@ pub struct KubeletConfig {
     pub run_dir: PathBuf,
     /// Where the network keeps its records. `/var/lib/rk/network`.
     pub network_state_dir: PathBuf,
+    /// Where volumes of the class `local-path` are. `/var/lib/rk/storage`.
+    pub local_storage_dir: PathBuf,
     pub bridge: String,
     /// How pods of other nodes are reached.
     pub network_backend: network::Backend,
@@ -54,6 +56,7 @@ impl KubeletConfig {
             log_dir: "/var/log".into(),
             run_dir: "/run/rk/kubelet".into(),
             network_state_dir: "/var/lib/rk/network".into(),
+            local_storage_dir: "/var/lib/rk/storage".into(),
             bridge: "rk0".into(),
             network_backend: network::Backend::default(),
             mtu: 0,

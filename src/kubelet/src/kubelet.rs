@@ -8,7 +8,7 @@ mod context;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use client::{Client, Event as Change, Informer};
+use client::{Backoff, Client, Event as Change, Informer};
 use images::Images;
 use k8s_openapi::api::core::v1::Pod;
 use network::Network;
@@ -21,6 +21,7 @@ use tracing::{Instrument, info, info_span, warn};
 
 pub use self::context::{Context, sandbox_attempt, sandbox_uid};
 use crate::config::KubeletConfig;
+use crate::csi;
 use crate::pod::admission;
 use crate::pod::event::Event;
 use crate::pod::spec::LABEL_UID;
@@ -68,6 +69,16 @@ impl Kubelet {
             std::fs::create_dir_all(path).map_err(|source| RunError::Directory { path: path.clone(), source })?;
         }
         let mut tasks = JoinSet::new();
+        let registering = cx.clone();
+        tasks.spawn(
+            async move {
+                if let Err(error) = csi::registration::run(registering).await {
+                    warn!(%error, "storage drivers cannot register here");
+                    std::future::pending::<()>().await;
+                }
+            }
+            .instrument(info_span!("csi")),
+        );
         tasks.spawn(node::run(cx.clone(), shutdown.clone()).instrument(info_span!("node")));
         // The receiver comes first: what ends while the list is read is told here.
         let mut runtime_events = cx.runtime.events();
@@ -136,8 +147,13 @@ impl Kubelet {
                 crate::pod::start::release(&cx, &id);
             }
             cx.detach_all_but(&live).await;
+            let mut gone: Vec<String> = directories.into_iter().filter(|uid| !known.contains(uid)).collect();
+            // Their driver has to come first; it may take a while.
+            for uid in gone.extract_if(.., |uid| cx.csi.has_volumes(uid)) {
+                tokio::spawn(remove_driven(cx.clone(), uid));
+            }
             let removed = tokio::task::spawn_blocking(move || {
-                for uid in directories.into_iter().filter(|uid| !known.contains(uid)) {
+                for uid in gone {
                     if let Err(error) = cx.roots.remove(&uid) {
                         warn!(uid, %error, "remove the directory of a pod that is gone");
                     }
@@ -236,6 +252,15 @@ impl Kubelet {
         let Some(pod) = pods.list().into_iter().find(|p| p.metadata.uid.as_deref() == Some(&uid)) else { return };
         let existing = self.cx.runtime.list().await.into_iter().filter(|s| sandbox_uid(&s.id) == uid).collect();
         self.spawn(pod, existing, workers, shutdown);
+    }
+}
+
+/// Has drivers take away what a pod that is gone has left, then removes its directory.
+async fn remove_driven(cx: Arc<Context>, uid: String) {
+    let mut backoff = Backoff::new(std::time::Duration::from_secs(2), std::time::Duration::from_secs(120));
+    while let Err(error) = cx.clone().tear_down(&uid, None).await {
+        warn!(uid, error, "remove the directory of a pod that is gone");
+        tokio::time::sleep(backoff.next_delay()).await;
     }
 }
 

@@ -22,6 +22,7 @@ mod files;
 mod resources;
 mod security;
 
+mod csi;
 mod images;
 mod volumes;
 
@@ -32,4 +33,5 @@ pub mod streaming;
 mod time;
 
 pub use config::KubeletConfig;
+pub use csi::make_folders as make_driver_folders;
 pub use kubelet::{Kubelet, RunError};

@@ -119,7 +119,7 @@ async fn register(cx: &Arc<Context>) -> Result<Node, String> {
     let taints = Some(cx.config.node_taints.clone()).filter(|t| !t.is_empty());
     match cx.client.get::<Node>(&key).await {
         Ok(_) => {
-            let patch = Patch::Strategic(json!({"metadata": {"labels": labels}}));
+            let patch = Patch::Strategic(json!({"metadata": {"labels": labels, "annotations": annotations(cx)?}}));
             cx.client.patch::<Node>(&key, &patch).await.map_err(|e| chain(&e))
         }
         Err(error) if error.is_not_found() => {
@@ -127,7 +127,7 @@ async fn register(cx: &Arc<Context>) -> Result<Node, String> {
                 metadata: ObjectMeta {
                     name: Some(cx.config.node_name.clone()),
                     labels: Some(labels),
-                    annotations: annotations(cx)?,
+                    annotations: Some(annotations(cx)?),
                     ..ObjectMeta::default()
                 },
                 ..Node::default()
@@ -267,16 +267,20 @@ async fn set_up_network(cx: Arc<Context>, mut changes: Subscription<Node>) {
     }
 }
 
-/// What other nodes must know to reach this one's pods, once there is a network; nothing, for most backends.
-fn annotations(cx: &Context) -> Result<Option<BTreeMap<String, String>>, String> {
-    let Some(network) = cx.network.borrow().clone() else { return Ok(None) };
-    let key = network.mesh().public_key().map_err(|e| chain(&e))?;
-    Ok(key.map(|key| BTreeMap::from([(network::PUBLIC_KEY_ANNOTATION.to_owned(), key.to_string())])))
+/// What others must know of this node: where its local volumes are, and, once there is a network, what it takes to reach its pods
+/// (nothing, for most backends).
+fn annotations(cx: &Context) -> Result<BTreeMap<String, String>, String> {
+    let storage = cx.config.local_storage_dir.to_string_lossy().into_owned();
+    let mut annotations = BTreeMap::from([(api::volume::LOCAL_STORAGE.to_owned(), storage)]);
+    let network = cx.network.borrow().clone();
+    if let Some(key) = network.and_then(|network| network.mesh().public_key().transpose()).transpose().map_err(|e| chain(&e))? {
+        annotations.insert(network::PUBLIC_KEY_ANNOTATION.to_owned(), key.to_string());
+    }
+    Ok(annotations)
 }
 
 async fn publish(cx: &Context) -> Result<(), String> {
-    let Some(annotations) = annotations(cx)? else { return Ok(()) };
-    let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+    let patch = Patch::Merge(json!({"metadata": {"annotations": annotations(cx)?}}));
     let patched = cx.client.patch::<Node>(&ObjectKey::cluster(&cx.config.node_name), &patch).await;
     patched.map(drop).map_err(|e| chain(&e))
 }

@@ -1,8 +1,8 @@
 //! Volumes of a pod: made before its containers start, kept up to date, removed after it.
 //!
 //! Models pkg/volume/{configmap,secret,projected,downwardapi,emptydir,hostpath}, v1.37. What follows API objects is written by
-//! [`atomic`]; its content is made by [`payload`], which is pure. Left out: every kind that needs a driver; such a pod waits
-//! with an event that names the kind.
+//! [`atomic`]; its content is made by [`payload`], which is pure. Drivers outside of the tree make theirs first ([`crate::csi`]). Left out:
+//! every kind that needed a driver in the tree; such a pod waits with an event that names the kind.
 
 pub mod atomic;
 pub mod bundles;
@@ -89,6 +89,12 @@ impl Roots {
         for root in [&self.disk, &self.memory] {
             let pod = root.join("pods").join(uid);
             let volumes = pod.join("volumes");
+            // A driver's volume is the driver's to take away: below its mount is the user's data.
+            let driven = volumes.join("kubernetes.io~csi");
+            if fs::read_dir(&driven).is_ok_and(|mut entries| entries.next().is_some()) {
+                first = first.and(Err(io::Error::other(format!("volumes of storage drivers are still in {}", driven.display()))));
+                continue;
+            }
             let mounts = ["kubernetes.io~empty-dir", image::PLUGIN].map(|plugin| fs::read_dir(volumes.join(plugin)));
             for entry in mounts.into_iter().flatten().flatten().flatten() {
                 // EINVAL: not a mount point, an ordinary directory.
@@ -126,6 +132,10 @@ pub struct Request<'a> {
     pub facts: &'a NodeFacts,
     /// Volumes of claims, fetched before.
     pub claimed: &'a claims::Claimed,
+    /// Volumes that drivers have made already.
+    pub driven: &'a Mounted,
+    /// The folder of the node's local volumes.
+    pub storage: &'a Path,
 }
 
 /// Makes every volume, or says which one cannot be made. Does it again without harm.
@@ -134,6 +144,10 @@ pub fn prepare(request: &Request<'_>) -> Result<Mounted, VolumeError> {
     for volume in request.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
         // Mounted with the first container that wants it.
         if volume.image.is_some() {
+            continue;
+        }
+        if let Some(prepared) = request.driven.get(&volume.name) {
+            out.insert(volume.name.clone(), prepared.clone());
             continue;
         }
         let prepared = set_up(request, volume).map_err(|reason| VolumeError { volume: volume.name.clone(), reason })?;
@@ -184,7 +198,7 @@ fn set_up(request: &Request<'_>, volume: &Volume) -> Result<Prepared, SetUpError
     }
     if let Some(persistent) = request.claimed.get(name) {
         let marker = request.roots.disk(uid, "kubernetes.io~local-volume", name);
-        return claims::set_up(volume, persistent, fs_group, &marker);
+        return claims::set_up(request.pod, volume, persistent, &marker, request.storage);
     }
     Err(SetUpError::Unsupported(kind(volume)))
 }

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use crate::allocation::{Allocations, Capacity};
 use crate::config::KubeletConfig;
+use crate::csi::{self, Drivers};
 use crate::fields::NodeFacts;
 use crate::files;
 use crate::images::chain;
@@ -43,6 +44,7 @@ pub struct Context {
     pub machine: Machine,
     pub growth: Growth,
     pub allocations: Allocations,
+    pub csi: Drivers,
     services: Informer<Service>,
     /// The pods of this node, once the kubelet runs.
     pub pods: std::sync::OnceLock<Informer<Pod>>,
@@ -92,6 +94,7 @@ impl Context {
             network: watch::Sender::new(None),
             pod_cidr: std::sync::OnceLock::new(),
             growth: Growth::default(),
+            csi: Drivers::new(&config.root_dir),
             pods: std::sync::OnceLock::new(),
             config,
             client,
@@ -137,9 +140,20 @@ impl Context {
             claimed = claims::find(&self.client, &pod) => claimed?,
             () = cancelled.cancelled() => return Err("cancelled".into()),
         };
+        // Not cut short: what a driver has begun is known to be there.
+        let driven = csi::mount::set_up_all(&self, &pod, &claimed).await?;
         let made = tokio::task::spawn_blocking(move || {
             let facts = self.facts(&[]);
-            volumes::prepare(&volumes::Request { pod: &pod, roots: &self.roots, sources: &sources, credentials: &credentials, facts: &facts, claimed: &claimed })
+            volumes::prepare(&volumes::Request {
+                pod: &pod,
+                roots: &self.roots,
+                sources: &sources,
+                credentials: &credentials,
+                facts: &facts,
+                claimed: &claimed,
+                driven: &driven,
+                storage: &self.config.local_storage_dir,
+            })
         });
         made.await.map_err(|e| e.to_string())?.map_err(|e| chain(&e))
     }
@@ -299,6 +313,7 @@ impl Context {
                 Err(error) => return Err(chain(&error)),
             }
         }
+        self.csi.tear_down(uid).await?;
         let uid = uid.to_owned();
         let removed = tokio::task::spawn_blocking(move || self.roots.remove(&uid));
         removed.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())

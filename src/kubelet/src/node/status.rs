@@ -98,6 +98,7 @@ pub async fn status(cx: &Arc<Context>, node: &Node, now: Timestamp) -> NodeStatu
             name: Some(String::new()),
             features: Some(NodeRuntimeHandlerFeatures { recursive_read_only_mounts: Some(true), user_namespaces: Some(false) }),
         }]),
+        volumes_in_use: Some(cx.csi.in_use()).filter(|names| !names.is_empty() || node.status.iter().any(|s| s.volumes_in_use.is_some())),
         ..NodeStatus::default()
     }
 }
@@ -182,6 +183,7 @@ pub fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
         || old.capacity != new.capacity
         || old.allocatable != new.allocatable
         || old.node_info != new.node_info
+        || old.volumes_in_use.as_deref().unwrap_or_default() != new.volumes_in_use.as_deref().unwrap_or_default()
         || old.images.as_deref().unwrap_or_default() != new.images.as_deref().unwrap_or_default()
 }
 

@@ -3,9 +3,11 @@
 //! Models pkg/kubelet/volumemanager/populator/desired_state_of_world_populator.go createVolumeSpec, v1.37; errors have its texts.
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use api::volume::{LOCAL_PROVISIONER, PROVISIONED_BY};
 use client::{Client, ObjectKey, controller_of};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 
@@ -71,7 +73,14 @@ fn check_reference(volume: &PersistentVolume, claim: &PersistentVolumeClaim, nam
 
 /// The path of a persistent volume that needs no driver: a hostPath or a local directory.
 /// `marker` says that this pod has set its group already: a changed Secret makes its volumes again, and this one may be large.
-pub(super) fn set_up(volume: &Volume, persistent: &PersistentVolume, fs_group: Option<u32>, marker: &Path) -> Result<Prepared, SetUpError> {
+/// `storage` is the folder of this node's own local volumes.
+pub(super) fn set_up(
+    pod: &Pod,
+    volume: &Volume,
+    persistent: &PersistentVolume,
+    marker: &Path,
+    storage: &Path,
+) -> Result<Prepared, SetUpError> {
     let spec = persistent.spec.clone().unwrap_or_default();
     let read_only = volume.persistent_volume_claim.as_ref().and_then(|c| c.read_only).unwrap_or(false);
     if spec.volume_mode.as_deref() == Some("Block") {
@@ -81,17 +90,35 @@ pub(super) fn set_up(volume: &Volume, persistent: &PersistentVolume, fs_group: O
         return Ok(Prepared { path: host_path::check(source)?, read_only });
     }
     if let Some(source) = &spec.local {
+        make_if_ours(persistent, Path::new(&source.path), storage)?;
         // What a link leads to: owners are set on the directory itself.
         let path = PathBuf::from(&source.path);
         let path = fs::canonicalize(&path).map_err(failed("find the local volume", &path))?;
-        if let (Some(group), false, false) = (fs_group, read_only, marker.exists()) {
-            let owner = ownership::Owner { user: None, group: Some(group) };
-            ownership::apply(&path, owner, false).map_err(failed("set owner of", &path))?;
+        if let (Some(group), false, false) = (ownership::fs_group(pod), read_only, marker.exists()) {
+            if ownership::must_change(pod, &path, group) {
+                let owner = ownership::Owner { user: None, group: Some(group) };
+                ownership::apply(&path, owner, false).map_err(failed("set owner of", &path))?;
+            }
             fs::create_dir_all(marker).map_err(failed("create", marker))?;
         }
         return Ok(Prepared { path, read_only });
     }
     Err(SetUpError::Unsupported("persistentVolumeClaim whose volume needs a driver"))
+}
+
+/// Makes the folder of a volume of the class `local-path`: it belongs in this node's storage, directly, and nowhere else.
+fn make_if_ours(persistent: &PersistentVolume, path: &Path, storage: &Path) -> Result<(), SetUpError> {
+    let by = persistent.metadata.annotations.as_ref().and_then(|a| a.get(PROVISIONED_BY));
+    let is_plain = path.file_name().is_some_and(|name| storage.join(name) == path);
+    if by.is_none_or(|by| by != LOCAL_PROVISIONER) || !is_plain {
+        return Ok(());
+    }
+    match fs::create_dir(path) {
+        // Not through the umask: whatever user the pod runs as may write.
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(failed("set mode of", path)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed("create", path)(error)),
+    }
 }
 
 #[cfg(test)]
@@ -119,5 +146,22 @@ mod tests {
         let owner = json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "pod", "controller": true}]);
         check(bound(json!({"ownerReferences": owner})), own(), Ok("pv"));
         check(bound(json!({})), own(), Err("PVC was not created for the pod (pod is not owner)"));
+    }
+    #[test]
+    fn a_folder_is_made_in_the_storage_only() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = root.path().join("storage");
+        fs::create_dir(&storage).unwrap();
+        let made = |by: &str, path: PathBuf| {
+            let meta = json!({"name": "pv", "annotations": {"pv.kubernetes.io/provisioned-by": by}});
+            let persistent = serde_json::from_value(json!({"metadata": meta})).unwrap();
+            make_if_ours(&persistent, &path, &storage).unwrap();
+            path.is_dir()
+        };
+        assert!(made(LOCAL_PROVISIONER, storage.join("pvc-1")) && made(LOCAL_PROVISIONER, storage.join("pvc-1")));
+        assert_eq!(fs::metadata(storage.join("pvc-1")).unwrap().permissions().mode() & 0o777, 0o777);
+        assert!(!made("example.com/other", storage.join("pvc-2")));
+        assert!(!made(LOCAL_PROVISIONER, root.path().join("pvc-2")) && !made(LOCAL_PROVISIONER, storage.join("deep/pvc-2")));
+        assert!(!made(LOCAL_PROVISIONER, storage.join("../pvc-2")));
     }
 }

@@ -25,6 +25,17 @@ pub fn fs_group(pod: &Pod) -> Option<u32> {
     u32::try_from(group).ok()
 }
 
+/// Whether the group must be given the volume, after the pod's fsGroupChangePolicy.
+///
+/// Models pkg/volume/volume_linux.go requiresPermissionChange.
+pub fn must_change(pod: &Pod, path: &Path, group: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    let policy = context.and_then(|c| c.fs_group_change_policy.as_deref());
+    let fits = |found: fs::Metadata| found.gid() == group && found.mode() & 0o2770 == 0o2770;
+    policy != Some("OnRootMismatch") || !fs::metadata(path).is_ok_and(fits)
+}
+
 /// No volume that anybody uses is nested deeper; beyond it a descriptor per level would be too many.
 const DEPTH_MAX: usize = 1000;
 
@@ -89,6 +100,23 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_volume_that_fits_is_left_alone_where_the_pod_says_so() {
+        let root = std::env::temp_dir().join(format!("rk-must-change-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        let gid = fs::metadata(&root).unwrap().gid();
+        let pod = |policy: &str| -> Pod {
+            serde_json::from_value(serde_json::json!({"spec": {"containers": [], "securityContext": {"fsGroupChangePolicy": policy}}})).unwrap()
+        };
+        let set = |mode: u32| fs::set_permissions(&root, fs::Permissions::from_mode(mode)).unwrap();
+        set(0o755);
+        assert!(must_change(&pod("Always"), &root, gid) && must_change(&pod("OnRootMismatch"), &root, gid));
+        set(0o2775);
+        assert!(must_change(&pod("Always"), &root, gid) && !must_change(&pod("OnRootMismatch"), &root, gid));
+        assert!(must_change(&pod("OnRootMismatch"), &root, gid + 1));
+        fs::remove_dir_all(&root).unwrap();
+    }
 
     #[test]
     fn a_group_gets_all_files_and_no_target_of_a_link() {
