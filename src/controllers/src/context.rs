@@ -19,6 +19,8 @@ pub struct Config {
     pub server_node: String,
     /// Of HorizontalPodAutoscalers.
     pub autoscaling: crate::autoscaling::Settings,
+    /// The image whose only program is this binary; every node has it.
+    pub system_image: String,
 }
 
 /// What the controllers run on.
@@ -32,6 +34,8 @@ pub struct ControllerContext {
     pub config: Arc<Config>,
     /// Signs requests for certificates.
     pub pki: Arc<pki::Cluster>,
+    /// Signs the tokens that stand in Secrets.
+    pub tokens: Arc<pki::ServiceAccountSigner>,
 }
 
 impl ControllerContext {

@@ -30,6 +30,10 @@ controllers! {
     "ephemeral-volume-controller" => ephemeral_volume,
     "resourceclaim-controller" => resource_claim,
     "device-taint-eviction-controller" => device_taint_eviction,
+    "local-storage-controller" => local_storage,
+    "persistentvolume-attach-detach-controller" => attach_detach,
+    "persistentvolume-expander-controller" => volume_expansion,
+    "volumeattributesclass-protection-controller" => attributes_class_protection,
     "replicationcontroller-controller" => replication,
     "daemonset-controller" => daemonset,
     "statefulset-controller" => statefulset,
@@ -39,10 +43,12 @@ controllers! {
     "endpoints-controller" => endpoints,
     "endpointslicemirroring-controller" => endpointslice_mirroring,
     "serviceaccount-controller" => service_account,
+    "serviceaccount-token-controller" => service_account_token,
     "root-ca-certificate-publisher-controller" => root_ca,
     "namespace-controller" => namespace,
     "garbage-collector-controller" => garbage,
     "node-ipam-controller" => node_ipam,
+    "ttl-controller" => node_ttl,
     "node-lifecycle-controller" => node_lifecycle,
     "pod-garbage-collector-controller" => pod_gc,
     "service-lb-controller" => service_lb,
@@ -79,4 +85,9 @@ async fn supervise(name: &'static str, run: Run, cx: ControllerContext) {
         }
         tokio::time::sleep(backoff.next_delay()).await;
     }
+}
+
+/// One controller by its name, without supervision: whoever drops it has ended it in the middle of what it does.
+pub fn only(name: &str, cx: ControllerContext) -> Option<BoxFuture<'static, ()>> {
+    ALL.iter().find(|(known, _)| *known == name).map(|(_, run)| run(cx))
 }

@@ -90,7 +90,7 @@ fn has(object: &impl Named, finalizer: &str) -> bool {
     object.meta().finalizers.iter().flatten().any(|f| f == finalizer)
 }
 
-async fn add<K: Kind>(client: &Client, object: &K, finalizer: &str) -> Result<(), Failure> {
+pub(crate) async fn add<K: Kind>(client: &Client, object: &K, finalizer: &str) -> Result<(), Failure> {
     if has(object, finalizer) {
         return Ok(());
     }
@@ -100,7 +100,7 @@ async fn add<K: Kind>(client: &Client, object: &K, finalizer: &str) -> Result<()
     unless_gone(client.update(&update).await).map(|_| ()).during(step)
 }
 
-async fn remove<K: Kind>(client: &Client, object: &K, finalizer: &str) -> Result<(), Failure> {
+pub(crate) async fn remove<K: Kind>(client: &Client, object: &K, finalizer: &str) -> Result<(), Failure> {
     if !has(object, finalizer) {
         return Ok(());
     }

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit::Exit;
-use crate::options::{AgentRole, DnsOptions, ImageOptions, IngressOptions, ServerOptions, TokenOptions, UninstallOptions};
-use crate::{agent, check, config_file, image, server, token, uninstall, workload};
+use crate::options::{AgentRole, DnsOptions, ImageOptions, IngressOptions, RemoveVolumeOptions, ServerOptions, TokenOptions, UninstallOptions};
+use crate::{agent, check, config_file, image, local_storage, server, token, uninstall, workload};
 
 /// Version of rk, and of the Kubernetes API that it serves.
 pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
@@ -42,6 +42,9 @@ enum Command {
     /// Ingress controller; runs in a pod
     #[command(hide = true)]
     Ingress(IngressOptions),
+    /// Removes a local volume; runs in a pod
+    #[command(hide = true)]
+    RemoveVolume(RemoveVolumeOptions),
 }
 
 pub fn main() -> ExitCode {
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         }
         Command::Dns(options) => workload::dns(options),
         Command::Ingress(options) => workload::ingress(options),
+        Command::RemoveVolume(options) => local_storage::remove(&options.folder, &options.name),
     };
     match result {
         Ok(()) => Exit::Success.into(),

@@ -11,6 +11,7 @@ mod exit;
 mod host;
 mod image;
 mod kubeconfig;
+mod local_storage;
 mod lock;
 mod logging;
 mod node;

@@ -17,7 +17,7 @@ use tracing::{Instrument, info_span};
 pub use self::facts::{CONFIG_MAP, ClusterFacts, NAMESPACE};
 pub use self::settings::{NodeSettings, labels, taint};
 use crate::options::RUN_DIR;
-use crate::{image, shim_image, system};
+use crate::{image, local_storage, shim_image, system};
 
 /// Under which identity each of the node's parts asks the API.
 pub struct NodeClients {
@@ -34,6 +34,8 @@ pub async fn start(
     shutdown: CancellationToken,
 ) -> anyhow::Result<Kubelet> {
     let data = &settings.data_dir;
+    local_storage::make(data)?;
+    kubelet::make_driver_folders(&data.join("kubelet")).context("make the folders of storage drivers")?;
     let images = image::open(data, &settings.private_registry)?;
     let name = system::image().parse().expect("a literal image name");
     let own = std::env::current_exe().context("find this program's file")?;
@@ -69,6 +71,7 @@ fn kubelet_config(settings: &NodeSettings, facts: &ClusterFacts) -> KubeletConfi
         root_dir: data.join("kubelet"),
         run_dir: Path::new(RUN_DIR).join("kubelet"),
         network_state_dir: data.join("network"),
+        local_storage_dir: local_storage::folder(data),
         cluster_cidr: facts.cluster_cidr,
         service_cidr: facts.service_cidr,
         cluster_dns: vec![facts.cluster_dns.into()],

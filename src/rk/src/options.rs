@@ -71,8 +71,8 @@ pub struct ServerOptions {
     /// KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1): profiles, plugins and their weights, extenders
     #[arg(long, value_name = "FILE", help_heading = "Parts")]
     pub scheduler_config: Option<PathBuf>,
-    /// Part to leave out: dns, ingress, metrics-server (repeatable)
-    #[arg(long, value_name = "PART", value_parser = ["dns", "ingress", "metrics-server"], value_delimiter = ',', help_heading = "Parts")]
+    /// Part to leave out: dns, ingress, local-storage, metrics-server (repeatable)
+    #[arg(long, value_name = "PART", value_parser = ["dns", "ingress", "local-storage", "metrics-server"], value_delimiter = ',', help_heading = "Parts")]
     pub disable: Vec<String>,
 }
 
@@ -199,6 +199,9 @@ pub struct UninstallOptions {
     /// Folder of the cluster's state, where it is not the usual one
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
+    /// Leave what pods have written to volumes of the class local-path
+    #[arg(long)]
+    pub keep_volumes: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -293,6 +296,15 @@ pub struct IngressOptions {
     /// NAMESPACE/NAME of the Service in front
     #[arg(long, default_value = "kube-system/ingress")]
     pub service: String,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct RemoveVolumeOptions {
+    /// Where the node's local volumes are
+    #[arg(long, default_value = "/storage")]
+    pub folder: PathBuf,
+    /// The volume's folder in it
+    pub name: String,
 }
 
 #[cfg(test)]

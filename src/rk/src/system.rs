@@ -7,9 +7,10 @@ pub fn image() -> String {
 }
 
 /// Name of a part, as `--disable` takes it, and its objects.
-const PARTS: [(&str, &str); 2] = [
+const PARTS: [(&str, &str); 3] = [
     ("dns", include_str!("../../../manifests/dns.yaml")),
     ("ingress", include_str!("../../../manifests/ingress.yaml")),
+    ("local-storage", include_str!("../../../manifests/local-storage.yaml")),
 ];
 
 /// The documents to apply and those of disabled parts, which are to be removed.

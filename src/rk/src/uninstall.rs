@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 
 use crate::options::{KUBECONFIG, RUN_DIR, UninstallOptions};
-use crate::{agent, lock, logging};
+use crate::{agent, local_storage, lock, logging};
 
 const BINARY: &str = "/usr/local/bin/rk";
 const UNITS: [&str; 2] = ["rk.service", "rk-agent.service"];
@@ -34,10 +34,14 @@ pub fn main(options: &UninstallOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start threads")?;
     step("remove containers", runtime.block_on(remove_containers(data_dir)));
     step("remove the pod network", runtime.block_on(remove_network(data_dir)));
+    // Before the logs: it tells whether another kubelet is on this machine.
+    step("remove files", remove_link(Path::new("/var/lib/kubelet"), data_dir));
     step("remove logs", remove_logs());
-    for folder in [data_dir.as_path(), Path::new(RUN_DIR)] {
-        step("remove files", remove(folder));
+    match unmount_below(&data_dir.join("kubelet")) {
+        Ok(()) => step("remove files", remove_data(data_dir, options.keep_volumes)),
+        Err(error) => step("unmount volumes, without which no files are removed", Err(error)),
     }
+    step("remove files", remove(Path::new(RUN_DIR)));
     for unit in UNITS {
         step("remove files", remove(&Path::new(UNIT_FOLDER).join(unit)));
     }
@@ -47,6 +51,10 @@ pub fn main(options: &UninstallOptions) -> anyhow::Result<()> {
     // The administrator's own configuration keeps the folder.
     let _ = fs::remove_dir("/etc/rk");
     if failures.is_empty() {
+        let storage = local_storage::folder(data_dir);
+        if storage.exists() {
+            println!("local volumes are left in {}", storage.display());
+        }
         match node {
             Some(node) => println!("rk is removed; the cluster forgets this node by `kubectl delete node {node}`"),
             None => println!("rk is removed"),
@@ -71,8 +79,43 @@ fn check_folder(folder: &Path) -> anyhow::Result<()> {
 pub async fn remove_node(data_dir: &Path) -> anyhow::Result<()> {
     remove_containers(data_dir).await.context("remove containers")?;
     remove_network(data_dir).await.context("remove the pod network")?;
+    unmount_below(&data_dir.join("kubelet")).context("unmount volumes")?;
+    remove_link(Path::new("/var/lib/kubelet"), data_dir)?;
     remove_logs().context("remove logs")?;
     ["kubelet", "network", "runtime"].iter().try_for_each(|folder| remove(&data_dir.join(folder)))
+}
+
+/// Whatever is still mounted there is other people's data: a folder is emptied only after this.
+fn unmount_below(folder: &Path) -> anyhow::Result<()> {
+    let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let table = fs::read_to_string("/proc/self/mountinfo").context("read the table of mounts")?;
+    for at in mounts_below(&table, &folder).into_iter().rev() {
+        rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW)
+            .with_context(|| format!("unmount {}", at.display()))?;
+    }
+    Ok(())
+}
+
+/// In the order in which they were made.
+fn mounts_below(table: &str, folder: &Path) -> Vec<std::path::PathBuf> {
+    let at = |line: &str| line.split(' ').nth(4).map(|path| std::path::PathBuf::from(path.replace("\\040", " ")));
+    table.lines().filter_map(at).filter(|path| path.starts_with(folder) && path != folder).collect()
+}
+
+/// All of the folder, or all but what pods have written to local volumes.
+fn remove_data(data_dir: &Path, keep_volumes: bool) -> anyhow::Result<()> {
+    if !keep_volumes {
+        return remove(data_dir);
+    }
+    for entry in fs::read_dir(data_dir).into_iter().flatten().flatten() {
+        if entry.file_name() != local_storage::FOLDER {
+            remove(&entry.path())?;
+        }
+    }
+    // Only where empty.
+    let _ = fs::remove_dir(local_storage::folder(data_dir));
+    let _ = fs::remove_dir(data_dir);
+    Ok(())
 }
 
 async fn remove_network(data_dir: &Path) -> anyhow::Result<()> {
@@ -131,7 +174,27 @@ fn remove(path: &Path) -> anyhow::Result<()> {
     removed.with_context(|| format!("remove {}", path.display()))
 }
 
+/// The usual name of the kubelet's folder, if it is ours.
+fn remove_link(link: &Path, data_dir: &Path) -> anyhow::Result<()> {
+    match fs::read_link(link) {
+        Ok(to) if to.starts_with(data_dir) => remove(link),
+        _ => Ok(()),
+    }
+}
+
 fn systemctl(arguments: &[&str]) -> anyhow::Result<()> {
     let status = std::process::Command::new("systemctl").args(arguments).status().context("start systemctl")?;
     if status.success() { Ok(()) } else { bail!("systemctl {}: {status}", arguments.join(" ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_mounted_below_is_unmounted() {
+        let table = "1 0 8:1 / / rw - ext4 a rw\n2 1 0:5 / /d/kubelet rw - tmpfs t rw\n3 1 0:6 / /d/kubelet/pods/a\\040b rw - nfs n rw\n\
+                     4 1 0:7 / /d/kubelet-not rw - nfs n rw\n";
+        assert_eq!(mounts_below(table, Path::new("/d/kubelet")), [Path::new("/d/kubelet/pods/a b")]);
+    }
 }

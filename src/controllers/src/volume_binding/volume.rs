@@ -1,14 +1,12 @@
 //! A volume: its phase follows its claim; without one it is kept, or given back.
 //!
 //! Models syncVolume, unbindVolume and reclaimVolume of pv_controller.go, v1.37.
-use api::volume::modes_differ;
+use api::volume::{PROVISIONED_BY, modes_differ};
 use client::k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use client::{EventType, Named, Next, ObjectKey, WorkQueue};
 
 use super::{Context, claim_key, claim_ref, volume_name, writes};
 use crate::failure::{During, Failure, unless_gone};
-
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {

@@ -34,6 +34,7 @@ pub async fn run(settings: Settings, listener: StdListener, started: Instant) ->
     let nodes = Arc::new(Nodes::default());
     let api = api_server(&settings, &identity, store, cache, nodes.clone())?;
     api.start().await.context("prepare the API")?;
+    api.also_measure(controller_metrics);
 
     let shutdown = CancellationToken::new();
     let mut parts: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
@@ -207,8 +208,10 @@ fn start_control_plane(
             terminated_pods_max: 12_500,
             server_node: settings.node.name.to_string(),
             autoscaling: autoscaling(&settings.options.autoscaler),
+            system_image: system::image(),
         }),
         pki: identity.cluster.clone(),
+        tokens: identity.tokens.clone(),
     };
     parts.spawn(async move {
         let mut all = controllers::start(context);
@@ -226,6 +229,13 @@ fn start_control_plane(
         .instrument(info_span!("scheduler")),
     );
     Ok(())
+}
+
+/// What controllers tell, for the page of metrics.
+fn controller_metrics() -> String {
+    let panics = client::panics_total();
+    let head = "# HELP rk_controller_panics_total Panics caught in controllers; the key was tried again.\n# TYPE rk_controller_panics_total counter\n";
+    format!("{}{head}rk_controller_panics_total {panics}\n", client::queue::metrics_page())
 }
 
 async fn start_node(
