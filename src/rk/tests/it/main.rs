@@ -1,0 +1,2 @@
+//! Tests of several crates together, in one process.
+mod sieve;

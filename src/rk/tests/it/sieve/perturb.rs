@@ -1,0 +1,186 @@
+//! The services between a controller and its API server: one counts calls and ends the controller at one of them, the other holds watches
+//! back or breaks them off.
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use apiserver::Local;
+use axum::body::{Body, Bytes};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body::Frame;
+use tokio::sync::{Notify, watch};
+use tower::Service;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    Nothing,
+    /// Dropped before the call reaches the server.
+    CrashBefore,
+    /// Dropped after the server has done it, before the answer is known.
+    CrashAfter,
+    /// Its children's watch is held back from here on, for a while.
+    Stale,
+    /// A child is deleted while its watch is held back; then the watch is refused as too old.
+    Missed,
+}
+
+/// What happens to one controller.
+pub struct Plan {
+    pub how: How,
+    /// Counted from 1.
+    pub at: usize,
+    pub calls: AtomicUsize,
+    /// The moment has come.
+    pub due: Notify,
+}
+
+impl Plan {
+    pub fn new(how: How, at: usize) -> Arc<Self> {
+        Arc::new(Self { how, at, calls: AtomicUsize::new(0), due: Notify::new() })
+    }
+}
+
+/// A controller's own calls.
+#[derive(Clone)]
+pub struct Counted {
+    pub inner: Local,
+    pub plan: Arc<Plan>,
+}
+
+type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+fn plural(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+impl<B> Service<Request<B>> for Counted
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Answer {
+        let (mut inner, plan) = (self.inner.clone(), self.plan.clone());
+        // Events come from a task of their own, whenever it is their time.
+        if request.uri().path().contains("/events") {
+            return inner.call(request);
+        }
+        async move {
+            let is_due = plan.calls.fetch_add(1, Ordering::SeqCst) + 1 == plan.at;
+            if is_due && plan.how == How::CrashBefore {
+                plan.due.notify_one();
+                std::future::pending::<()>().await;
+            }
+            let answer = inner.call(request).await?;
+            if is_due {
+                plan.due.notify_one();
+            }
+            if is_due && plan.how == How::CrashAfter {
+                std::future::pending::<()>().await;
+            }
+            Ok(answer)
+        }
+        .boxed()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    Open,
+    Held,
+    /// Watches end, and are refused until it is open again.
+    Broken,
+}
+
+/// The informers' calls; watches of one kind go through a gate.
+#[derive(Clone)]
+pub struct Gated {
+    pub inner: Local,
+    pub plural: &'static str,
+    pub gate: watch::Receiver<Gate>,
+}
+
+impl<B> Service<Request<B>> for Gated
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Answer {
+        let uri = request.uri();
+        let is_watch = uri.query().is_some_and(|query| query.split('&').any(|part| part == "watch=true" || part == "watch=1"));
+        if !is_watch || plural(uri.path()) != self.plural {
+            return self.inner.call(request);
+        }
+        if *self.gate.borrow() == Gate::Broken {
+            let status = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"too old resource version","reason":"Expired","code":410}"#;
+            let answer = Response::builder().status(410).header("content-type", "application/json").body(Body::from(status));
+            return std::future::ready(Ok(answer.unwrap())).boxed();
+        }
+        let (mut inner, gate) = (self.inner.clone(), self.gate.clone());
+        async move { Ok(inner.call(request).await?.map(|body| Body::new(Held::new(body, gate)))) }.boxed()
+    }
+}
+
+/// A watch's answer that goes on only while the gate is open.
+struct Held {
+    body: Body,
+    gate: watch::Receiver<Gate>,
+    /// Resolves at the gate's next change, to how it stands then.
+    turn: BoxFuture<'static, ()>,
+}
+
+impl Held {
+    fn new(body: Body, gate: watch::Receiver<Gate>) -> Self {
+        let turn = next_turn(gate.clone());
+        Self { body, gate, turn }
+    }
+}
+
+fn next_turn(mut gate: watch::Receiver<Gate>) -> BoxFuture<'static, ()> {
+    gate.borrow_and_update();
+    async move {
+        if gate.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+    .boxed()
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        loop {
+            let now = *self.gate.borrow();
+            match now {
+                Gate::Broken => return Poll::Ready(None),
+                Gate::Held => ready!(self.turn.poll_unpin(cx)),
+                Gate::Open => match Pin::new(&mut self.body).poll_frame(cx) {
+                    Poll::Ready(frame) => return Poll::Ready(frame),
+                    Poll::Pending => ready!(self.turn.poll_unpin(cx)),
+                },
+            }
+            self.turn = next_turn(self.gate.clone());
+        }
+    }
+}
