@@ -2,20 +2,22 @@
 //!
 //! Models apiextensions-apiserver, v1.37. [`Definition`] reads a stored definition; [`Definition::resources`] gives one
 //! [`Resource`] for each version it serves, which then goes the way of every built-in kind. A version's schema is compiled into a
-//! [`Structural`] when its first object comes along.
-//! Left out: rules in CEL (`x-kubernetes-validations`); [`validate`] refuses definitions that ask for them.
+//! [`Structural`] when its first object comes along, its rules (`x-kubernetes-validations`) into [`Rules`].
 mod check;
+mod check_rules;
 mod check_schema;
 mod coerce;
+mod declare;
 mod decode;
 mod default;
 mod definition;
+mod field_path;
 mod format;
 mod json_path;
 mod list_type;
 mod names;
-mod pattern;
 mod publish;
+mod rules;
 mod scale;
 mod structural;
 #[cfg(test)]
@@ -25,12 +27,15 @@ mod value_error;
 
 use std::sync::{Arc, OnceLock};
 
+use cel::pattern;
+
 pub use check::{validate, validate_status};
 pub use decode::{Coerced, coerce, converted, from_stored};
 pub use definition::{Definition, by_stability, stored_versions};
 pub use json_path::Column;
 pub use names::{Condition, NamePlan, apply_plan, plan_names, set_condition};
 pub use publish::{Published, published};
+pub use rules::Rules;
 pub use scale::Scale;
 pub use structural::{Additional, Structural};
 
@@ -59,6 +64,8 @@ pub struct Custom {
     /// `openAPIV3Schema` as it stands in the definition.
     source: Tree,
     compiled: OnceLock<Structural>,
+    /// `None` where the schema has no rule.
+    rules: OnceLock<Option<Rules>>,
 }
 
 /// The versions of ConversionReview that are known, as a webhook may name them.
@@ -87,6 +94,10 @@ pub struct SelectableField {
 impl Custom {
     pub fn structural(&self) -> &Structural {
         self.compiled.get_or_init(|| Structural::compile(&self.source))
+    }
+
+    fn rules(&self) -> Option<&Rules> {
+        self.rules.get_or_init(|| Rules::compile(self.structural())).as_ref()
     }
 
     /// The schema as the definition has it.
@@ -134,6 +145,7 @@ pub fn validate_object(resource: &Resource, custom: &Custom, new: &Tree, old: Op
     if before.is_empty() {
         list_type::check(&mut errors, schema, new);
     }
+    rules::check(&mut errors, custom.rules(), new, old);
     errors
 }
 
@@ -154,5 +166,6 @@ pub fn validate_object_status(resource: &Resource, custom: &Custom, new: &Tree, 
     if before.is_empty() {
         list_type::check(&mut errors, schema, new);
     }
+    rules::check(&mut errors, custom.rules(), new, Some(old));
     errors
 }

@@ -18,7 +18,6 @@ mod storage;
 mod tests;
 mod volume;
 
-use crate::quantity::Quantity;
 use crate::registry::Resource;
 use crate::tree::{Object, Tree};
 
@@ -111,7 +110,7 @@ fn strings(values: &[&str]) -> Tree {
 /// Rounds the amounts of a `ResourceList` up to thousandths and writes them in their canonical form.
 fn resource_list(object: &mut Object, key: &str) {
     for (_, value) in child(object, key).into_iter().flat_map(|o| o.iter_mut()) {
-        if let Some(amount) = Quantity::from_tree(value) {
+        if let Some(amount) = crate::quantity::from_tree(value) {
             *value = amount.rounded_up_to_milli().into();
         }
     }
@@ -120,7 +119,7 @@ fn resource_list(object: &mut Object, key: &str) {
 /// Writes one quantity in its canonical form.
 fn quantity(object: &mut Object, key: &str) {
     if let Some(value) = object.get_mut(key)
-        && let Some(amount) = Quantity::from_tree(value) {
+        && let Some(amount) = crate::quantity::from_tree(value) {
             *value = amount.into();
         }
 }

@@ -143,7 +143,7 @@ pub fn is_charged(group: &str, plural: &str, subresource: &str, object: &Tree, o
 /// A map of quantities, as `status.used` is.
 pub fn amounts(tree: Option<&Tree>) -> Amounts {
     let entries = tree.and_then(Tree::as_object).into_iter().flat_map(|object| object.iter());
-    entries.filter_map(|(name, amount)| Some((name.to_owned(), Quantity::from_tree(amount)?))).collect()
+    entries.filter_map(|(name, amount)| Some((name.to_owned(), crate::quantity::from_tree(amount)?))).collect()
 }
 
 pub fn to_tree(amounts: &Amounts) -> Tree {

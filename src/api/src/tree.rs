@@ -99,6 +99,11 @@ impl Object {
         &mut self.0[i].1
     }
 
+    /// The field at a place in the order of keys.
+    pub fn entry_at(&self, index: usize) -> Option<(&str, &Tree)> {
+        self.0.get(index).map(|(key, value)| (&**key, value))
+    }
+
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tree)> {
         self.0.iter().map(|(k, v)| (k.as_ref(), v))
     }

@@ -3,6 +3,7 @@
 //! Models apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go, v1.37, on the form that upstream calls internal: what all
 //! versions have in common stands at the top (`spec.validation`, `spec.subresources`, ...), and errors name it there. Left out: what was
 //! tolerated of definitions stored by servers older than v1.22.
+use super::check_rules::{self, Known};
 use super::check_schema;
 use super::definition::Definition;
 use super::names::{Approval, approval_state, is_protected};
@@ -41,7 +42,9 @@ pub fn validate(new: &Tree, old: Option<&Tree>) -> Vec<FieldError> {
     }
     let none = Tree::Null;
     let spec = new.get("spec").unwrap_or(&none);
-    check_spec(e, spec, old);
+    let mut known = Known::new();
+    old.into_iter().flat_map(|old| old.array_at(&["spec", "versions"])).for_each(|version| check_rules::known(&mut known, version));
+    check_spec(e, spec, old, &known);
     if let Some(old) = old {
         immutable(e, new, old);
     }
@@ -132,7 +135,7 @@ fn common<'t>(versions: &'t [Tree], key: &str) -> Option<Option<&'t Tree>> {
     versions.iter().all(|version| of(version) == first).then_some(first)
 }
 
-fn check_spec(e: &mut Errors, spec: &Tree, old: Option<&Tree>) {
+fn check_spec(e: &mut Errors, spec: &Tree, old: Option<&Tree>, before: &Known) {
     let group = text(spec, "group");
     if group.is_empty() {
         e.push(FieldError::required("spec.group", ""));
@@ -172,7 +175,7 @@ fn check_spec(e: &mut Errors, spec: &Tree, old: Option<&Tree>) {
         if schema.is_none()
             && let Some(schema) = set(version, &["schema"])
         {
-            check_schema::validation(e, schema, has_status(version), &format!("{path}.schema"));
+            check_schema::validation(e, schema, has_status(version), before, &format!("{path}.schema"));
         }
         if subresources.is_none()
             && let Some(subresources) = set(version, &["subresources"])
@@ -210,7 +213,7 @@ fn check_spec(e: &mut Errors, spec: &Tree, old: Option<&Tree>) {
     }
     check_names(e, wanted, "spec.names");
     if let Some(Some(schema)) = schema {
-        check_schema::validation(e, schema, versions.iter().any(has_status), "spec.validation");
+        check_schema::validation(e, schema, versions.iter().any(has_status), before, "spec.validation");
     }
     if let Some(Some(subresources)) = subresources {
         check_subresources(e, subresources, "spec.subresources");

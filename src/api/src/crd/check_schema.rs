@@ -4,6 +4,7 @@
 //! (ValidateCustomResourceDefinitionOpenAPISchema) and pkg/apiserver/schema/defaulting/validation.go.
 use super::coerce::{self, Malformed};
 use super::structural::Structural;
+use super::check_rules::{self, Known};
 use super::{default, pattern, value};
 use crate::field_error::FieldError;
 use crate::tree::Tree;
@@ -68,7 +69,8 @@ fn items(schema: &Tree) -> Option<&Tree> {
 }
 
 /// Checks a `CustomResourceValidation` that stands at `path`.
-pub fn validation(e: &mut Errors, validation: &Tree, has_status: bool, path: &str) {
+/// `known` are the rules that the stored definition has already.
+pub fn validation(e: &mut Errors, validation: &Tree, has_status: bool, known: &Known, path: &str) {
     let Some(schema) = set(validation, "openAPIV3Schema") else { return };
     let path = format!("{path}.openAPIV3Schema");
     if has_status {
@@ -79,13 +81,19 @@ pub fn validation(e: &mut Errors, validation: &Tree, has_status: bool, path: &st
     }
     let mut found = Errors::new();
     structural(&mut found, schema, &path);
-    if found.is_empty() {
-        let compiled = Structural::compile(schema);
-        defaults(&mut found, &compiled, &compiled, false, &path);
+    let compiled = found.is_empty().then(|| Structural::compile(schema));
+    if let Some(compiled) = &compiled {
+        defaults(&mut found, compiled, compiled, false, &path);
     }
+    let is_structural = found.is_empty();
     e.append(&mut found);
     let context = Context { defaults_forbidden: None, inside_meta: false };
+    let before = e.len();
     node(e, schema, &path, true, context);
+    // What is wrong with a schema makes messages about its rules that help nobody.
+    if let Some(compiled) = compiled.filter(|_| is_structural && e.len() == before) {
+        check_rules::programs(e, &compiled, known, &path);
+    }
 }
 
 fn at_root(e: &mut Errors, schema: &Tree, path: &str) {
@@ -404,8 +412,7 @@ fn node(e: &mut Errors, schema: &Tree, path: &str, is_root: bool, context: Conte
     extensions(e, schema, path);
     list_map(e, schema, path);
     if !list(schema, "x-kubernetes-validations").is_empty() {
-        let detail = "validation rules in the Common Expression Language (CEL) are not supported by this server yet";
-        e.push(FieldError::forbidden(at("x-kubernetes-validations"), detail));
+        check_rules::texts(e, schema, path);
     }
 }
 

@@ -129,6 +129,7 @@ impl<'t> Definition<'t> {
             conversion: conversion.cloned(),
             source: version.at(&["schema", "openAPIV3Schema"]).cloned().unwrap_or_default(),
             compiled: OnceLock::new(),
+            rules: OnceLock::new(),
         };
         Resource {
             storage_version_hash: String::new().into(),

@@ -23,6 +23,8 @@ pub struct Structural {
     pub list_type: Box<str>,
     pub map_type: Box<str>,
     pub list_map_keys: Vec<Box<str>>,
+    /// `x-kubernetes-validations`.
+    pub rules: Vec<RuleText>,
     /// Boxed: most places have none.
     pub values: Option<Box<Values>>,
 }
@@ -59,6 +61,50 @@ pub struct Values {
     pub not: Option<Box<Structural>>,
 }
 
+/// A validation rule as its author wrote it.
+#[derive(Clone, Debug, Default)]
+pub struct RuleText {
+    pub rule: Box<str>,
+    pub message: Box<str>,
+    pub message_expression: Box<str>,
+    pub reason: Option<Box<str>>,
+    pub field_path: Box<str>,
+    pub optional_old_self: Option<bool>,
+}
+
+impl RuleText {
+    fn read(rule: &Tree) -> Self {
+        let text = |key: &str| rule.str_at(&[key]).into();
+        Self {
+            rule: text("rule"),
+            message: text("message"),
+            message_expression: text("messageExpression"),
+            reason: rule.get("reason").and_then(Tree::as_str).map(Box::from),
+            field_path: text("fieldPath"),
+            optional_old_self: rule.get("optionalOldSelf").and_then(Tree::as_bool),
+        }
+    }
+
+    /// What messages call the rule.
+    pub fn shown(&self) -> &str {
+        if self.message.is_empty() { self.rule.trim() } else { self.message.trim() }
+    }
+
+    /// As upstream prints it: its Go struct as JSON.
+    pub fn go_json(&self) -> String {
+        let quoted = |text: &str| String::from_utf8_lossy(&Tree::from(text).to_json()).into_owned();
+        let optional = self.optional_old_self.map_or("null".to_owned(), |b| b.to_string());
+        format!(
+            r#"{{"Rule":{},"Message":{},"MessageExpression":{},"Reason":{},"FieldPath":{},"OptionalOldSelf":{optional}}}"#,
+            quoted(&self.rule),
+            quoted(&self.message),
+            quoted(&self.message_expression),
+            self.reason.as_deref().map_or("null".to_owned(), quoted),
+            quoted(&self.field_path),
+        )
+    }
+}
+
 impl Structural {
     /// Compiles a schema that was checked; what cannot be understood restricts nothing.
     pub fn compile(schema: &Tree) -> Structural {
@@ -82,6 +128,7 @@ impl Structural {
             list_type: text("x-kubernetes-list-type"),
             map_type: text("x-kubernetes-map-type"),
             list_map_keys: texts(schema, "x-kubernetes-list-map-keys"),
+            rules: schema.array_at(&["x-kubernetes-validations"]).iter().map(RuleText::read).collect(),
             values: Values::compile(schema),
         }
     }
@@ -96,6 +143,15 @@ impl Structural {
             Some(Additional::Schema(schema)) => Some(schema),
             _ => None,
         })
+    }
+
+    /// Whether there is a rule here or below.
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+            || self.properties.values().any(Structural::has_rules)
+            || self.items.as_ref().is_some_and(|items| items.has_rules())
+            || matches!(&self.additional, Some(Additional::Schema(schema)) if schema.has_rules())
+            || self.values.as_ref().is_some_and(|values| values.all_of.iter().any(Structural::has_rules))
     }
 
     pub fn has_defaults(&self) -> bool {

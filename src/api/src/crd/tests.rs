@@ -15,6 +15,7 @@ fn custom(schema: &str) -> Custom {
         conversion: None,
         source: tree(schema),
         compiled: OnceLock::new(),
+        rules: OnceLock::new(),
     }
 }
 
@@ -157,7 +158,7 @@ fn schemas_that_are_not_structural_are_refused_with_their_places() {
     definition_errors(
         &version("{type: object, x-kubernetes-validations: [{rule: 'self.a > 1'}]}"),
         &[
-            "spec.validation.openAPIV3Schema.x-kubernetes-validations: Forbidden: validation rules in the Common Expression Language (CEL) are not supported by this server yet",
+            "spec.validation.openAPIV3Schema.x-kubernetes-validations[0].rule: Invalid value: {\"Rule\":\"self.a > 1\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: compilation failed: ERROR: <input>:1:5: undefined field 'a'\n | self.a > 1\n | ....^",
         ],
     );
     definition_errors("versions: [{name: v1, served: true, storage: true}]", &["spec.versions[0].schema.openAPIV3Schema: Required value"]);

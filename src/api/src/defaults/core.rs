@@ -2,7 +2,6 @@
 //!
 //! Models pkg/apis/core/v1/defaults.go.
 use super::{absent, child, child_or_new, each, is_zero, pod, resource_list, text, volume, zero};
-use crate::quantity::Quantity;
 use crate::tree::{Object, Tree};
 
 pub(super) fn apply(kind: &str, object: &mut Object) {
@@ -131,7 +130,7 @@ fn limit_range_item(item: &mut Object) {
         let amounts = list(item, source);
         let target = child_or_new(item, target);
         for (name, amount) in amounts {
-            target.entry(&name, || Quantity::from_tree(&amount).map_or(amount, Tree::from));
+            target.entry(&name, || crate::quantity::from_tree(&amount).map_or(amount, Tree::from));
         }
     }
     // Maps that stayed empty are not written.

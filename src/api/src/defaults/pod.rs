@@ -143,7 +143,7 @@ type Amounts = BTreeMap<String, Quantity>;
 
 fn amounts(object: &Object, list: &str) -> Amounts {
     let resources = object.get("resources").and_then(|r| r.get(list)).and_then(Tree::as_object);
-    resources.into_iter().flat_map(|o| o.iter()).filter_map(|(k, v)| Some((k.to_owned(), Quantity::from_tree(v)?))).collect()
+    resources.into_iter().flat_map(|o| o.iter()).filter_map(|(k, v)| Some((k.to_owned(), crate::quantity::from_tree(v)?))).collect()
 }
 
 fn add(total: &mut Amounts, more: &Amounts) {

@@ -31,8 +31,8 @@ pub(super) fn usage(claim: &Tree) -> Amounts {
 /// Whole bytes of what is asked for, or of what is allocated already.
 fn storage(claim: &Tree) -> Option<Quantity> {
     let whole = |amount: Quantity| if amount.is_whole() { amount } else { Quantity::from_whole(amount.value(), Format::DecimalSi) };
-    let asked = Quantity::from_tree(claim.at(&["spec", "resources", "requests", "storage"])?)?;
-    let allocated = claim.at(&["status", "allocatedResources", "storage"]).and_then(Quantity::from_tree);
+    let asked = crate::quantity::from_tree(claim.at(&["spec", "resources", "requests", "storage"])?)?;
+    let allocated = claim.at(&["status", "allocatedResources", "storage"]).and_then(crate::quantity::from_tree);
     Some(whole(allocated.filter(|a| *a > asked).unwrap_or(asked)))
 }
 

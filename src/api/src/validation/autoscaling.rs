@@ -4,7 +4,6 @@
 use super::check::*;
 use crate::field_error::{FieldError, Path};
 use crate::names;
-use crate::quantity::Quantity;
 use crate::tree::Tree;
 
 const SPEC: Path<'static> = Path::new("spec");
@@ -201,7 +200,7 @@ fn target(errors: &mut Errors, target: &Tree, path: &Path) {
         errors.push(FieldError::invalid(path.child("type"), kind, "must be either Utilization, Value, or AverageValue"));
     }
     for key in ["value", "averageValue"] {
-        if let Some(amount) = set(target, key).filter(|a| Quantity::from_tree(a).is_some_and(|q| q.sign() != 1)) {
+        if let Some(amount) = set(target, key).filter(|a| crate::quantity::from_tree(a).is_some_and(|q| q.sign() != 1)) {
             errors.push(FieldError::invalid(path.child(key), amount, "must be positive"));
         }
     }

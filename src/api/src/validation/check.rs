@@ -218,7 +218,7 @@ pub(super) fn at_most_hundred_percent(errors: &mut Errors, value: &Tree, path: &
 
 /// The amount in a field; malformed text never gets here, decoding refuses it.
 pub(super) fn quantity(value: &Tree) -> Quantity {
-    Quantity::from_tree(value).unwrap_or_default()
+    crate::quantity::from_tree(value).unwrap_or_default()
 }
 
 pub(super) fn non_negative_quantity(errors: &mut Errors, value: &Tree, path: &Path) {

@@ -102,7 +102,7 @@ pub fn validate(cache: &Cache, request: &Request) -> Result<(), Status> {
 
 fn amounts(tree: Option<&Tree>) -> Amounts {
     let entries = tree.and_then(Tree::as_object).into_iter().flat_map(|object| object.iter());
-    entries.filter_map(|(name, amount)| Some((name.to_owned(), Quantity::from_tree(amount)?))).collect()
+    entries.filter_map(|(name, amount)| Some((name.to_owned(), api::quantity::from_tree(amount)?))).collect()
 }
 
 fn amounts_of(container: &Tree) -> (Amounts, Amounts) {

@@ -1,7 +1,6 @@
 //! What a RuntimeClass adds to its pods: overhead, node selector, tolerations.
 //!
 //! Models plugin/pkg/admission/runtimeclass/admission.go.
-use api::quantity::Quantity;
 use api::tree::Tree;
 
 use super::{Operation, Request};
@@ -60,5 +59,5 @@ pub fn admit(cache: &Cache, request: &mut Request) -> Result<(), Status> {
 fn same_amounts(a: &Tree, b: &Tree) -> bool {
     let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return false };
     a.len() == b.len()
-        && a.iter().all(|(key, amount)| b.get(key).and_then(Quantity::from_tree) == Quantity::from_tree(amount))
+        && a.iter().all(|(key, amount)| b.get(key).and_then(api::quantity::from_tree) == api::quantity::from_tree(amount))
 }
