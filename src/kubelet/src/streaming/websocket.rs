@@ -137,7 +137,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tunnel<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_close(cx).map_err(broken)
+        ready!(Pin::new(&mut self.socket).poll_close(cx)).map_err(broken)?;
+        // A connection that is only dropped takes with it what is still on its way.
+        Pin::new(self.socket.get_mut()).poll_shutdown(cx)
     }
 }
 
