@@ -2,7 +2,10 @@
 //!
 //! In Go a null time is the zero time and an absent string the empty one; the generated types want both in conditions. Whoever patches a
 //! condition without its time makes such an object, and it must not hold up everything that comes after it.
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use memchr::memmem;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -36,7 +39,7 @@ pub(crate) fn list<T: DeserializeOwned>(bytes: &[u8]) -> Result<(ListMeta, Vec<T
         items: Option<Vec<&'a RawValue>>,
     }
     let raw: Raw = serde_json::from_slice(bytes)?;
-    let read = |item: &&RawValue| match object(item.get()) {
+    let read = |item: &&RawValue| match object(&without_managers(item.get())) {
         Ok(object) => Some(object),
         Err(error) => {
             warn!(%error, "an object of a list cannot be read and is passed over");
@@ -44,6 +47,52 @@ pub(crate) fn list<T: DeserializeOwned>(bytes: &[u8]) -> Result<(ListMeta, Vec<T
         }
     };
     Ok((raw.metadata, raw.items.iter().flatten().filter_map(read).collect()))
+}
+
+/// The object without who set which of its fields: half of many objects, read by no mirror, and dear to read.
+pub(crate) fn without_managers(text: &str) -> Cow<'_, str> {
+    const KEY: &[u8] = b"\"managedFields\":[";
+    let bytes = text.as_bytes();
+    let (mut out, mut from) = (String::new(), 0);
+    while let Some(found) = memmem::find(&bytes[from..], KEY) {
+        let at = from + found;
+        // Inside of a text a backslash would stand before the quote.
+        let Some(end) = bytes[..at].last().filter(|b| matches!(b, b'{' | b',')).and_then(|_| array_end(bytes, at + KEY.len())) else { break };
+        let has_next = bytes.get(end) == Some(&b',');
+        // With the comma behind it, or the one before.
+        let start = if !has_next && bytes[at - 1] == b',' { at - 1 } else { at };
+        out.push_str(&text[from..start]);
+        from = end + usize::from(has_next);
+    }
+    if from == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[from..]);
+    Cow::Owned(out)
+}
+
+/// Where an array ends whose opening bracket stands before `at`.
+fn array_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let mut depth = 1usize;
+    while depth > 0 {
+        match bytes.get(at)? {
+            b'[' => depth += 1,
+            b']' => depth -= 1,
+            b'"' => {
+                at += 1;
+                loop {
+                    at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+                    if bytes[at] == b'"' {
+                        break;
+                    }
+                    at += 2;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    Some(at)
 }
 
 /// Gives all conditions what Go would take as given.
@@ -88,6 +137,17 @@ mod tests {
         let condition = &service.status.expect("a status").conditions.expect("conditions")[0];
         assert_eq!(condition.last_transition_time.0.to_string(), ZERO_TIME);
         assert_eq!(condition.reason, "");
+    }
+
+    #[test]
+    fn managers_are_passed_over_wherever_they_stand() {
+        let check = |text: &str, expected: &str| assert_eq!(without_managers(text), expected, "{text}");
+        let list = r#"[{"manager":"m","fieldsV1":{"f:a":{"k:{\"b\":\"]\"}":{".":{}}}}}]"#;
+        check(&format!(r#"{{"metadata":{{"managedFields":{list},"name":"n"}}}}"#), r#"{"metadata":{"name":"n"}}"#);
+        check(&format!(r#"{{"metadata":{{"a":1,"managedFields":{list}}},"b":2}}"#), r#"{"metadata":{"a":1},"b":2}"#);
+        check(&format!(r#"{{"metadata":{{"managedFields":{list}}}}}"#), r#"{"metadata":{}}"#);
+        check(r#"{"data":{"a":"{\"managedFields\":[]}"}}"#, r#"{"data":{"a":"{\"managedFields\":[]}"}}"#);
+        check(r#"{"metadata":{"managedFields":[1"#, r#"{"metadata":{"managedFields":[1"#);
     }
 
     #[test]

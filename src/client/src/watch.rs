@@ -95,9 +95,10 @@ impl<K: DeserializeOwned> Frame<K> {
             object: &'a RawValue,
         }
         let Envelope { kind, object } = serde_json::from_slice(line)?;
+        let without_managers = || decode::without_managers(object.get());
         Ok(match kind {
-            "ADDED" | "MODIFIED" => decode::object(object.get()).map_or_else(|e| Self::unreadable(object, e), |o| Ok(Self::Put(o)))?,
-            "DELETED" => decode::object(object.get()).map_or_else(|e| Self::unreadable(object, e), |o| Ok(Self::Delete(o)))?,
+            "ADDED" | "MODIFIED" => decode::object(&without_managers()).map_or_else(|e| Self::unreadable(object, e), |o| Ok(Self::Put(o)))?,
+            "DELETED" => decode::object(&without_managers()).map_or_else(|e| Self::unreadable(object, e), |o| Ok(Self::Delete(o)))?,
             "BOOKMARK" => {
                 let bookmark: PartialObject = serde_json::from_str(object.get())?;
                 Self::Bookmark(bookmark.metadata.resource_version.unwrap_or_default())
