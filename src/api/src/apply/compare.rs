@@ -62,14 +62,48 @@ struct Walker {
 impl Walker {
     fn value(&mut self, ty: Type<'_>, old: Option<&Tree>, new: Option<&Tree>) -> Delta {
         let mut delta = Delta::default();
-        delta.added.member = old.is_none();
-        delta.removed.member = new.is_none();
-        let atoms = ty.atoms();
-        if old.is_some() && new.is_some() && !atoms.agree(old, new) {
-            self.shaped(ty, atoms.shape(old), old, new, &mut delta);
+        match (old, new) {
+            (None, Some(new)) => delta.added = self.whole(ty, new),
+            (Some(old), None) => delta.removed = self.whole(ty, old),
+            _ => {
+                let atoms = ty.atoms();
+                if !atoms.agree(old, new) {
+                    self.shaped(ty, atoms.shape(old), old, new, &mut delta);
+                }
+                self.shaped(ty, atoms.shape(new.or(old)), old, new, &mut delta);
+            }
         }
-        self.shaped(ty, atoms.shape(new.or(old)), old, new, &mut delta);
         delta
+    }
+
+    /// Everything that is there on one side only: most of what a new object brings.
+    fn whole(&mut self, ty: Type<'_>, value: &Tree) -> Node {
+        let mut node = Node { member: true, below: Vec::new() };
+        let atoms = ty.atoms();
+        match (atoms.shape(Some(value)), atoms.map, atoms.list, value) {
+            (Some(Shape::Map), Some(map), _, Tree::Object(fields)) if !map.is_atomic => {
+                node.below.reserve(fields.len());
+                for (name, value) in fields.iter() {
+                    let child = self.whole(map.at(name), value);
+                    node.attach(|| element::field(name), child);
+                }
+            }
+            (Some(Shape::List), _, Some(list), Tree::Array(items)) if !matches!(list.relation, Relation::Atomic) && !items.is_empty() => {
+                let index = self.index(&list, Some(value));
+                for key in &index.order {
+                    match index.places.get(key).map_or(&[] as &[usize], Vec::as_slice) {
+                        [only] => {
+                            let child = self.whole(list.items, &items[*only]);
+                            node.attach(|| key.clone(), child);
+                        }
+                        _ => node.insert(key.clone()),
+                    }
+                }
+            }
+            (Some(_), ..) => {}
+            (None, ..) => self.problems.append(check::no_shape(&atoms)),
+        }
+        node
     }
 
     fn shaped(&mut self, ty: Type<'_>, shape: Option<Shape>, old: Option<&Tree>, new: Option<&Tree>, delta: &mut Delta) {

@@ -2,6 +2,8 @@
 //!
 //! Models structured-merge-diff/v6/fieldpath/{element,serialize-pe}.go. Canonical means: keys sorted by name, JSON without spaces, whole numbers
 //! without a point; two steps are equal exactly if their texts are.
+use std::borrow::Cow;
+
 use super::types::{List, Relation};
 use crate::codec::quote;
 use crate::tree::Tree;
@@ -36,16 +38,16 @@ pub fn item(list: &List<'_>, item: &Tree) -> Result<Box<str>, String> {
                 _ => return Err("associative list with keys may not have non-map elements".into()),
             };
             let map = list.items.map();
-            let mut pairs = Vec::with_capacity(keys.len());
+            let mut pairs: Vec<(&str, Cow<'_, Tree>)> = Vec::with_capacity(keys.len());
             for name in keys.iter() {
                 if let Some(value) = object.get(name) {
-                    pairs.push((name, value.clone()));
+                    pairs.push((name, Cow::Borrowed(value)));
                     continue;
                 }
                 let Some(map) = &map else {
                     return Err(format!("couldn't find default value for {name}: associative list may not have non-map types"));
                 };
-                pairs.extend(map.field(name).and_then(|field| field.default).map(|default| (name, default)));
+                pairs.extend(map.field(name).and_then(|field| field.default).map(|default| (name, Cow::Owned(default))));
             }
             if pairs.is_empty() && keys.len() > 0 {
                 let names: Vec<String> = keys.iter().map(quote).collect();
@@ -54,9 +56,26 @@ pub fn item(list: &List<'_>, item: &Tree) -> Result<Box<str>, String> {
                     names.join(" ")
                 ));
             }
-            Ok(text("k:", &Tree::Object(pairs.into_iter().collect())))
+            pairs.sort_by_key(|(name, _)| *name);
+            Ok(keyed(&pairs))
         }
     }
+}
+
+/// As the JSON of an object with these fields, which are sorted.
+fn keyed(pairs: &[(&str, Cow<'_, Tree>)]) -> Box<str> {
+    let mut key = Vec::with_capacity(32);
+    key.extend_from_slice(b"k:{");
+    for (i, (name, value)) in pairs.iter().enumerate() {
+        if i > 0 {
+            key.push(b',');
+        }
+        let written = serde_json::to_writer(&mut key, name);
+        key.push(b':');
+        written.and_then(|()| serde_json::to_writer(&mut key, &**value)).expect("a tree has only string keys");
+    }
+    key.push(b'}');
+    String::from_utf8(key).expect("JSON is UTF-8").into_boxed_str()
 }
 
 /// The canonical form of a step that somebody else wrote; `None` for a kind of step that nobody knows yet.

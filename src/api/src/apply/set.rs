@@ -40,14 +40,22 @@ impl Node {
             return self.member.then(Tree::object);
         }
         if self.member {
-            self.below.push((MARK.into(), Tree::object()));
+            self.below.insert(0, (MARK.into(), Tree::object()));
         }
-        Some(Tree::Object(self.below.into_iter().collect()))
+        Some(Tree::Object(sorted(self.below)))
     }
 
     /// The set of all paths; one that ends at the root is none.
     pub fn into_set(self) -> Set {
-        Set(self.below.into_iter().collect())
+        Set(sorted(self.below))
+    }
+}
+
+/// Fields come sorted, items of lists need not.
+fn sorted(entries: Vec<(Box<str>, Tree)>) -> Object {
+    match entries.is_sorted_by(|a, b| a.0 < b.0) {
+        true => Object::from_sorted(entries),
+        false => entries.into_iter().collect(),
     }
 }
 

@@ -188,7 +188,8 @@ fn managed_fields(errors: &mut Errors, meta: &Tree) {
         let path = all.index(i);
         match text(entry, "operation") {
             "Apply" | "Update" => {}
-            other => errors.push(FieldError::invalid(path.child("operation"), other, "must be `Apply` or `Update`")),
+            "" => errors.push(FieldError::required(path.child("operation"), "must not be empty")),
+            other => errors.push(FieldError::not_supported(path.child("operation"), other, &["Apply", "Update"])),
         }
         let fields_type = text(entry, "fieldsType");
         if !fields_type.is_empty() && fields_type != "FieldsV1" {
@@ -203,6 +204,9 @@ fn managed_fields(errors: &mut Errors, meta: &Tree) {
                 let detail = format!("invalid character U+{:04X} (at position {j})", c as u32);
                 errors.push(FieldError::invalid(path.child("manager"), manager, detail));
             }
+        }
+        if text(entry, "subresource").len() > 256 {
+            errors.push(FieldError::too_long(path.child("subresource"), 256));
         }
     }
 }
