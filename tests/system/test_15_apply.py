@@ -176,3 +176,25 @@ def test_custom_resources_are_merged_by_their_schema():
         assert spec["size"] == 7 and spec["tags"] == ["b"]
     finally:
         kubectl("delete", "crd", "gadgets.example.com", "--timeout=60s")
+
+
+def test_a_storage_migration_writes_all_objects_in_the_version_of_today():
+    kubectl("apply", "--server-side", "-f", "-", input=DEFINITION)
+    kubectl("wait", "--for=condition=Established", "crd/gadgets.example.com", "--timeout=30s")
+    try:
+        eventually("the kind", lambda: apply(gadget(size=1)))
+        storage = [{"op": "replace", "path": f"/spec/versions/{i}/storage", "value": i == 1} for i in (0, 1)]
+        kubectl("patch", "crd", "gadgets.example.com", "--type=json", "-p", json.dumps(storage))
+        status = get("crd/gadgets.example.com")["status"]
+        assert status["storedVersions"] == ["v1", "v2"]
+        before = get("-n", NS, "gadget/g")["metadata"]["resourceVersion"]
+        migration = {"apiVersion": "storagemigration.k8s.io/v1", "kind": "StorageVersionMigration", "metadata": {"name": "gadgets"},
+                     "spec": {"resource": {"group": "example.com", "resource": "gadgets"}}}
+        kubectl("create", "-f", "-", input=json.dumps(migration))
+        kubectl("wait", "--for=condition=Succeeded", "storageversionmigration/gadgets", "--timeout=60s")
+        assert get("-n", NS, "gadget/g")["metadata"]["resourceVersion"] != before, "written anew"
+        eventually("the stored versions", lambda: get("crd/gadgets.example.com")["status"]["storedVersions"] == ["v2"])
+        eventually("the end", lambda: "MigrationCompleted" in kubectl("get", "storageversionmigration/gadgets", "-o", "yaml"))
+    finally:
+        run("kubectl", "delete", "storageversionmigration", "gadgets", check=False)
+        kubectl("delete", "crd", "gadgets.example.com", "--timeout=60s")

@@ -42,6 +42,8 @@ pub struct Cached {
     labels: Box<[(Box<str>, Box<str>)]>,
     fields: Box<[(Name, Box<str>)]>,
     version_at: usize,
+    /// The store holds it otherwise: in an old version, or as another schema had it.
+    pub is_stored_otherwise: bool,
     /// The same object in other versions of its kind, as they were asked for.
     views: OnceLock<Box<Mutex<Vec<View>>>>,
 }
@@ -56,12 +58,13 @@ struct View {
 impl Cached {
     fn new(resource: &Resource, key: Arc<str>, value: &[u8], revision: u64) -> Option<Self> {
         let mut tree = Tree::from_json(value).ok()?;
-        let (bytes, version_at) = match &resource.custom {
-            // What was stored under another schema shows as the one of today has it.
-            Some(custom) if shows_otherwise(resource, custom, &mut tree) => splice::resource_version(&tree.to_json(), revision)?,
-            _ => splice::resource_version(value, revision)?,
+        // What was stored under another schema shows as the one of today has it.
+        let is_stored_otherwise = resource.custom.as_ref().is_some_and(|custom| shows_otherwise(resource, custom, &mut tree));
+        let (bytes, version_at) = match is_stored_otherwise {
+            true => splice::resource_version(&tree.to_json(), revision)?,
+            false => splice::resource_version(value, revision)?,
         };
-        Some(Self::of(resource, key, &tree, bytes, revision, version_at))
+        Some(Self { is_stored_otherwise, ..Self::of(resource, key, &tree, bytes, revision, version_at) })
     }
 
     fn of(resource: &Resource, key: Arc<str>, tree: &Tree, bytes: Bytes, revision: u64, version_at: usize) -> Self {
@@ -73,7 +76,7 @@ impl Cached {
             .filter(|(name, value)| !value.is_empty() && !name.starts_with("metadata."))
             .map(|(name, value)| (name, value.into_boxed_str()))
             .collect();
-        Self { key, bytes, revision, labels, fields, version_at, views: OnceLock::new() }
+        Self { key, bytes, revision, labels, fields, version_at, is_stored_otherwise: false, views: OnceLock::new() }
     }
 
     /// Whether the bytes say so where they mostly do, at their beginning; false does not mean that they don't.

@@ -55,6 +55,7 @@ mod service_account;
 mod service_account_token;
 mod service_lb;
 mod statefulset;
+mod storage_migration;
 mod token_cleaner;
 mod ttl_after_finished;
 mod volume_binding;

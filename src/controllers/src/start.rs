@@ -51,6 +51,7 @@ controllers! {
     "ttl-controller" => node_ttl,
     "node-lifecycle-controller" => node_lifecycle,
     "pod-garbage-collector-controller" => pod_gc,
+    "storage-version-migrator-controller" => storage_migration,
     "service-lb-controller" => service_lb,
     "clusterrole-aggregation-controller" => cluster_role_aggregation,
     "certificatesigningrequest-approving-controller" => csr_approving,

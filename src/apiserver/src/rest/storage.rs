@@ -128,7 +128,7 @@ impl Target {
     fn is_stored_in_old_version(&self, cached: &Cached) -> bool {
         let has_webhook = self.resource.custom.as_ref().is_some_and(|custom| custom.conversion.is_some());
         let storage = || api::registry::api_version(&self.resource.group, &self.resource.storage_version);
-        has_webhook && meta::api_version(&cached.tree()) != storage()
+        cached.is_stored_otherwise || (has_webhook && meta::api_version(&cached.tree()) != storage())
     }
 
     /// The object under the revision of its write, as clients read it.
