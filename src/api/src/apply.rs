@@ -2,6 +2,7 @@
 //!
 //! Models sigs.k8s.io/structured-merge-diff v6 and k8s.io/apimachinery/pkg/util/managedfields, v1.37. [`Write::track`] notes what a create, update or
 //! patch changed; [`Write::apply`] merges. Pure: versions and their conversion come as [`Versions`].
+mod atomics;
 mod check;
 mod compare;
 mod conflict;
@@ -21,6 +22,7 @@ mod types;
 mod update;
 mod value;
 
+pub use atomics::atomics;
 pub use check::{Problems, check};
 pub use compare::{Comparison, compare};
 pub use conflict::{Conflict, message};

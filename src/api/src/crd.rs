@@ -30,6 +30,7 @@ use std::sync::{Arc, OnceLock};
 use cel::pattern;
 
 pub use check::{validate, validate_status};
+pub(crate) use declare::declare;
 pub use decode::{Coerced, coerce, converted, from_stored};
 pub use definition::{Definition, by_stability, stored_versions};
 pub use json_path::Column;

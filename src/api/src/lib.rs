@@ -5,7 +5,9 @@
 //!
 //! Start with [`registry::Registry::get`]: a [`registry::Resource`] leads to its [`schema::Schema`], printed columns and documents.
 //! Objects are [`Tree`]s; bytes become trees in [`codec`], and trees become valid objects in [`schema::decode()`].
+pub mod admission;
 pub mod apply;
+pub mod cel_types;
 pub mod codec;
 pub mod crd;
 pub mod cron;

@@ -26,5 +26,12 @@ pub enum PatchError {
     Internal(String),
 }
 
+impl PatchError {
+    /// Whether a `test` operation of a JSON patch said no.
+    pub fn is_failed_test(&self) -> bool {
+        matches!(self, PatchError::Unprocessable(text) if text.ends_with(": test failed"))
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 //!
 //! Models pkg/apis/*/validation and apimachinery/pkg/api/validation, one file per group or kind. Objects come here decoded and with
 //! their defaults set. Kinds without a file have their metadata checked only.
+mod admission_policies;
 mod affinity;
 mod apiregistration;
 mod apps;
@@ -15,6 +16,7 @@ mod core;
 mod diff;
 mod endpoints;
 mod events;
+mod expressions;
 mod meta;
 mod networking;
 mod pod;
@@ -194,7 +196,17 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
         "policy" | "scheduling.k8s.io" | "coordination.k8s.io" => policy::check(e, kind, new, old),
         "storage.k8s.io" => storage::check(e, kind, new, old),
         "storagemigration.k8s.io" => storagemigration::check(e, new, old),
-        "admissionregistration.k8s.io" if kind.ends_with("WebhookConfiguration") => webhooks::configuration(e, new, old),
+        "admissionregistration.k8s.io" => {
+            match kind {
+                "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => webhooks::configuration(e, new, old),
+                _ if kind.ends_with("AdmissionPolicyBinding") => admission_policies::binding(e, kind, new),
+                _ if kind.ends_with("AdmissionPolicy") => admission_policies::policy(e, kind, new, old),
+                _ => {}
+            }
+            if old.is_none() {
+                admission_policies::new_name(e, new);
+            }
+        }
         "certificates.k8s.io" => match (kind, old) {
             ("CertificateSigningRequest", None) => certificates::create(e, new),
             ("CertificateSigningRequest", Some(old)) => certificates::update(e, new, old, certificates::By::Main),
@@ -229,6 +241,7 @@ pub fn validate_status_kind(group: &str, kind: &str, new: &Tree, old: &Tree) -> 
         "autoscaling" if kind == "HorizontalPodAutoscaler" => autoscaling::autoscaler_status(e, new),
         "networking.k8s.io" if kind == "Ingress" => networking::ingress_status(e, new),
         "storagemigration.k8s.io" => storagemigration::status(e, new, old),
+        "admissionregistration.k8s.io" if kind == "ValidatingAdmissionPolicy" => admission_policies::status(e, new),
         "certificates.k8s.io" if kind == "CertificateSigningRequest" => certificates::update(e, new, old, certificates::By::Status),
         "certificates.k8s.io" if kind == "PodCertificateRequest" => trust::request_status(e, new, old),
         _ => {}

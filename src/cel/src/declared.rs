@@ -99,7 +99,12 @@ impl ObjectType {
     /// Fields whose JSON names cannot be written in an expression are left out, as upstream does.
     pub fn new(name: impl Into<Arc<str>>, fields: impl IntoIterator<Item = (Box<str>, Declared, bool)>) -> Self {
         let field = |(json, of, required): (Box<str>, Declared, bool)| Some(Field { name: escape(&json)?.into(), json, of, required });
-        let mut fields: Vec<Field> = fields.into_iter().filter_map(field).collect();
+        Self::with_fields(name, fields.into_iter().filter_map(field))
+    }
+
+    /// With fields whose names are given as expressions write them.
+    pub fn with_fields(name: impl Into<Arc<str>>, fields: impl IntoIterator<Item = Field>) -> Self {
+        let mut fields: Vec<Field> = fields.into_iter().collect();
         fields.sort_by(|a, b| a.name.cmp(&b.name));
         Self { name: name.into(), fields }
     }

@@ -14,6 +14,7 @@ use crate::time::Timestamp;
 use crate::{Declared, ListKind, Shape, Type};
 
 mod equal;
+mod names;
 mod plain;
 pub(crate) use equal::same_json;
 pub use plain::Plain;

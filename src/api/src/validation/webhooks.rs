@@ -1,8 +1,8 @@
 //! Mutating- and ValidatingWebhookConfigurations.
 //!
-//! Models pkg/apis/admissionregistration/validation/validation.go and apiserver/pkg/util/webhook/validation.go. Left out: match conditions,
-//! which are expressions that nothing here evaluates yet: they are refused, so that no webhook is called where it should not be.
+//! Models pkg/apis/admissionregistration/validation/validation.go and apiserver/pkg/util/webhook/validation.go.
 use super::check::*;
+use super::expressions::{self, Stored};
 use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::tree::Tree;
@@ -15,15 +15,18 @@ const SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
 const SIDE_EFFECTS_ONCE: [&str; 4] = ["None", "NoneOnDryRun", "Some", "Unknown"];
 
 /// What was let through before and so is let through again.
-struct Leniency {
+struct Leniency<'t> {
     side_effects: bool,
     versions: bool,
     names: bool,
+    /// No condition differs from those of the stored object.
+    conditions: bool,
+    expressions: Stored<'t>,
 }
 
-impl Leniency {
+impl<'t> Leniency<'t> {
     /// Models mutatingHasNoSideEffects and the like.
-    fn of(old: Option<&Tree>) -> Self {
+    fn of(new: &Tree, old: Option<&'t Tree>) -> Self {
         let hooks = || old.into_iter().flat_map(|old| list(old, "webhooks"));
         let known = |hook: &Tree| strings(hook, "admissionReviewVersions").iter().any(|v| VERSIONS.contains(v));
         let names: Vec<&str> = hooks().map(|hook| text(hook, "name")).collect();
@@ -31,12 +34,17 @@ impl Leniency {
             side_effects: hooks().any(|hook| !SIDE_EFFECTS.contains(&text(hook, "sideEffects"))),
             versions: hooks().any(|hook| !known(hook)),
             names: names.iter().enumerate().any(|(i, name)| names[..i].contains(name)),
+            conditions: old.is_some_and(|old| {
+                let (new, old) = (list(new, "webhooks"), list(old, "webhooks"));
+                new.len() == old.len() && new.iter().zip(old).all(|(new, old)| same_at(new, old, "matchConditions"))
+            }),
+            expressions: Stored::of(hooks().flat_map(|hook| list(hook, "matchConditions")).map(|condition| text(condition, "expression"))),
         }
     }
 }
 
 pub(super) fn configuration(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
-    let lenient = Leniency::of(old);
+    let lenient = Leniency::of(new, old);
     let all = Path::new("webhooks");
     let hooks = list(new, "webhooks");
     for (i, hook) in hooks.iter().enumerate() {
@@ -95,9 +103,9 @@ fn webhook(errors: &mut Errors, hook: &Tree, lenient: &Leniency, path: &Path) {
         label_selector(errors, at(hook, key), &path.child(key));
     }
     client(errors, at(hook, "clientConfig"), &path.child("clientConfig"));
-    if !list(hook, "matchConditions").is_empty() {
-        let detail = "match conditions need the Common Expression Language (CEL), which this server does not evaluate yet";
-        errors.push(FieldError::forbidden(path.child("matchConditions"), detail));
+    if !lenient.conditions {
+        let conditions = list(hook, "matchConditions");
+        expressions::match_conditions(errors, conditions, false, &lenient.expressions, &path.child("matchConditions"));
     }
 }
 
@@ -115,7 +123,7 @@ fn full_name(errors: &mut Errors, name: &str, path: &Path) {
     }
 }
 
-fn operations(errors: &mut Errors, rule: &Tree, path: &Path) {
+pub(super) fn operations(errors: &mut Errors, rule: &Tree, path: &Path) {
     let (operations, path) = (strings(rule, "operations"), path.child("operations"));
     if operations.is_empty() {
         errors.push(FieldError::required(path, ""));
@@ -128,7 +136,7 @@ fn operations(errors: &mut Errors, rule: &Tree, path: &Path) {
     }
 }
 
-fn rule(errors: &mut Errors, rule: &Tree, path: &Path) {
+pub(super) fn rule(errors: &mut Errors, rule: &Tree, path: &Path) {
     for (key, what) in [("apiGroups", "API groups"), ("apiVersions", "API versions")] {
         let (values, path) = (strings(rule, key), path.child(key));
         if values.is_empty() {
@@ -279,9 +287,14 @@ mod tests {
         );
         check(&GOOD.replace(r#"["pods"]"#, r#"["pods/*","pods/status"]"#), &["if 'pods/*' is present, must not specify pods/status"]);
         check(&GOOD.replace("/x", "x"), &["webhooks[0].clientConfig.service.path: Invalid value: \"x\": must start with a '/'"]);
+        let conditions = |conditions: &str| GOOD.replace(r#""sideEffects""#, &format!(r#""matchConditions":[{conditions}],"sideEffects""#));
+        check(&conditions(r#"{"name":"x","expression":"object.metadata.name == 'x'"}"#), &[]);
         check(
-            &GOOD.replace(r#""sideEffects""#, r#""matchConditions":[{"name":"x","expression":"true"}],"sideEffects""#),
-            &["Common Expression Language (CEL)"],
+            &conditions(r#"{"name":"a b","expression":"params == 1"}"#),
+            &[
+                "webhooks[0].matchConditions[0].expression: Invalid value: \"params == 1\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'params'",
+                "webhooks[0].matchConditions[0].name: Invalid value: \"a b\": name part must consist of",
+            ],
         );
         let by_url = |url: &str| GOOD.replace(r#""service":{"name":"s","namespace":"n","path":"/x"}"#, &format!(r#""url":"{url}""#));
         check(&by_url("https://host/path"), &[]);
