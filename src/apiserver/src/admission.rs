@@ -1,14 +1,25 @@
 //! What is checked and changed between decoding and storing: the types of the request path, and (in `admission/`) the plugins.
+mod always_pull_images;
+mod asker;
 mod certificates;
 mod chain;
+mod changed;
+mod conditions;
 mod default_ingress_class;
 mod default_toleration_seconds;
+mod event_rate_limit;
+mod expression;
+mod external_ips;
 mod limit_ranger;
+mod matching;
 mod node_restriction;
 mod owner_references;
 mod pod_resize;
 mod pod_security;
+mod pod_topology_labels;
+mod policy;
 mod priority;
+mod reinvocation;
 pub(crate) mod resource_quota;
 mod runtime_class;
 mod service_account;
@@ -25,7 +36,7 @@ use futures::future::BoxFuture;
 use crate::auth::UserInfo;
 use crate::status::Status;
 
-pub use chain::Plugins;
+pub use chain::{OnRequest, Plugins};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {

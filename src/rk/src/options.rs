@@ -37,6 +37,12 @@ pub struct ServerOptions {
     /// Further name or address in the API's certificate (repeatable)
     #[arg(long, value_name = "NAME", help_heading = "API")]
     pub tls_san: Vec<String>,
+    /// Admission plugin that is not asked by default: AlwaysPullImages, DenyServiceExternalIPs, EventRateLimit (repeatable)
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "API")]
+    pub enable_admission_plugins: Vec<String>,
+    /// Configuration of such plugins, as kube-apiserver takes it
+    #[arg(long, value_name = "FILE", help_heading = "API")]
+    pub admission_control_config_file: Option<PathBuf>,
     /// Where to write the administrator's kubeconfig
     #[arg(long, value_name = "FILE", default_value = KUBECONFIG, help_heading = "API")]
     pub write_kubeconfig: PathBuf,

@@ -3,6 +3,7 @@
 //! Store, watch cache, API; then whoever speaks to the API: controllers, scheduler, kubelet, proxy. All of them hold a
 //! client and nothing else of each other. A part that dies takes the process down with its error: the next start is the
 //! recovery, and containers do not notice.
+mod admission;
 mod parts;
 mod serving;
 
@@ -29,6 +30,7 @@ pub struct Settings {
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub kubeconfig_mode: u32,
     pub scheduler: scheduler::SchedulerConfig,
+    pub admission: Vec<apiserver::admission::OnRequest>,
 }
 
 pub fn main(options: ServerOptions) -> anyhow::Result<()> {
@@ -68,6 +70,7 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
         .and_then(|(a, b)| Some((a.parse::<u16>().ok()?, b.parse::<u16>().ok()?)))
         .filter(|(a, b)| 0 < *a && a <= b)
         .ok_or_else(|| usage(format!("--service-node-port-range {:?} is not FROM-TO", options.service_node_port_range)))?;
+    let admission = admission::plugins(&options.enable_admission_plugins, options.admission_control_config_file.as_deref())?;
     let (pods, services) = (options.cluster_cidr, options.service_cidr);
     if pods.contains(&services) || services.contains(&pods) {
         return Err(usage(format!("--cluster-cidr {pods} and --service-cidr {services} overlap")));
@@ -114,5 +117,5 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
         cluster_domain: options.cluster_domain.clone(),
         network_backend: options.network_backend,
     };
-    Ok(Settings { node, facts, advertise, node_ports: from..=to, kubeconfig_mode, scheduler, options })
+    Ok(Settings { node, facts, advertise, node_ports: from..=to, kubeconfig_mode, scheduler, admission, options })
 }

@@ -1,14 +1,13 @@
 //! Asks others: webhooks that mutate and webhooks that validate.
 //!
 //! Models k8s.io/apiserver/pkg/admission/plugin/webhook/{mutating,validating,generic}. Configurations are kept compiled, in step with the
-//! watch cache; what one asks is decided in [`matching`], written and read in [`review`], sent by [`outbound`]. Mutating webhooks are called one
-//! after another, validating ones at once. Left out: match conditions (such a configuration is refused), audit annotations (there is no audit
-//! log to write them to), connections kept from one call to the next.
+//! watch cache; what one asks is decided in [`matching`] and by its conditions, written and read in [`review`], sent by [`outbound`]. Mutating
+//! webhooks are called one after another, validating ones at once. Left out: audit annotations (there is no audit log to write them to),
+//! connections kept from one call to the next.
 mod hook;
-mod matching;
-mod review;
+pub(super) mod review;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::registry::Registry;
@@ -16,12 +15,16 @@ use api::tree::Tree;
 use futures::future::join_all;
 
 use self::hook::{Hook, SideEffects};
-use self::matching::Invocation;
 use self::review::{Refusal, Reply, Verdict};
-use super::{Operation, Request};
+use super::asker::Asker;
+use super::conditions::{self, Match};
+use super::expression::Seen;
+use super::matching::{self, Invocation};
+use super::reinvocation::Reinvocation;
+use super::{Operation, Request, changed};
+use crate::auth::Authorization;
 use crate::cache::Cache;
 use crate::outbound;
-use crate::rest::model::{self, Expected};
 use crate::rest::options::FieldValidation;
 use crate::status::Status;
 
@@ -65,32 +68,9 @@ impl Table {
     }
 }
 
-/// What is remembered from the first round of mutations to the second.
-/// Models pkg/admission/plugin/webhook/mutating/reinvocationcontext.go.
-#[derive(Default)]
-pub struct Reinvocation {
-    is_again: bool,
-    is_wanted: bool,
-    output: Option<Tree>,
-    invoked: BTreeSet<String>,
-    again: BTreeSet<String>,
-}
-
-impl Reinvocation {
-    /// Whether a webhook changed the object, so that everything is to be asked once more.
-    pub fn begin_again(&mut self) -> bool {
-        let begin = self.is_wanted && !self.is_again;
-        self.is_again = true;
-        begin
-    }
-
-    fn require(&mut self) {
-        self.again.append(&mut self.invoked);
-    }
-}
-
 pub struct Webhooks {
     cache: Cache,
+    authorization: Arc<Authorization>,
     mutating: Table,
     validating: Table,
 }
@@ -107,8 +87,8 @@ enum Outcome {
 }
 
 impl Webhooks {
-    pub fn new(cache: &Cache) -> Self {
-        Self { cache: cache.clone(), mutating: Table::follow(cache, MUTATING), validating: Table::follow(cache, VALIDATING) }
+    pub fn new(cache: &Cache, authorization: Arc<Authorization>) -> Self {
+        Self { cache: cache.clone(), authorization, mutating: Table::follow(cache, MUTATING), validating: Table::follow(cache, VALIDATING) }
     }
 
     /// One round of the mutating webhooks.
@@ -117,12 +97,11 @@ impl Webhooks {
         if hooks.is_empty() || is_own(request) || matching::is_exempt(request) {
             return Ok(());
         }
-        if rounds.is_again && rounds.output.as_ref() != Some(&request.object) {
-            rounds.require();
-        }
+        let is_again = rounds.is_again();
+        rounds.webhooks.begin(is_again, &request.object);
         for hook in hooks {
-            let Some(invocation) = matching::invocation(&self.cache, &hook, request)? else { continue };
-            if rounds.is_again && !rounds.again.contains(&hook.uid) {
+            let Some(invocation) = self.invocation(&hook, request).await? else { continue };
+            if is_again && !rounds.webhooks.is_required(&hook.uid) {
                 continue;
             }
             let reply = self.ask(&hook, &invocation, request, true).await;
@@ -132,15 +111,15 @@ impl Webhooks {
                 if let Some(patch) = reply.patch
                     && apply(&self.cache, &hook, &invocation, request, &patch).await?
                 {
-                    rounds.require();
-                    rounds.is_wanted = true;
+                    rounds.webhooks.require();
+                    rounds.want();
                 }
             }
             if is_invoked_again {
-                rounds.invoked.insert(hook.uid.clone());
+                rounds.webhooks.invoked(&hook.uid);
             }
         }
-        rounds.output = Some(request.object.clone());
+        rounds.webhooks.end(&request.object);
         Ok(())
     }
 
@@ -152,7 +131,7 @@ impl Webhooks {
         }
         let mut asked = Vec::new();
         for hook in &hooks {
-            if let Some(invocation) = matching::invocation(&self.cache, hook, request)? {
+            if let Some(invocation) = self.invocation(hook, request).await? {
                 asked.push((hook, invocation));
             }
         }
@@ -168,6 +147,42 @@ impl Webhooks {
         result
     }
 
+    /// How a webhook is to be asked, if it is.
+    async fn invocation(&self, hook: &Hook, request: &Request) -> Result<Option<Invocation>, Status> {
+        let Some(invocation) = matching::invocation(&self.cache, &hook.criteria, request)? else { return Ok(None) };
+        if hook.conditions.is_empty() {
+            return Ok(Some(invocation));
+        }
+        let object = invocation.shown(&self.cache, &request.object).await?;
+        let old = invocation.shown(&self.cache, request.old.as_deref().unwrap_or(&Tree::Null)).await?;
+        match self.hold(hook, &invocation, request, (&object, &old)) {
+            Match::Yes => Ok(Some(invocation)),
+            Match::No => Ok(None),
+            Match::Failed(why) => {
+                tracing::warn!(configuration = hook.configuration, webhook = hook.name, error = why, "match conditions failed, and so does the request");
+                let resource = &request.resource;
+                Err(Status::forbidden(&resource.group, &resource.plural, &request.name, &why))
+            }
+        }
+    }
+
+    /// Whether a webhook's conditions do.
+    fn hold(&self, hook: &Hook, invocation: &Invocation, request: &Request, (object, old): (&Tree, &Tree)) -> Match {
+        let expressions = hook.conditions.expressions();
+        let asked = if expressions.iter().any(|e| e.uses("request")) { review::asked(invocation, request) } else { Tree::Null };
+        let (asker, check) = (Asker::new(&*self.authorization, &request.user), matching::resource_check(request));
+        let seen = Seen {
+            object,
+            old,
+            request: &asked,
+            params: &Tree::Null,
+            namespace: &Tree::Null,
+            asker: Some((&asker, &check)),
+            variables: &[],
+        };
+        conditions::evaluate(expressions, seen, hook.ignores_failure)
+    }
+
     async fn ask(&self, hook: &Hook, invocation: &Invocation, request: &Request, is_mutating: bool) -> Outcome {
         if request.dry_run && hook.side_effects == SideEffects::Some {
             return Outcome::Refused(Status::bad_request(format!("admission webhook {:?} does not support dry run", hook.name)));
@@ -181,7 +196,7 @@ impl Webhooks {
             invocation.shown(&self.cache, request.old.as_deref().unwrap_or(&Tree::Null)),
         );
         let shown = match shown.await {
-            Ok(shown) => shown,
+            Ok((object, old)) => (object.into_owned(), old.into_owned()),
             Err(status) => return Outcome::Refused(status),
         };
         let body = review::write(version, &uid, invocation, request, shown);
@@ -236,21 +251,10 @@ async fn apply(cache: &Cache, hook: &Hook, invocation: &Invocation, request: &mu
     if request.object.is_null() || matches!(request.operation, Operation::Delete | Operation::Connect) {
         return Err(cannot());
     }
-    let mut object = invocation.shown(cache, &request.object).await?;
-    let before = object.clone();
+    let before = invocation.shown(cache, &request.object).await?.into_owned();
+    let mut object = before.clone();
     api::patch::json_patch(&mut object, patch).map_err(|error| Status::internal(error.to_string()))?;
-    let kind = &invocation.kind;
-    let shape = invocation.converted.as_ref().unwrap_or(&request.resource);
-    let is_itself = *kind == shape.gvk();
-    let expected = if is_itself { Expected::of(shape) } else { Expected::built_in(&kind.group, &kind.version, &kind.kind) };
-    let typed = model::typed(expected, object, Vec::new(), FieldValidation::Ignore, &mut Vec::new());
-    let mut object = typed.map_err(|error| match error {
-        model::Untyped::Wrong(text) | model::Untyped::Strict(text) => Status::internal(text),
-    })?;
-    match is_itself {
-        true => api::defaults::apply(shape, &mut object),
-        false => api::defaults::apply_kind(&kind.group, &kind.version, &kind.kind, &mut object),
-    }
+    let mut object = changed::typed(invocation, object, FieldValidation::Ignore).map_err(Status::internal)?;
     if object == before {
         return Ok(false);
     }

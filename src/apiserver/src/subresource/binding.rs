@@ -62,6 +62,9 @@ fn bound(pod: &Tree, binding: &Tree) -> Result<Tree, Status> {
     for (key, value) in meta::annotations(binding).iter() {
         meta::set_annotation(&mut pod, key, value.as_str().unwrap_or(""));
     }
+    for (key, value) in meta::labels(binding).iter() {
+        meta::set_label(&mut pod, key, value.as_str().unwrap_or(""));
+    }
     let mut condition = Tree::object();
     condition.set(&["type"], "PodScheduled");
     condition.set(&["status"], "True");

@@ -22,7 +22,7 @@ use crate::options::AutoscalerOptions;
 use crate::{applier, host, kubeconfig, system, workload};
 
 /// Runs the server until a signal or the end of a part.
-pub async fn run(settings: Settings, listener: StdListener, started: Instant) -> anyhow::Result<()> {
+pub async fn run(mut settings: Settings, listener: StdListener, started: Instant) -> anyhow::Result<()> {
     let data = settings.options.data_dir.clone();
     let server_dir = data.join("server");
     make_folders(&server_dir)?;
@@ -32,7 +32,8 @@ pub async fn run(settings: Settings, listener: StdListener, started: Instant) ->
     let store: Arc<dyn Store> = Arc::new(store);
     let cache = Cache::start(&store).await.context("load the cluster's state")?;
     let nodes = Arc::new(Nodes::default());
-    let api = api_server(&settings, &identity, store, cache, nodes.clone())?;
+    let plugins = std::mem::take(&mut settings.admission);
+    let api = api_server(&settings, &identity, store, cache, nodes.clone(), plugins)?;
     api.start().await.context("prepare the API")?;
     api.also_measure(controller_metrics);
 
@@ -135,6 +136,7 @@ fn api_server(
     store: Arc<dyn Store>,
     cache: Cache,
     nodes: Arc<Nodes>,
+    plugins: Vec<apiserver::admission::OnRequest>,
 ) -> anyhow::Result<ApiServer> {
     let config = apiserver::Config {
         service_cidr: settings.facts.service_cidr,
@@ -155,7 +157,7 @@ fn api_server(
     let parts = Parts {
         store,
         authenticator: Arc::new(Authentication::new(cache.clone(), identity.tokens.verifier())),
-        admission: Arc::new(apiserver::admission::Plugins::new(&cache, authorization.clone())),
+        admission: Arc::new(apiserver::admission::Plugins::new(&cache, authorization.clone()).enable(plugins)),
         authorizer: authorization,
         tokens: Arc::new(Tokens::new(identity.tokens.clone(), jwks)),
         extensions: vec![nodes.clone()],

@@ -3,9 +3,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::meta;
-use api::selector::LabelSelector;
 use api::tree::Tree;
 
+use crate::admission::conditions::Conditions;
+use crate::admission::matching::Criteria;
 use crate::outbound::Destination;
 
 /// Versions of AdmissionReview, in the order in which a webhook prefers them.
@@ -23,26 +24,13 @@ pub enum SideEffects {
     Some,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rule {
-    pub operations: Vec<String>,
-    pub groups: Vec<String>,
-    pub versions: Vec<String>,
-    pub resources: Vec<String>,
-    /// `*`, `Namespaced` or `Cluster`.
-    pub scope: String,
-}
-
 pub struct Hook {
     pub configuration: String,
     pub name: String,
     /// Tells it from all others of its kind of configuration.
     pub uid: String,
-    pub rules: Vec<Rule>,
-    /// `Err`: why every request fails that it could match.
-    pub namespaces: Result<LabelSelector, String>,
-    pub objects: Result<LabelSelector, String>,
-    pub matches_equivalents: bool,
+    pub criteria: Criteria,
+    pub conditions: Conditions,
     pub ignores_failure: bool,
     pub is_reinvoked: bool,
     pub side_effects: SideEffects,
@@ -59,7 +47,6 @@ pub fn compile(configuration: &Tree) -> Vec<Arc<Hook>> {
 
 fn one(configuration: &str, index: usize, hook: &Tree) -> Hook {
     let text = |key: &str| hook.str_at(&[key]);
-    let selector = |key: &str| LabelSelector::from_tree(hook.get(key)).map_err(|error| error.to_string());
     let client = hook.get("clientConfig").unwrap_or(&Tree::Null);
     let version = hook.array_at(&["admissionReviewVersions"]).iter().find_map(|version| match version.as_str() {
         Some("v1") => Some(ReviewVersion::V1),
@@ -71,27 +58,13 @@ fn one(configuration: &str, index: usize, hook: &Tree) -> Hook {
         configuration: configuration.to_owned(),
         name: text("name").to_owned(),
         uid: format!("{configuration}/{}/{index}", text("name")),
-        rules: hook.array_at(&["rules"]).iter().map(rule).collect(),
-        namespaces: selector("namespaceSelector"),
-        objects: selector("objectSelector"),
-        matches_equivalents: text("matchPolicy") != "Exact",
+        criteria: Criteria::of_webhook(hook),
+        conditions: Conditions::of(hook.array_at(&["matchConditions"])),
         ignores_failure: text("failurePolicy") == "Ignore",
         is_reinvoked: text("reinvocationPolicy") == "IfNeeded",
         side_effects: if matches!(text("sideEffects"), "None" | "NoneOnDryRun") { SideEffects::None } else { SideEffects::Some },
         review_version: version,
         timeout: Duration::from_secs(seconds),
         to: Destination::of(client),
-    }
-}
-
-fn rule(rule: &Tree) -> Rule {
-    let texts = |key: &str| rule.array_at(&[key]).iter().filter_map(Tree::as_str).map(ToOwned::to_owned).collect();
-    let scope = rule.str_at(&["scope"]);
-    Rule {
-        operations: texts("operations"),
-        groups: texts("apiGroups"),
-        versions: texts("apiVersions"),
-        resources: texts("resources"),
-        scope: if scope.is_empty() { "*".to_owned() } else { scope.to_owned() },
     }
 }

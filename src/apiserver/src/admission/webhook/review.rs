@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::hook::ReviewVersion;
-use super::matching::{self, Invocation};
+use crate::admission::matching::{self, Invocation};
 use crate::admission::{Operation, Request};
 
 /// What comes with a yes.
@@ -43,6 +43,15 @@ fn api_version(version: ReviewVersion) -> &'static str {
 
 /// `shown`: the request's object and the old one, as the webhook sees them.
 pub fn write(version: ReviewVersion, uid: &str, invocation: &Invocation, request: &Request, (object_shown, old_shown): (Tree, Tree)) -> Tree {
+    let mut asked = asked(invocation, request);
+    asked.set(&["uid"], uid);
+    asked.set(&["object"], object_shown);
+    asked.set(&["oldObject"], old_shown);
+    object([("kind", "AdmissionReview".into()), ("apiVersion", api_version(version).into()), ("request", asked)])
+}
+
+/// An AdmissionRequest without its objects: also what expressions see as `request`.
+pub fn asked(invocation: &Invocation, request: &Request) -> Tree {
     let of_kind =
         |group: &str, version: &str, kind: &str| object([("group", group.into()), ("version", version.into()), ("kind", kind.into())]);
     let of_resource = |group: &str, version: &str, plural: &str| {
@@ -54,15 +63,12 @@ pub fn write(version: ReviewVersion, uid: &str, invocation: &Invocation, request
         name => own.subresource(name).map_or(own.gvk(), |sub| sub.kind.clone()),
     };
     let mut asked = object([
-        ("uid", uid.into()),
         ("kind", of_kind(&invocation.kind.group, &invocation.kind.version, &invocation.kind.kind)),
         ("resource", of_resource(&invocation.group, &invocation.version, &invocation.plural)),
         ("requestKind", of_kind(&own_kind.group, &own_kind.version, &own_kind.kind)),
         ("requestResource", of_resource(&own.group, &own.version, &own.plural)),
         ("operation", matching::operation(request.operation).into()),
         ("userInfo", user(request)),
-        ("object", object_shown),
-        ("oldObject", old_shown),
         ("dryRun", request.dry_run.into()),
         ("options", options(request)),
     ]);
@@ -77,7 +83,7 @@ pub fn write(version: ReviewVersion, uid: &str, invocation: &Invocation, request
             asked.set(&[field], text);
         }
     }
-    object([("kind", "AdmissionReview".into()), ("apiVersion", api_version(version).into()), ("request", asked)])
+    asked
 }
 
 fn user(request: &Request) -> Tree {

@@ -40,7 +40,7 @@ async fn cache() -> (crate::cache::Cache, tempfile::TempDir) {
 #[tokio::test]
 async fn rules_and_selectors_decide_who_is_asked() {
     let (cache, _folder) = cache().await;
-    let asks = |hook: &str, request: &Request| matching::invocation(&cache, &hooks(hook)[0], request).unwrap().is_some();
+    let asks = |hook: &str, request: &Request| matching::invocation(&cache, &hooks(hook)[0].criteria, request).unwrap().is_some();
     let pod = request("pods", Operation::Create, r#"{"metadata":{"name":"x","labels":{"a":"1"}}}"#);
     assert!(asks(HOOK, &pod));
     assert!(!asks(HOOK, &request("pods", Operation::Update, "{}")));
@@ -54,7 +54,7 @@ async fn rules_and_selectors_decide_who_is_asked() {
     assert!(!asks(HOOK, &status));
     // A namespace that is not there is nobody's to choose.
     let hook = HOOK.replace(r#""namespaceSelector":{}"#, r#""namespaceSelector":{"matchLabels":{"a":"1"}}"#);
-    let found = matching::invocation(&cache, &hooks(&hook)[0], &pod).map(|i| i.is_some());
+    let found = matching::invocation(&cache, &hooks(&hook)[0].criteria, &pod).map(|i| i.is_some());
     assert_eq!(found.unwrap_err().message, "namespaces \"n\" not found");
 }
 
@@ -64,8 +64,9 @@ async fn a_review_tells_all_and_its_answer_is_checked() {
     let pod = request("pods", Operation::Create, r#"{"metadata":{"name":"x"}}"#);
     let hook = &hooks(HOOK)[0];
     assert_eq!((hook.to.origin.as_str(), hook.to.path.as_str(), hook.review_version), ("https://s.m.svc:8443", "/p", Some(ReviewVersion::V1)));
-    let invocation = matching::invocation(&cache, hook, &pod).unwrap().unwrap();
-    let review = review::write(ReviewVersion::V1, "u", &invocation, &pod, (invocation.shown(&cache, &pod.object).await.unwrap(), Tree::Null));
+    let invocation = matching::invocation(&cache, &hook.criteria, &pod).unwrap().unwrap();
+    let shown = invocation.shown(&cache, &pod.object).await.unwrap().into_owned();
+    let review = review::write(ReviewVersion::V1, "u", &invocation, &pod, (shown, Tree::Null));
     let asked = review.get("request").unwrap();
     assert_eq!((asked.str_at(&["operation"]), asked.str_at(&["kind", "kind"]), asked.str_at(&["namespace"])), ("CREATE", "Pod", "n"));
     assert_eq!((asked.str_at(&["object", "kind"]), asked.str_at(&["userInfo", "username"])), ("Pod", "me"));
@@ -101,7 +102,7 @@ async fn a_patch_is_typed_pruned_and_defaulted() {
     let (cache, _folder) = cache().await;
     let mut pod = request("pods", Operation::Create, r#"{"metadata":{"name":"x"},"spec":{"containers":[{"name":"a","image":"b"}]}}"#);
     let hook = &hooks(HOOK)[0];
-    let invocation = matching::invocation(&cache, hook, &pod).unwrap().unwrap();
+    let invocation = matching::invocation(&cache, &hook.criteria, &pod).unwrap().unwrap();
     let patch = tree(r#"[{"op":"add","path":"/spec/initContainers","value":[{"name":"i","image":"b","bogus":1}]}]"#);
     assert!(apply(&cache, hook, &invocation, &mut pod, &patch).await.unwrap());
     let added = &pod.object.array_at(&["spec", "initContainers"])[0];
@@ -212,7 +213,7 @@ fn table(plural: &str, hooks: &[String]) -> Compiled {
 async fn webhooks(mutating: &[String], validating: &[String]) -> (Webhooks, tempfile::TempDir) {
     let (cache, folder) = cache().await;
     let of = |hooks: &[String]| Table(Arc::new(Mutex::new(table("c", hooks))));
-    (Webhooks { mutating: of(mutating), validating: of(validating), cache }, folder)
+    (Webhooks { mutating: of(mutating), validating: of(validating), authorization: Arc::new(Authorization::new(&cache)), cache }, folder)
 }
 
 #[tokio::test]
@@ -264,4 +265,24 @@ async fn a_later_mutation_lets_an_earlier_webhook_look_again() {
     };
     assert_eq!(run("Never").await, "first,second");
     assert_eq!(run("IfNeeded").await, "again,first,second");
+}
+
+#[tokio::test]
+async fn conditions_say_who_is_asked_after_all() {
+    let server = Server::start().await;
+    let ask = async |condition: &str, more: &str| {
+        let conditions = format!(r#"{more}"matchConditions":[{{"name":"c","expression":"{condition}"}}],"#);
+        let (webhooks, _folder) = webhooks(&[], &[server.hook("deny", &conditions)]).await;
+        let mut map = request("configmaps", Operation::Create, r#"{"metadata":{"name":"x"},"data":{"a":"1"}}"#);
+        webhooks.validate(&mut map).await.map_err(|status| status.message)
+    };
+    assert_eq!(ask("object.data.a == '2'", "").await, Ok(()));
+    let denied = "admission webhook \"deny.b.c\" denied the request: not today";
+    assert_eq!(ask("object.data.a == '1' && request.userInfo.username == 'me'", "").await, Err(denied.to_owned()));
+    let may = "authorizer.group('').resource('secrets').namespace('n').check('get').allowed()";
+    assert_eq!(ask(may, "").await, Ok(()));
+    let failed = ask("object.data.b == '1'", "").await.unwrap_err();
+    let text = "configmaps \"x\" is forbidden: expression 'object.data.b == '1'' resulted in error: no such key: b";
+    assert_eq!(failed, text);
+    assert_eq!(ask("object.data.b == '1'", r#""failurePolicy":"Ignore","#).await, Ok(()));
 }

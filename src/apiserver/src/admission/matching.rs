@@ -1,6 +1,7 @@
-//! Whether a webhook is asked about a request, and as what.
+//! Whether a webhook or policy is asked about a request, and as what.
 //!
-//! Models pkg/admission/plugin/webhook/generic/webhook.go ShouldCallHook and pkg/admission/plugin/webhook/predicates.
+//! Models pkg/admission/plugin/webhook/generic/webhook.go ShouldCallHook, pkg/admission/plugin/webhook/predicates and
+//! pkg/admission/plugin/policy/matching.
 use std::borrow::Cow;
 
 use api::meta;
@@ -9,14 +10,88 @@ use api::schema::Name;
 use api::selector::LabelSelector;
 use api::tree::Tree;
 
-use super::hook::{Hook, Rule};
-use crate::admission::{Operation, Request};
+use super::{Operation, Request};
 use crate::cache::{self, Cache};
 use crate::convert;
 use crate::status::Status;
 use crate::subresource::scale;
 
-/// The form in which a webhook sees a request.
+/// Which requests are meant: of a webhook, a policy, or a policy's binding.
+pub struct Criteria {
+    pub rules: Vec<Rule>,
+    /// What the rules do not mean after all.
+    pub excluded: Vec<Rule>,
+    /// Without any rule: all requests, or none.
+    pub means_all_without_rules: bool,
+    /// `Err`: why every request fails that it could match.
+    pub namespaces: Result<LabelSelector, String>,
+    pub objects: Result<LabelSelector, String>,
+    pub matches_equivalents: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rule {
+    pub operations: Vec<String>,
+    pub groups: Vec<String>,
+    pub versions: Vec<String>,
+    pub resources: Vec<String>,
+    /// Empty: any.
+    pub names: Vec<String>,
+    /// `*`, `Namespaced` or `Cluster`.
+    pub scope: String,
+}
+
+impl Criteria {
+    /// Of a webhook.
+    pub fn of_webhook(hook: &Tree) -> Self {
+        Self { means_all_without_rules: false, ..Self::read(hook, "rules") }
+    }
+
+    /// Of MatchResources; absent ones mean everything.
+    pub fn of_resources(resources: Option<&Tree>) -> Self {
+        match resources.filter(|resources| !resources.is_null()) {
+            Some(resources) => Self::read(resources, "resourceRules"),
+            None => Self {
+                rules: Vec::new(),
+                excluded: Vec::new(),
+                means_all_without_rules: true,
+                namespaces: Ok(LabelSelector::everything()),
+                objects: Ok(LabelSelector::everything()),
+                matches_equivalents: false,
+            },
+        }
+    }
+
+    fn read(from: &Tree, rules: &str) -> Self {
+        let selector = |key: &str| LabelSelector::from_tree(from.get(key)).map_err(|error| error.to_string());
+        let all = |key: &str| from.array_at(&[key]).iter().map(Rule::read).collect();
+        Self {
+            rules: all(rules),
+            excluded: all("excludeResourceRules"),
+            means_all_without_rules: true,
+            namespaces: selector("namespaceSelector"),
+            objects: selector("objectSelector"),
+            matches_equivalents: from.str_at(&["matchPolicy"]) != "Exact",
+        }
+    }
+}
+
+impl Rule {
+    fn read(rule: &Tree) -> Self {
+        let texts = |key: &str| rule.array_at(&[key]).iter().filter_map(Tree::as_str).map(ToOwned::to_owned).collect();
+        let scope = rule.str_at(&["scope"]);
+        Self {
+            operations: texts("operations"),
+            groups: texts("apiGroups"),
+            versions: texts("apiVersions"),
+            resources: texts("resources"),
+            names: texts("resourceNames"),
+            scope: if scope.is_empty() { "*".to_owned() } else { scope.to_owned() },
+        }
+    }
+}
+
+/// The form in which a request is seen.
 pub struct Invocation {
     pub group: Name,
     pub version: Name,
@@ -29,20 +104,29 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// An object of the request, as the webhook sees it.
-    pub async fn shown(&self, cache: &Cache, object: &Tree) -> Result<Tree, Status> {
+    /// An object of the request, as it is seen; copied only where it looks different.
+    pub async fn shown<'t>(&self, cache: &Cache, object: &'t Tree) -> Result<Cow<'t, Tree>, Status> {
         if object.is_null() {
-            return Ok(Tree::Null);
+            return Ok(Cow::Borrowed(object));
         }
         if self.kind.kind == "Scale" {
-            return Ok(scale::scale_of(&self.of, object));
+            return Ok(Cow::Owned(scale::scale_of(&self.of, object)));
+        }
+        if let Some(other) = &self.converted {
+            return converted(cache, &self.of, other, object.clone()).await.map(Cow::Owned);
+        }
+        let api_version = self.kind.api_version();
+        if object.str_at(&["apiVersion"]) == api_version && object.str_at(&["kind"]) == self.kind.kind {
+            return Ok(Cow::Borrowed(object));
         }
         let mut object = object.clone();
-        match &self.converted {
-            Some(other) => object = converted(cache, &self.of, other, object).await?,
-            None => meta::set_type(&mut object, &self.kind.api_version(), &self.kind.kind),
-        }
-        Ok(object)
+        meta::set_type(&mut object, &api_version, &self.kind.kind);
+        Ok(Cow::Owned(object))
+    }
+
+    /// The resource whose form the objects have.
+    pub fn resource(&self) -> &ResourceRef {
+        self.converted.as_ref().unwrap_or(&self.of)
     }
 
     /// What `shown` means for the object that it was made from.
@@ -105,40 +189,61 @@ fn is_namespace(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.plural == "namespaces"
 }
 
-/// How `hook` is to be asked, if it is.
-pub fn invocation(cache: &Cache, hook: &Hook, request: &Request) -> Result<Option<Invocation>, Status> {
-    let in_namespace = matches_namespace(cache, hook, request);
+/// What `authorizer.requestResource` asks about.
+pub fn resource_check(request: &Request) -> cel::ResourceCheck {
+    cel::ResourceCheck {
+        group: request.resource.group.to_string(),
+        resource: request.resource.plural.to_string(),
+        subresource: request.subresource.to_owned(),
+        namespace: namespace(request).to_owned(),
+        name: request.name.clone(),
+        ..cel::ResourceCheck::default()
+    }
+}
+
+/// How what has these criteria is to be asked, if it is.
+pub fn invocation(cache: &Cache, criteria: &Criteria, request: &Request) -> Result<Option<Invocation>, Status> {
+    let in_namespace = matches_namespace(cache, criteria, request);
     if in_namespace == Ok(false) {
         return Ok(None);
     }
-    let object = hook.objects.as_ref().map(|selector| matches_object(selector, request));
-    if object == Ok(false) {
+    let object = criteria.objects.as_ref().map(|selector| matches_object(selector, request));
+    if object == Ok(false) || by_rules(cache, &criteria.excluded, criteria, request).is_some() {
         return Ok(None);
     }
-    let Some(invocation) = by_rules(cache, hook, request) else { return Ok(None) };
+    let invocation = match criteria.rules.is_empty() && criteria.means_all_without_rules {
+        true => as_it_is(request),
+        false => by_rules(cache, &criteria.rules, criteria, request),
+    };
+    let Some(invocation) = invocation else { return Ok(None) };
     in_namespace?;
     object.map_err(Status::internal)?;
     Ok(Some(invocation))
 }
 
-fn by_rules(cache: &Cache, hook: &Hook, request: &Request) -> Option<Invocation> {
+fn as_it_is(request: &Request) -> Option<Invocation> {
     let own = &request.resource;
-    if hook.rules.iter().any(|rule| matches(rule, own, request)) {
-        return Some(Invocation {
-            group: own.group.clone(),
-            version: own.version.clone(),
-            plural: own.plural.clone(),
-            kind: kind(own, request)?,
-            converted: None,
-            of: own.clone(),
-        });
+    Some(Invocation {
+        group: own.group.clone(),
+        version: own.version.clone(),
+        plural: own.plural.clone(),
+        kind: kind(own, request)?,
+        converted: None,
+        of: own.clone(),
+    })
+}
+
+fn by_rules(cache: &Cache, rules: &[Rule], criteria: &Criteria, request: &Request) -> Option<Invocation> {
+    let own = &request.resource;
+    if rules.iter().any(|rule| matches(rule, own, request)) {
+        return as_it_is(request);
     }
-    if !hook.matches_equivalents {
+    if rules.is_empty() || !criteria.matches_equivalents {
         return None;
     }
     let equivalents = equivalents(cache, own);
     // Earlier rules come first.
-    hook.rules.iter().find_map(|rule| {
+    rules.iter().find_map(|rule| {
         let other = equivalents.iter().find(|other| matches(rule, other, request))?;
         let kind = kind(other, request)?;
         // Only the object itself has another form in another version.
@@ -186,6 +291,7 @@ fn matches(rule: &Rule, resource: &Resource, request: &Request) -> bool {
         _ => false,
     };
     scope
+        && (rule.names.is_empty() || rule.names.contains(&request.name))
         && has(&rule.operations, operation(request.operation))
         && has(&rule.groups, &resource.group)
         && has(&rule.versions, &resource.version)
@@ -196,12 +302,12 @@ fn matches(rule: &Rule, resource: &Resource, request: &Request) -> bool {
 }
 
 /// Only requests in a namespace, and namespaces, are chosen by it.
-fn matches_namespace(cache: &Cache, hook: &Hook, request: &Request) -> Result<bool, Status> {
+fn matches_namespace(cache: &Cache, criteria: &Criteria, request: &Request) -> Result<bool, Status> {
     let name = namespace(request);
     if name.is_empty() && request.resource.plural != "namespaces" {
         return Ok(true);
     }
-    let selector = hook.namespaces.as_ref().map_err(Status::internal)?;
+    let selector = criteria.namespaces.as_ref().map_err(Status::internal)?;
     if selector.is_empty() && !selector.matches_nothing() {
         return Ok(true);
     }
