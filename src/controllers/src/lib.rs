@@ -58,6 +58,7 @@ mod statefulset;
 mod storage_migration;
 mod token_cleaner;
 mod ttl_after_finished;
+mod validating_policy_status;
 mod volume_binding;
 mod volume_expansion;
 mod volume_protection;

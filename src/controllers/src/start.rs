@@ -62,6 +62,7 @@ controllers! {
     "bootstrap-signer-controller" => bootstrap_signer,
     "kube-apiserver-serving-clustertrustbundle-publisher-controller" => trust_bundle_publisher,
     "podcertificaterequest-cleaner-controller" => pod_certificate_cleaner,
+    "validatingadmissionpolicy-status-controller" => validating_policy_status,
 }
 
 /// Runs until the returned set is dropped or shut down; it never becomes empty on its own.
