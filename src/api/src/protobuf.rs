@@ -6,56 +6,26 @@
 //! (`propagationPolicy` says varint and is a string), so the schema's node decides.
 //!
 //! Go writes every field that is a value, zero or not, and pointers only when set: a zero on the wire stands for "absent" where
-//! the field is a value with omitempty, and for zero where it is a pointer (`replicas: 0`).
+//! the field is a value with omitempty, and for zero where it is a pointer (`replicas: 0`). So absent values need not be written,
+//! and [`Form`] writes a message while it reads the object's JSON once, field by field as they stand, without a tree in between.
 mod decode;
 mod encode;
+mod form;
+mod json;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod wire;
 
 pub use decode::{DecodeError, decode};
-pub use encode::{EncodeError, encode};
-
-use crate::schema::{Field, Struct};
+pub use encode::EncodeError;
+pub use form::{Form, ListForm, encode};
+pub use watch::watch_event;
 
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 /// What every document begins with.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
 /// Messages inside messages.
 const DEPTH_MAX: usize = 128;
-
-/// The numbers on the way to a field: its own, behind those of the embedded messages that hold it. Upstream nests two at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Path {
-    numbers: [u32; 4],
-    length: usize,
-}
-
-impl Path {
-    fn of(field: &Field) -> Option<Path> {
-        // TypeMeta has numbers, but is part of the envelope and never of the message.
-        if field.protobuf.is_empty() || field.embedded_in == "TypeMeta" {
-            return None;
-        }
-        let mut path = Path { numbers: [0; 4], length: 0 };
-        for step in field.protobuf.split('/') {
-            let number = step.split(':').next()?.parse().ok()?;
-            *path.numbers.get_mut(path.length)? = number;
-            path.length += 1;
-        }
-        Some(path)
-    }
-
-    fn at(&self, depth: usize) -> u32 {
-        self.numbers[depth]
-    }
-
-    fn is_last(&self, depth: usize) -> bool {
-        self.length == depth + 1
-    }
-}
-
-/// The fields of a struct that have a protobuf form, with their numbers.
-fn numbered(structure: &Struct) -> Vec<(Path, &Field)> {
-    structure.fields.iter().filter_map(|f| Some((Path::of(f)?, f))).collect()
-}
+/// Of the structs that are written as a schema, or as something simpler in its place.
+const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";

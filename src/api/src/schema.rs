@@ -14,9 +14,10 @@
 //! `o` omitempty, `z` omitzero, `r` required by OpenAPI, `d` the zero value stands as OpenAPI default, `l` the items (or values) of the list do so.
 //! Protobuf is `number:wire`, with the way through embedded messages before it, joined by `/`.
 mod decode;
+mod numbers;
 #[cfg(test)]
 mod tests;
-mod time;
+pub(crate) mod time;
 mod types;
 
 use std::borrow::Cow;
@@ -25,6 +26,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 pub use decode::{DecodeError, Decoded, decode, zero};
+pub use numbers::Numbers;
 
 use crate::tree::Tree;
 
@@ -126,6 +128,8 @@ pub struct Struct {
     pub atomic: bool,
     /// Sorted by name.
     pub fields: Vec<Field>,
+    /// The places in `fields` of those that have a protobuf form, in the order of their numbers.
+    pub by_number: Box<[u16]>,
 }
 
 /// One named field of a struct.
@@ -147,8 +151,8 @@ pub struct Field {
     pub zero_item_default: bool,
     /// The Go field of the embedded struct that holds it (`VolumeSource`), part of paths in type errors.
     pub embedded_in: Name,
-    /// `number:wire` with the embedded messages' before it: `2:bytes/1:bytes`; empty where there is no protobuf form.
-    pub protobuf: Name,
+    /// None where there is no protobuf form.
+    pub numbers: Numbers,
 }
 
 /// `x-kubernetes-list-type`.
@@ -168,6 +172,13 @@ pub struct PatchStrategy {
 }
 
 impl Struct {
+    fn new(name: Name, atomic: bool, fields: Vec<Field>) -> Self {
+        let place = |i: usize| u16::try_from(i).expect("structs have a few dozen fields");
+        let mut by_number: Vec<u16> = (0..fields.len()).filter(|i| !fields[*i].numbers.is_empty()).map(place).collect();
+        by_number.sort_by_key(|i| fields[usize::from(*i)].numbers);
+        Self { name, atomic, fields, by_number: by_number.into() }
+    }
+
     pub fn field(&self, name: &str) -> Option<&Field> {
         let found = self.fields.binary_search_by(|f| f.name.as_ref().cmp(name)).ok()?;
         Some(&self.fields[found])

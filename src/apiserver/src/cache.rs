@@ -9,9 +9,11 @@ mod splice;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
+use api::protobuf::{self, EncodeError, Form};
 use api::registry::{Registry, Resource, ResourceRef};
 use api::tree::Tree;
 use api::schema::Name;
@@ -44,6 +46,8 @@ pub struct Cached {
     version_at: usize,
     /// The store holds it otherwise: in an old version, or as another schema had it.
     pub is_stored_otherwise: bool,
+    /// Of its protobuf message; 0: not known yet.
+    message_bytes: AtomicU32,
     /// The same object in other versions of its kind, as they were asked for.
     views: OnceLock<Box<Mutex<Vec<View>>>>,
 }
@@ -76,7 +80,7 @@ impl Cached {
             .filter(|(name, value)| !value.is_empty() && !name.starts_with("metadata."))
             .map(|(name, value)| (name, value.into_boxed_str()))
             .collect();
-        Self { key, bytes, revision, labels, fields, version_at, is_stored_otherwise: false, views: OnceLock::new() }
+        Self { key, bytes, revision, labels, fields, version_at, is_stored_otherwise: false, views: OnceLock::new(), message_bytes: AtomicU32::new(0) }
     }
 
     /// Whether the bytes say so where they mostly do, at their beginning; false does not mean that they don't.
@@ -137,6 +141,18 @@ impl Cached {
         serde_json::from_slice(&self.bytes)
     }
 
+    /// The length of its protobuf message, found by writing the message to `scratch` if need be.
+    pub fn message_length(&self, form: Form, scratch: &mut Vec<u8>) -> Result<usize, EncodeError> {
+        let known = self.message_bytes.load(Ordering::Relaxed);
+        if known > 0 {
+            return Ok(known as usize);
+        }
+        scratch.clear();
+        form.message(&self.bytes, scratch)?;
+        self.message_bytes.store(u32::try_from(scratch.len()).expect("objects are bounded"), Ordering::Relaxed);
+        Ok(scratch.len())
+    }
+
     /// The same object under a later version: what a DELETED event shows.
     pub fn bytes_at(&self, revision: u64) -> Bytes {
         if revision == self.revision {
@@ -166,12 +182,21 @@ pub struct Change {
     pub previous: Option<Arc<Cached>>,
     pub deleted: bool,
     at: Instant,
+    protobuf: OnceLock<Result<Bytes, EncodeError>>,
+}
+
+impl Change {
+    /// The object as a protobuf document, made for the first watcher that asks and shared by all.
+    pub fn protobuf(&self) -> Result<&Bytes, &EncodeError> {
+        self.protobuf.get_or_init(|| protobuf::encode(&self.object.bytes).map(Bytes::from)).as_ref()
+    }
 }
 
 impl Change {
     /// The same change with other views of its objects.
     pub fn showing(&self, object: Arc<Cached>, previous: Option<Arc<Cached>>) -> Self {
-        Self { object, previous, ..*self }
+        let Self { revision, deleted, at, .. } = *self;
+        Self { revision, object, previous, deleted, at, protobuf: OnceLock::new() }
     }
 }
 
@@ -447,7 +472,7 @@ impl Cache {
         } else {
             kind.objects.insert(event.key.clone(), object.clone());
         }
-        let change = Arc::new(Change { revision, object, previous, deleted, at: Instant::now() });
+        let change = Arc::new(Change { revision, object, previous, deleted, at: Instant::now(), protobuf: OnceLock::new() });
         kind.push(change.clone());
         Some((id, change))
     }

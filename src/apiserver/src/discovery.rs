@@ -4,15 +4,14 @@
 use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use http::{HeaderMap, Response, StatusCode};
 
 use api::registry::{Resource, ResourceRef, api_version};
 use api::tree::{Object, Tree};
 
 use crate::aggregation::{self, ServedGroup, Tie};
-use crate::negotiate::{self, Accept};
+use crate::negotiate::{self, Accept, Media};
 use crate::server::ApiServer;
 use crate::{fixed, resource_metrics, rest};
 
@@ -26,8 +25,8 @@ fn object<const N: usize>(fields: [(&str, Tree); N]) -> Tree {
 
 /// `/api`
 pub fn legacy(server: &ApiServer, accept: &Accept, headers: &HeaderMap) -> Response<Body> {
-    if let Some(version) = wants_aggregated(headers) {
-        return aggregated(server, accept, headers, version, |group| group.name.is_empty());
+    if let Some(media) = wants_aggregated(headers) {
+        return aggregated(server, accept, headers, media, |group| group.name.is_empty());
     }
     let config = &server.0.config;
     let address = object([
@@ -60,8 +59,8 @@ fn of_version(server: &ApiServer, group: &str, version: &str) -> Vec<ResourceRef
 
 /// `/apis`
 pub fn groups(server: &ApiServer, accept: &Accept, headers: &HeaderMap) -> Response<Body> {
-    if let Some(version) = wants_aggregated(headers) {
-        return aggregated(server, accept, headers, version, |group| !group.name.is_empty());
+    if let Some(media) = wants_aggregated(headers) {
+        return aggregated(server, accept, headers, media, |group| !group.name.is_empty());
     }
     let groups = aggregation::groups(server, Tie::ServiceName).iter().filter(|g| !g.name.is_empty()).map(group_tree).collect();
     let tree = object([("kind", "APIGroupList".into()), ("apiVersion", "v1".into()), ("groups", Tree::Array(groups))]);
@@ -146,38 +145,36 @@ fn storage_version_hash(resource: &Resource) -> String {
     STANDARD.encode(&digest.as_ref()[..8])
 }
 
-/// The version of the aggregated form that the client prefers, if it asks for it.
-fn wants_aggregated(headers: &HeaderMap) -> Option<&'static str> {
+/// How the client takes all in one document, if it asks for that anywhere in its header. Its version v2beta1 is no longer served.
+fn wants_aggregated(headers: &HeaderMap) -> Option<Media> {
     let accept = headers.get(ACCEPT)?.to_str().ok()?;
-    accept.split(',').find_map(|clause| {
-        let has = |part: &str| clause.split(';').any(|p| p.trim() == part);
-        if !clause.trim().starts_with("application/json") || !has("g=apidiscovery.k8s.io") || !has("as=APIGroupDiscoveryList") {
+    negotiate::clauses(accept).iter().find_map(|clause| {
+        let asked = ["g", "v", "as"].map(|name| clause.parameter(name));
+        if asked != [Some("apidiscovery.k8s.io"), Some("v2"), Some("APIGroupDiscoveryList")] {
             return None;
         }
-        ["v2", "v2beta1"].into_iter().find(|v| has(&format!("v={v}")))
+        Media::ALL.into_iter().find(|media| clause.covers(media.name()))
     })
 }
 
-fn aggregated(
-    server: &ApiServer,
-    accept: &Accept,
-    headers: &HeaderMap,
-    version: &str,
-    wanted: impl Fn(&ServedGroup) -> bool,
-) -> Response<Body> {
+fn aggregated(server: &ApiServer, accept: &Accept, headers: &HeaderMap, media: Media, wanted: impl Fn(&ServedGroup) -> bool) -> Response<Body> {
     let groups = aggregation::groups(server, Tie::GroupName);
     let items: Vec<Tree> = groups.iter().filter(|g| wanted(g)).map(|group| aggregated_group(server, group)).collect();
     let tree = object([
         ("kind", "APIGroupDiscoveryList".into()),
-        ("apiVersion", format!("apidiscovery.k8s.io/{version}").into()),
+        ("apiVersion", "apidiscovery.k8s.io/v2".into()),
         ("metadata", Tree::object()),
         ("items", Tree::Array(items)),
     ]);
-    let media = match version {
-        "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-        _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
-    };
-    fixed::answer_with_etag(headers, accept, media, Bytes::from(tree.to_json()))
+    let accept = Accept { media, ..*accept };
+    fixed::with_etag(headers, &fixed::etag(&tree.to_json()), || {
+        let mut response = negotiate::answer_tree(&accept, StatusCode::OK, &tree);
+        let named = format!("{};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", media.name());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::try_from(named).expect("a media type is a header's value"));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+        response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+        response
+    })
 }
 
 fn aggregated_group(server: &ApiServer, group: &ServedGroup) -> Tree {

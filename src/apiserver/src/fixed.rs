@@ -145,7 +145,7 @@ async fn cacerts(State(call): State<Call>) -> Response<Body> {
     bytes("application/x-pem-file", "", call.server.0.config.server_ca.clone())
 }
 
-fn with_etag(headers: &HeaderMap, etag: &str, response: impl FnOnce() -> Response<Body>) -> Response<Body> {
+pub fn with_etag(headers: &HeaderMap, etag: &str, response: impl FnOnce() -> Response<Body>) -> Response<Body> {
     let value = HeaderValue::from_str(etag).ok();
     if headers.get(IF_NONE_MATCH).is_some_and(|asked| asked.as_bytes() == etag.as_bytes()) {
         let mut response = Response::new(Body::empty());
@@ -198,10 +198,6 @@ fn media_answer(accept: &Accept, media: &'static str, document: Bytes) -> Respon
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
     response.headers_mut().append(http::header::VARY, HeaderValue::from_static("Accept"));
     response
-}
-
-pub fn answer_with_etag(headers: &HeaderMap, accept: &Accept, media: &'static str, document: Bytes) -> Response<Body> {
-    with_etag(headers, &etag(&document), || media_answer(accept, media, document))
 }
 
 async fn openapi_v2(State(call): State<Call>, headers: HeaderMap) -> Response<Body> {

@@ -1,25 +1,46 @@
 //! Which form of an answer a client asks for, and writing it.
 //!
-//! Models k8s.io/apiserver/pkg/endpoints/handlers/negotiation. JSON and YAML; protobuf is passed over, so clients that also accept JSON get JSON.
+//! Models k8s.io/apiserver/pkg/endpoints/handlers/negotiation. JSON, YAML and protobuf; CBOR is off by default upstream and not served here.
+mod accept;
+pub mod gzip;
+
+use api::protobuf;
+use api::tree::Tree;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY, WARNING};
 use http::{Response, StatusCode};
 
-use api::tree::Tree;
-
 use crate::request::Query;
 use crate::status::Status;
 
+pub use accept::clauses;
+
 pub const JSON: &str = "application/json";
 pub const YAML: &str = "application/yaml";
-/// Answers larger than this are compressed for clients that accept it (as upstream: 128 KiB).
-const COMPRESS_BYTES_MIN: usize = 128 << 10;
+/// What bodies and answers are.
+pub const ACCEPTED: [&str; 3] = [JSON, YAML, protobuf::MEDIA_TYPE];
+/// What a watch is answered in.
+pub const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Media {
     Json,
     Yaml,
+    Protobuf,
+}
+
+impl Media {
+    /// In the order in which `*/*` takes them.
+    pub const ALL: [Media; 3] = [Media::Json, Media::Yaml, Media::Protobuf];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Media::Json => JSON,
+            Media::Yaml => YAML,
+            Media::Protobuf => protobuf::MEDIA_TYPE,
+        }
+    }
 }
 
 /// Another form of the same objects.
@@ -30,6 +51,43 @@ pub enum Transform {
     Table { version: &'static str },
     /// PartialObjectMetadata, or its List.
     Metadata { version: &'static str },
+}
+
+/// What an endpoint has to offer.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    /// Table and PartialObjectMetadata.
+    pub transforms: bool,
+    /// Objects themselves in protobuf: custom ones have no such form, but their metadata has.
+    pub protobuf: bool,
+    /// A stream of events, which YAML cannot be.
+    pub stream: bool,
+}
+
+impl Offer {
+    /// Of what exists in no other form: Status, discovery.
+    pub const PLAIN: Offer = Offer { transforms: false, protobuf: true, stream: false };
+
+    /// The transformation that `clause` asks for; `None`: not to be had in this form.
+    fn transform(self, media: Media, clause: &accept::Clause) -> Option<Transform> {
+        let parameter = |name| clause.parameter(name);
+        let (kind, group, version) = (parameter("as"), parameter("g"), parameter("v"));
+        if kind.is_none() && group.is_none() && version.is_none() {
+            return (self.protobuf || media != Media::Protobuf).then_some(Transform::None);
+        }
+        let version = match version {
+            Some("v1") => "v1",
+            Some("v1beta1") => "v1beta1",
+            _ => return None,
+        };
+        match (kind, group) {
+            _ if !self.transforms => None,
+            // Upstream gave Table no protobuf form.
+            (Some("Table"), Some("meta.k8s.io")) if media != Media::Protobuf => Some(Transform::Table { version }),
+            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io")) => Some(Transform::Metadata { version }),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,63 +103,51 @@ impl Accept {
 
     /// For answers that exist in no other form (Status, discovery).
     pub fn plain(headers: &HeaderMap, query: &Query) -> Self {
-        Self::parse(headers, query, false).unwrap_or(Self::JSON)
+        Self::parse(headers, query, Offer::PLAIN).unwrap_or(Self::JSON)
     }
 
-    /// `transforms`: whether Table and PartialObjectMetadata may be answered.
-    pub fn parse(headers: &HeaderMap, query: &Query, transforms: bool) -> Result<Self, Status> {
-        let header = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
-        let pretty = match query.get("pretty") {
-            Some(value) => !matches!(value, "0" | "false"),
-            None => headers
-                .get(http::header::USER_AGENT)
-                .and_then(|v| v.to_str().ok())
-                .is_some_and(|agent| ["curl", "Wget", "Mozilla/5.0"].iter().any(|known| agent.starts_with(known))),
-        };
-        let gzip = headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"));
-        let base = Self { media: Media::Json, transform: Transform::None, pretty, gzip };
-        if header.trim().is_empty() {
+    pub fn parse(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Self, Status> {
+        let base = Self { pretty: is_pretty(headers, query), gzip: takes_gzip(headers), ..Self::JSON };
+        // Upstream reads the first header only.
+        let header = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+        if header.is_empty() {
             return Ok(base);
         }
-        let mut clauses: Vec<(f32, &str)> = header.split(',').map(|clause| (quality(clause), clause)).collect();
-        clauses.sort_by(|a, b| b.0.total_cmp(&a.0)); // stable
-        for (_, clause) in clauses {
-            let mut parts = clause.split(';').map(str::trim);
-            let media = match parts.next().unwrap_or("") {
-                "application/json" | "application/*" | "*/*" => Media::Json,
-                "application/yaml" => Media::Yaml,
-                _ => continue,
-            };
-            let (mut kind, mut group, mut version) = ("", "", "");
-            for part in parts {
-                match part.split_once('=') {
-                    Some(("as", value)) => kind = value,
-                    Some(("g", value)) => group = value,
-                    Some(("v", value)) => version = value,
-                    _ => {}
+        for clause in accept::clauses(header) {
+            for media in Media::ALL.into_iter().filter(|media| clause.covers(media.name())) {
+                if clause.parameter("stream").is_some_and(|stream| stream != "watch" || media == Media::Yaml) {
+                    continue;
                 }
+                let Some(transform) = offer.transform(media, &clause) else { continue };
+                if offer.stream && media == Media::Yaml {
+                    return Err(Status::not_acceptable(&["application/json;stream=watch", PROTOBUF_STREAM]));
+                }
+                let pretty = base.pretty || clause.parameter("pretty") == Some("1");
+                return Ok(Self { media, transform, pretty, ..base });
             }
-            let version = match version {
-                "v1" => "v1",
-                "v1beta1" => "v1beta1",
-                _ => "",
-            };
-            let transform = match (kind, group) {
-                ("", _) => Transform::None,
-                ("Table", "meta.k8s.io") if transforms && !version.is_empty() => Transform::Table { version },
-                ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io") if transforms && !version.is_empty() => {
-                    Transform::Metadata { version }
-                }
-                _ => continue,
-            };
-            return Ok(Self { media, transform, ..base });
         }
-        Err(Status::not_acceptable(&[JSON, YAML]))
+        Err(Status::not_acceptable(if offer.stream { &["application/json;stream=watch", PROTOBUF_STREAM] } else { &ACCEPTED }))
+    }
+
+    /// Whether objects are answered as they are stored.
+    pub fn is_plain_json(&self) -> bool {
+        self.media == Media::Json && self.transform == Transform::None && !self.pretty
     }
 }
 
-fn quality(clause: &str) -> f32 {
-    clause.split(';').find_map(|part| part.trim().strip_prefix("q=")).and_then(|q| q.parse().ok()).unwrap_or(1.0)
+/// By the query, or because a human seems to look.
+fn is_pretty(headers: &HeaderMap, query: &Query) -> bool {
+    match query.nonempty("pretty") {
+        Some(value) => matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True"),
+        None => headers
+            .get(http::header::USER_AGENT)
+            .and_then(|v| v.to_str().ok())
+            .is_some_and(|agent| ["curl", "Wget", "Mozilla/5.0"].iter().any(|known| agent.starts_with(known))),
+    }
+}
+
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.split(',').any(|encoding| encoding.trim() == "gzip"))
 }
 
 /// The media type of a body: `application/json` when the header is missing.
@@ -113,17 +159,25 @@ pub fn content_type(headers: &HeaderMap) -> &str {
     }
 }
 
-/// Answers JSON bytes in the form that was asked for.
+/// Answers JSON bytes in the form that was asked for; what no kind stands behind is answered in JSON.
 pub fn answer(accept: &Accept, code: StatusCode, json: Bytes) -> Response<Body> {
     let (bytes, media) = match accept.media {
         Media::Yaml => (Bytes::from(yaml(&json)), YAML),
+        Media::Protobuf => match protobuf::encode(&json) {
+            Ok(bytes) => (bytes.into(), protobuf::MEDIA_TYPE),
+            Err(protobuf::EncodeError::UnknownKind { .. }) => (json, JSON),
+            Err(error) => {
+                tracing::error!(%error, "an answer has no protobuf form");
+                (json, JSON)
+            }
+        },
         Media::Json if accept.pretty => (Bytes::from(pretty(&json)), JSON),
         Media::Json => (json, JSON),
     };
-    let mut response = Response::builder().status(code).header(CONTENT_TYPE, media).header(http::header::CACHE_CONTROL, "no-cache, private");
-    if accept.gzip && bytes.len() >= COMPRESS_BYTES_MIN {
-        response = response.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
-        return finish(response, gzip(&bytes));
+    let response = Response::builder().status(code).header(CONTENT_TYPE, media).header(http::header::CACHE_CONTROL, "no-cache, private");
+    if accept.gzip && bytes.len() > gzip::BYTES_MIN {
+        let response = response.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
+        return finish(response, gzip::whole(&bytes));
     }
     finish(response, bytes)
 }
@@ -171,13 +225,6 @@ pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
             response.headers_mut().append(WARNING, value);
         }
     }
-}
-
-fn gzip(bytes: &[u8]) -> Bytes {
-    use std::io::Write as _;
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
-    encoder.write_all(bytes).expect("writing to memory does not fail");
-    encoder.finish().expect("writing to memory does not fail").into()
 }
 
 fn yaml(json: &[u8]) -> String {

@@ -9,6 +9,7 @@ pub mod managed;
 pub mod model;
 pub mod options;
 pub mod patch;
+mod pieces;
 pub mod read;
 pub mod storage;
 pub mod update;
@@ -21,7 +22,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 
 use crate::auth::UserInfo;
 use crate::cache::{self, KindId};
-use crate::negotiate::{self, Accept};
+use crate::negotiate::{self, Accept, Offer};
 use crate::request::{Query, RequestInfo};
 use crate::server::ApiServer;
 use crate::status::Status;
@@ -94,11 +95,15 @@ pub async fn handle(
             _ => return Ok(page_not_found()),
         }
     }
-    let transforms = info.subresource.is_empty() && matches!(info.verb, "get" | "list" | "watch");
+    let offer = Offer {
+        transforms: info.subresource.is_empty() && !review::is_review(&resource),
+        protobuf: resource.custom.is_none() || subresource::has_own_kind(&info.subresource),
+        stream: info.verb == "watch",
+    };
     let accept = if subresource::is_stream(&info.subresource) {
         Accept::plain(request.headers(), &query)
     } else {
-        Accept::parse(request.headers(), &query, transforms)?
+        Accept::parse(request.headers(), &query, offer)?
     };
     let headers = request.headers().clone();
     let mut call = Call { server, user, info, query, headers, resource, accept, warnings: Vec::new() };

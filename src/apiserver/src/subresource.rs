@@ -23,6 +23,11 @@ pub fn is_stream(name: &str) -> bool {
     matches!(name, "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
+/// Subresources that answer a built-in kind, whatever the object is.
+pub fn has_own_kind(name: &str) -> bool {
+    name == "scale"
+}
+
 pub async fn handle(call: &mut Call, name: &'static str, request: Request<Body>) -> Result<Response<Body>, Status> {
     let part = match name {
         "status" => Some(Part::Status),

@@ -7,6 +7,7 @@ mod https;
 mod lists;
 mod objects;
 mod paths;
+mod protobuf;
 mod services;
 mod subresources;
 

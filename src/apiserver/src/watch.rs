@@ -1,4 +1,4 @@
-//! watch: a cursor into the cache's ring of changes, written as one JSON document a line.
+//! watch: a cursor into the cache's ring of changes, written as one JSON document a line, or as protobuf frames.
 //!
 //! Models k8s.io/apiserver/pkg/endpoints/handlers/watch.go and pkg/storage/cacher. The body is pulled: while a client does not read, its cursor
 //! stands still, and when the ring has moved past it the stream ends with an ERROR event 410. Nothing is ever buffered for one watcher.
@@ -7,18 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream;
 use http::Response;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use api::protobuf;
 use api::registry::ResourceRef;
 use api::tree::{Object, Tree};
 
 use crate::cache::{Cache, Cached, Change, Cursor, VersionError};
-use crate::negotiate::{JSON, Media, Transform};
+use crate::negotiate::{JSON, Media, PROTOBUF_STREAM, Transform, gzip};
 use crate::rest::list::{self, Meta};
 use crate::rest::model::Selection;
 use crate::rest::options::ListOptions;
@@ -36,6 +37,7 @@ pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
     let format = Format {
         resource: call.resource.clone(),
         transform: call.accept.transform,
+        is_protobuf: call.accept.media == Media::Protobuf,
         include: table::Include::parse(&call.query)?,
         has_columns: false,
     };
@@ -89,14 +91,18 @@ pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
             Err(error) => state.failed = Some(version_error(error, after)),
         }
     }
-    let body = Body::from_stream(stream::unfold(state, |mut state| async move {
+    // As upstream, only watches that begin with the whole state are compressed.
+    let is_packed = call.accept.gzip && options.send_initial_events == Some(true) && options.bookmarks;
+    let body = Body::from_stream(stream::unfold(state, move |mut state| async move {
         let piece = state.next().await?;
+        let piece = if is_packed { gzip::member(&piece) } else { piece };
         Some((Ok::<_, std::convert::Infallible>(piece), state))
     }));
-    let media = match call.accept.media {
-        Media::Json | Media::Yaml => JSON,
-    };
-    let response = Response::builder().header(CONTENT_TYPE, media).header(CACHE_CONTROL, "no-cache, private");
+    let media = if call.accept.media == Media::Protobuf { PROTOBUF_STREAM } else { JSON };
+    let mut response = Response::builder().header(CONTENT_TYPE, media).header(CACHE_CONTROL, "no-cache, private");
+    if is_packed {
+        response = response.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
+    }
     Ok(response.body(body).expect("constant headers are valid"))
 }
 
@@ -140,20 +146,24 @@ impl State {
         if self.done {
             return None;
         }
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         if let Some(status) = self.failed.take() {
             return Some(self.fail(out, &status));
         }
         if !self.initial.is_empty() {
             for _ in 0..BATCH {
                 let Some(object) = self.initial.pop_front() else { break };
-                self.format.write(&mut out, "ADDED", &object.bytes);
+                if let Err(status) = self.format.write(&mut out, "ADDED", &object.bytes) {
+                    return Some(self.fail(out, &status));
+                }
             }
-            return Some(out.freeze());
+            return Some(out.into());
         }
         if let Some(revision) = self.initial_end.take() {
-            self.format.bookmark(&mut out, revision, true);
-            return Some(out.freeze());
+            if let Err(status) = self.format.bookmark(&mut out, revision, true) {
+                return Some(self.fail(out, &status));
+            }
+            return Some(out.into());
         }
         loop {
             let (changes, seen) = match self.cursor.as_mut()?.read(BATCH) {
@@ -165,12 +175,13 @@ impl State {
             };
             self.seen = seen;
             let is_full = changes.len() == BATCH;
-            match self.shown(changes).await {
-                Ok(changes) => changes.iter().for_each(|change| self.write(&mut out, change)),
-                Err(status) => return Some(self.fail(out, &status)),
+            let shown = self.shown(changes).await;
+            let written = shown.and_then(|changes| changes.iter().try_for_each(|change| self.write(&mut out, change)));
+            if let Err(status) = written {
+                return Some(self.fail(out, &status));
             }
             if !out.is_empty() {
-                return Some(out.freeze());
+                return Some(out.into());
             }
             if is_full {
                 continue;
@@ -191,24 +202,31 @@ impl State {
                     let ends = now >= self.deadline;
                     if self.bookmarks {
                         self.next_bookmark = now + self.bookmark_interval;
-                        self.format.bookmark(&mut out, self.seen, false);
+                        if let Err(status) = self.format.bookmark(&mut out, self.seen, false) {
+                            return Some(self.fail(out, &status));
+                        }
                     }
                     if ends {
                         self.done = true;
-                        return (!out.is_empty()).then(|| out.freeze());
+                        return (!out.is_empty()).then(|| out.into());
                     }
                     if !out.is_empty() {
-                        return Some(out.freeze());
+                        return Some(out.into());
                     }
                 }
             }
         }
     }
 
-    fn fail(&mut self, mut out: BytesMut, status: &Status) -> Bytes {
+    fn fail(&mut self, mut out: Vec<u8>, status: &Status) -> Bytes {
         self.done = true;
-        write_line(&mut out, "ERROR", &status.to_json());
-        out.freeze()
+        if self.format.is_protobuf {
+            let document = protobuf::encode(&status.to_json()).expect("Status has a protobuf form");
+            protobuf::watch_event(&mut out, "ERROR", &document);
+        } else {
+            write_line(&mut out, "ERROR", &status.to_json());
+        }
+        out.into()
     }
 
     /// The changes that may concern this watcher, in the version that it asked for.
@@ -229,23 +247,23 @@ impl State {
     }
 
     /// What the change is to this watcher's selection.
-    fn write(&mut self, out: &mut BytesMut, change: &Change) {
+    fn write(&mut self, out: &mut Vec<u8>, change: &Change) -> Result<(), Status> {
         if !change.object.key.starts_with(&self.prefix) {
-            return;
+            return Ok(());
         }
         let was = change.previous.as_ref().filter(|previous| self.selection.matches(previous));
         let is = !change.deleted && self.selection.matches(&change.object);
         match (was, is) {
-            (None, false) => {}
-            (None, true) => self.format.write(out, "ADDED", &change.object.bytes),
-            (Some(_), true) => self.format.write(out, "MODIFIED", &change.object.bytes),
-            (Some(_), false) if change.deleted => self.format.write(out, "DELETED", &change.object.bytes),
+            (None, false) => Ok(()),
+            (None, true) => self.format.change(out, "ADDED", change),
+            (Some(_), true) => self.format.change(out, "MODIFIED", change),
+            (Some(_), false) if change.deleted => self.format.change(out, "DELETED", change),
             (Some(previous), false) => self.format.write(out, "DELETED", &previous.bytes_at(change.revision)),
         }
     }
 }
 
-fn write_line(out: &mut BytesMut, kind: &str, object: &[u8]) {
+fn write_line(out: &mut Vec<u8>, kind: &str, object: &[u8]) {
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(b"\",\"object\":");
@@ -257,23 +275,45 @@ fn write_line(out: &mut BytesMut, kind: &str, object: &[u8]) {
 struct Format {
     resource: ResourceRef,
     transform: Transform,
+    is_protobuf: bool,
     include: table::Include,
     /// A Table's columns stand in the first event only.
     has_columns: bool,
 }
 
 impl Format {
-    fn write(&mut self, out: &mut BytesMut, kind: &str, stored: &Bytes) {
-        if self.transform == Transform::None && !convert::is_needed(&self.resource) {
-            write_line(out, kind, stored);
-            return;
+    fn is_as_stored(&self) -> bool {
+        self.transform == Transform::None && !convert::is_needed(&self.resource)
+    }
+
+    /// An object that others may be watching too.
+    fn change(&mut self, out: &mut Vec<u8>, kind: &str, change: &Change) -> Result<(), Status> {
+        if !self.is_protobuf || !self.is_as_stored() {
+            return self.write(out, kind, &change.object.bytes);
+        }
+        protobuf::watch_event(out, kind, change.protobuf().map_err(Status::internal)?);
+        Ok(())
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>, kind: &str, stored: &Bytes) -> Result<(), Status> {
+        if self.is_as_stored() {
+            return self.event(out, kind, stored);
         }
         let bytes = convert::bytes(&self.resource, stored);
         let tree = Tree::from_json(&bytes).expect("checked when it entered the cache");
-        self.write_tree(out, kind, tree);
+        self.write_tree(out, kind, tree)
     }
 
-    fn write_tree(&mut self, out: &mut BytesMut, kind: &str, tree: Tree) {
+    fn event(&self, out: &mut Vec<u8>, kind: &str, object: &[u8]) -> Result<(), Status> {
+        if self.is_protobuf {
+            protobuf::watch_event(out, kind, &protobuf::encode(object).map_err(Status::internal)?);
+        } else {
+            write_line(out, kind, object);
+        }
+        Ok(())
+    }
+
+    fn write_tree(&mut self, out: &mut Vec<u8>, kind: &str, tree: Tree) -> Result<(), Status> {
         let tree = match self.transform {
             Transform::None => tree,
             Transform::Metadata { version } => table::partial_tree(&tree, version),
@@ -284,10 +324,10 @@ impl Format {
                 table::table(version, columns, vec![row], &meta)
             }
         };
-        write_line(out, kind, &tree.to_json());
+        self.event(out, kind, &tree.to_json())
     }
 
-    fn bookmark(&mut self, out: &mut BytesMut, revision: u64, is_initial_end: bool) {
+    fn bookmark(&mut self, out: &mut Vec<u8>, revision: u64, is_initial_end: bool) -> Result<(), Status> {
         let mut object = Object::new();
         object.insert("kind", self.resource.kind.clone());
         object.insert("apiVersion", self.resource.api_version());
@@ -297,6 +337,6 @@ impl Format {
         if is_initial_end {
             tree.set(&["metadata", "annotations", INITIAL_EVENTS_END], "true");
         }
-        self.write_tree(out, "BOOKMARK", tree);
+        self.write_tree(out, "BOOKMARK", tree)
     }
 }

@@ -13,8 +13,13 @@ import (
 	"sort"
 	"strings"
 
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	apidiscoveryv2beta1 "k8s.io/api/apidiscovery/v2beta1"
 	apiextensionsscheme "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1beta1 "k8s.io/apimachinery/pkg/apis/meta/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
@@ -22,6 +27,14 @@ import (
 
 // schemes in the order in which discovery lists their groups.
 var schemes = []*runtime.Scheme{legacyscheme.Scheme, apiextensionsscheme.Scheme, aggregatorscheme.Scheme}
+
+// answered are kinds of answers that belong to no resource: metadata alone, and discovery in one document.
+var answered = map[schema.GroupVersion][]any{
+	metav1.SchemeGroupVersion:              {metav1.PartialObjectMetadata{}, metav1.PartialObjectMetadataList{}},
+	metav1beta1.SchemeGroupVersion:         {metav1beta1.PartialObjectMetadata{}, metav1beta1.PartialObjectMetadataList{}},
+	apidiscoveryv2.SchemeGroupVersion:      {apidiscoveryv2.APIGroupDiscovery{}, apidiscoveryv2.APIGroupDiscoveryList{}},
+	apidiscoveryv2beta1.SchemeGroupVersion: {apidiscoveryv2beta1.APIGroupDiscovery{}, apidiscoveryv2beta1.APIGroupDiscoveryList{}},
+}
 
 func check(err error) {
 	if err != nil {

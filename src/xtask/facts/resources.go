@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sort"
 	"strings"
 	"time"
@@ -325,6 +326,12 @@ func (s *installed) resources() []byte {
 					kinds = append(kinds, text)
 				}
 			}
+		}
+	}
+	for gv, types := range answered {
+		for _, kind := range types {
+			t := reflect.TypeOf(kind)
+			kinds = append(kinds, strings.Join([]string{"kind", gv.Group, gv.Version, t.Name(), typeName(t)}, "\t"))
 		}
 	}
 	sort.Strings(kinds)

@@ -57,6 +57,11 @@ func types() []byte {
 			}
 		}
 	}
+	for _, kinds := range answered {
+		for _, kind := range kinds {
+			w.walk(reflect.TypeOf(kind))
+		}
+	}
 	var names []string
 	for name := range w.lines {
 		names = append(names, name)

@@ -4,9 +4,9 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
 use super::wire::{Reader, Value, WireError};
-use super::{DEPTH_MAX, MAGIC, Path, numbered};
+use super::{DEPTH_MAX, JSON_SCHEMA, MAGIC};
 use crate::registry::{Registry, api_version, split_api_version};
-use crate::schema::{Field, Node, Schema, Struct};
+use crate::schema::{Field, Node, Schema, Struct, time};
 use crate::tree::{Object, Tree};
 
 #[derive(Debug, thiserror::Error)]
@@ -75,15 +75,12 @@ fn message_of(structure: &Struct, bytes: &[u8], depth: usize) -> Result<Object, 
     if depth > DEPTH_MAX {
         return Err(DecodeError::TooDeep);
     }
-    let fields = numbered(structure);
     let mut object = Object::new();
-    embedded(&fields, 0, bytes, depth, &mut object)?;
+    embedded(structure, &structure.by_number, 0, bytes, depth, &mut object)?;
     // A value with omitempty that is zero on the wire is absent in JSON.
-    for (_, field) in &fields {
-        if !field.pointer && field.omit_empty && object.get(&field.name).is_some_and(is_zero) {
-            object.remove(&field.name);
-        }
-    }
+    object.retain(|name, value| {
+        !is_zero(value) || structure.field(name).is_none_or(|field| field.pointer || !field.omit_empty)
+    });
     Ok(object)
 }
 
@@ -98,17 +95,20 @@ fn is_zero(tree: &Tree) -> bool {
     }
 }
 
-/// Reads one message, or one embedded in it: `step` numbers of each field's path are behind us.
-fn embedded(fields: &[(Path, &Field)], step: usize, bytes: &[u8], depth: usize, object: &mut Object) -> Result<(), DecodeError> {
+/// Reads one message, or one embedded in it: `fields` are places in the struct, by number; `step` numbers of each are behind us.
+fn embedded(structure: &Struct, fields: &[u16], step: usize, bytes: &[u8], depth: usize, object: &mut Object) -> Result<(), DecodeError> {
     let mut reader = Reader(bytes);
+    let field_at = |place: &u16| &structure.fields[usize::from(*place)];
     while let Some((number, value)) = reader.next()? {
-        let here: Vec<(Path, &Field)> = fields.iter().filter(|(path, _)| path.length > step && path.at(step) == number).copied().collect();
-        match (here.as_slice(), value) {
-            ([(path, field)], value) if path.is_last(step) => set(field, value, depth, object)?,
-            ([], _) => {} // a newer client's field
-            (inner, Value::Bytes(bytes)) => embedded(inner, step + 1, bytes, depth, object)?,
-            ([(_, field), ..], _) => return Err(wrong(field, "wrong wireType for an embedded message")),
+        let rest = &fields[fields.partition_point(|place| field_at(place).numbers.at(step) < number)..];
+        let here = &rest[..rest.partition_point(|place| field_at(place).numbers.at(step) == number)];
+        let Some(first) = here.first().map(field_at) else { continue }; // a newer client's field
+        if first.numbers.is_last(step) {
+            set(first, value, depth, object)?;
+            continue;
         }
+        let Value::Bytes(bytes) = value else { return Err(wrong(first, "wrong wireType for an embedded message")) };
+        embedded(structure, here, step + 1, bytes, depth, object)?;
     }
     Ok(())
 }
@@ -200,11 +200,12 @@ fn scalar(field: &Field, schema: &Schema, value: Value, depth: usize) -> Result<
                     nanoseconds = v as i64;
                 }
             }
-            duration_text(nanoseconds).into()
+            time::print_duration(nanoseconds).into()
         }
         (Node::Any, Value::Bytes(bytes)) => match schema.go_type.rsplit('.').next() {
             Some("JSONSchemaPropsOrBool") => schema_or_bool(bytes, depth)?,
-            Some("JSONSchemaPropsOrArray") => schema_or_array(bytes, depth)?,
+            Some("JSONSchemaPropsOrArray") => schema_or(bytes, depth, |item, depth| json_schema(item, depth))?,
+            Some("JSONSchemaPropsOrStringArray") => schema_or(bytes, depth, |item, _| Ok(utf8(item, &field.name)?.into()))?,
             _ => any(bytes, field)?,
         },
         _ => return Err(wrong(field, "wrong wireType")),
@@ -255,8 +256,6 @@ fn time(bytes: &[u8], field: &Field, micro: bool) -> Result<Tree, DecodeError> {
     Ok(if micro { format!("{at:.6}").into() } else { format!("{at:.0}").into() })
 }
 
-const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
-
 fn json_schema(bytes: &[u8], depth: usize) -> Result<Tree, DecodeError> {
     let structure = crate::schema::structure(JSON_SCHEMA).expect("a struct of the facts");
     Ok(Tree::Object(message_of(structure, bytes, depth + 1)?))
@@ -276,14 +275,14 @@ fn schema_or_bool(bytes: &[u8], depth: usize) -> Result<Tree, DecodeError> {
     Ok(found)
 }
 
-/// `{1: schema, 2: schemas}`
-fn schema_or_array(bytes: &[u8], depth: usize) -> Result<Tree, DecodeError> {
+/// `{1: schema, 2: items}`
+fn schema_or(bytes: &[u8], depth: usize, item: impl Fn(&[u8], usize) -> Result<Tree, DecodeError>) -> Result<Tree, DecodeError> {
     let mut reader = Reader(bytes);
     let (mut one, mut several) = (None, Vec::new());
     while let Some((number, value)) = reader.next()? {
         match (number, value) {
             (1, Value::Bytes(schema)) => one = Some(json_schema(schema, depth)?),
-            (2, Value::Bytes(schema)) => several.push(json_schema(schema, depth)?),
+            (2, Value::Bytes(bytes)) => several.push(item(bytes, depth)?),
             _ => {}
         }
     }
@@ -306,30 +305,4 @@ fn any(bytes: &[u8], field: &Field) -> Result<Tree, DecodeError> {
         return decode(raw, ("", "", ""));
     }
     Tree::from_json(raw).map_err(|source| DecodeError::Json { field: field.name.to_string(), source })
-}
-
-/// As Go's time.Duration prints: `1h2m3.5s`, `250ms`, `0s`.
-fn duration_text(nanoseconds: i64) -> String {
-    let sign = if nanoseconds < 0 { "-" } else { "" };
-    let total = nanoseconds.unsigned_abs();
-    let fraction = |value: u64, unit: u64| {
-        let digits = unit.ilog10() as usize;
-        let text = format!("{}.{:0digits$}", value / unit, value % unit);
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    };
-    match total {
-        0 => "0s".to_owned(),
-        t if t < 1_000 => format!("{sign}{t}ns"),
-        t if t < 1_000_000 => format!("{sign}{}µs", fraction(t, 1_000)),
-        t if t < 1_000_000_000 => format!("{sign}{}ms", fraction(t, 1_000_000)),
-        t => {
-            let seconds = fraction(t % 60_000_000_000, 1_000_000_000);
-            let minutes = t / 60_000_000_000;
-            match (minutes / 60, minutes % 60) {
-                (0, 0) => format!("{sign}{seconds}s"),
-                (0, m) => format!("{sign}{m}m{seconds}s"),
-                (h, m) => format!("{sign}{h}h{m}m{seconds}s"),
-            }
-        }
-    }
 }

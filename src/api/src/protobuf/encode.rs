@@ -1,13 +1,12 @@
-//! From a [`Tree`] to the wire, as Go's generated code writes it.
+//! From JSON to the wire in one pass: a message's fields come in the order of the document, which every decoder takes.
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+use super::json::{Malformed, Scanner};
 use super::wire::Writer;
-use super::{DEPTH_MAX, MAGIC, Path, numbered};
-use crate::registry::{Registry, split_api_version};
-use crate::schema::{Field, Node, Schema, Struct};
-use crate::tree::Tree;
+use super::{DEPTH_MAX, JSON_SCHEMA};
+use crate::schema::{Field, Node, Schema, Struct, structure, time};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
@@ -17,149 +16,293 @@ pub enum EncodeError {
     Value(String),
     #[error("values are nested too deeply")]
     TooDeep,
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
 }
 
-/// Encodes an object whose tree names its kind.
-pub fn encode(object: &Tree) -> Result<Vec<u8>, EncodeError> {
-    let (version, kind) = (object.str_at(&["apiVersion"]), object.str_at(&["kind"]));
-    let (group, short) = split_api_version(version);
-    let unknown = || EncodeError::UnknownKind { api_version: version.to_owned(), kind: kind.to_owned() };
-    let schema = Registry::get().kind_schema(group, short, kind).ok_or_else(unknown)?;
-    let Node::Object(structure) = &schema.node else { return Err(unknown()) };
-    let mut meta = Writer::default();
-    meta.bytes(1, version.as_bytes());
-    meta.bytes(2, kind.as_bytes());
-    let mut envelope = Writer(MAGIC.to_vec());
-    envelope.bytes(1, &meta.0);
-    envelope.bytes(2, &message_of(structure, object, 0)?);
-    envelope.bytes(3, b"");
-    envelope.bytes(4, b"");
-    Ok(envelope.0)
+/// Writes the message of the object that `json` holds; members that the struct does not know are passed over.
+pub fn message(structure: &Struct, json: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    Encoder { json: Scanner::new(json), out: Writer(out) }.message(structure, 0)
 }
 
-fn message_of(structure: &Struct, object: &Tree, depth: usize) -> Result<Vec<u8>, EncodeError> {
-    if depth > DEPTH_MAX {
-        return Err(EncodeError::TooDeep);
-    }
-    let mut fields = numbered(structure);
-    fields.sort_by_key(|(path, _)| path.numbers);
-    let mut writer = Writer::default();
-    embedded(&fields, 0, object, depth, &mut writer)?;
-    Ok(writer.0)
+struct Encoder<'a, 'o> {
+    json: Scanner<'a>,
+    out: Writer<'o>,
 }
 
-fn embedded(fields: &[(Path, &Field)], step: usize, object: &Tree, depth: usize, writer: &mut Writer) -> Result<(), EncodeError> {
-    let mut rest = fields;
-    while let Some((path, field)) = rest.first() {
-        if path.is_last(step) {
-            rest = &rest[1..];
-            write_field(path.at(step), field, object.get(&field.name).unwrap_or(&Tree::Null), depth, writer)?;
-            continue;
+fn misfit(field: &Field) -> EncodeError {
+    EncodeError::Value(field.name.to_string())
+}
+
+impl Encoder<'_, '_> {
+    fn message(&mut self, structure: &Struct, depth: usize) -> Result<(), EncodeError> {
+        if depth > DEPTH_MAX {
+            return Err(EncodeError::TooDeep);
         }
-        let number = path.at(step);
-        let (inner, after) = rest.split_at(rest.iter().take_while(|(p, _)| p.at(step) == number).count());
-        rest = after;
-        let mut message = Writer::default();
-        embedded(inner, step + 1, object, depth, &mut message)?;
-        writer.bytes(number, &message.0);
-    }
-    Ok(())
-}
-
-fn write_field(number: u32, field: &Field, value: &Tree, depth: usize, writer: &mut Writer) -> Result<(), EncodeError> {
-    let misfit = || EncodeError::Value(field.name.to_string());
-    match (&field.schema.node, value) {
-        (Node::List(items), Tree::Array(list)) => list.iter().try_for_each(|item| write(number, field, items, item, depth, writer)),
-        (Node::Map(values), Tree::Object(map)) => map.iter().try_for_each(|(key, value)| {
-            let mut entry = Writer::default();
-            entry.bytes(1, key.as_bytes());
-            match (&values.node, value) {
-                (Node::List(items), Tree::Array(list)) => {
-                    let mut inner = Writer::default();
-                    list.iter().try_for_each(|item| write(1, field, items, item, depth, &mut inner))?;
-                    entry.bytes(2, &inner.0);
-                }
-                _ => write(2, field, values, value, depth, &mut entry)?,
+        self.json.expect(b'{')?;
+        if self.json.eat(b'}') {
+            return Ok(());
+        }
+        loop {
+            let key = self.json.key()?;
+            let found = structure.fields.binary_search_by(|f| f.name.as_bytes().cmp(&key));
+            match found.ok().map(|i| &structure.fields[i]).and_then(|f| Some((f, f.numbers.split()?))) {
+                Some((field, (way, number))) => self.embedded(way, number, field, depth)?,
+                None => _ = self.json.raw()?,
             }
-            writer.bytes(number, &entry.0);
-            Ok(())
-        }),
-        (Node::List(_) | Node::Map(_), Tree::Null) => Ok(()),
-        (Node::List(_) | Node::Map(_), _) => Err(misfit()),
-        // An absent pointer is not written; an absent value is its zero.
-        (_, Tree::Null) if field.pointer => Ok(()),
-        (Node::Bytes, Tree::Null) => Ok(()),
-        (_, Tree::Null) => write_zero(number, &field.schema, depth, writer),
-        (_, value) => write(number, field, &field.schema, value, depth, writer),
+            if !self.json.another(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Fields of an embedded message come one by one, each in a message of its own: decoders merge them.
+    fn embedded(&mut self, way: &[u32], number: u32, field: &Field, depth: usize) -> Result<(), EncodeError> {
+        if self.json.eat_null() {
+            return Ok(());
+        }
+        let Some((first, way)) = way.split_first() else { return self.field(number, field, depth) };
+        let open = self.out.open(*first);
+        self.embedded(way, number, field, depth)?;
+        self.out.close(open);
+        Ok(())
+    }
+
+    fn field(&mut self, number: u32, field: &Field, depth: usize) -> Result<(), EncodeError> {
+        match &field.schema.node {
+            Node::List(items) => self.list(number, field, items, depth),
+            Node::Map(values) => {
+                self.json.expect(b'{').map_err(|_| misfit(field))?;
+                if self.json.eat(b'}') {
+                    return Ok(());
+                }
+                loop {
+                    let entry = self.out.open(number);
+                    let key = self.json.key()?;
+                    self.out.bytes(1, &key);
+                    self.map_value(field, values, depth)?;
+                    self.out.close(entry);
+                    if !self.json.another(b'}')? {
+                        return Ok(());
+                    }
+                }
+            }
+            _ => self.value(number, field, &field.schema, depth),
+        }
+    }
+
+    fn list(&mut self, number: u32, field: &Field, items: &Schema, depth: usize) -> Result<(), EncodeError> {
+        self.json.expect(b'[').map_err(|_| misfit(field))?;
+        if self.json.eat(b']') {
+            return Ok(());
+        }
+        loop {
+            // A null inside a list is the zero of its type, as in Go.
+            if self.json.eat_null() {
+                self.zero(number, &items.node);
+            } else {
+                self.value(number, field, items, depth)?;
+            }
+            if !self.json.another(b']')? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A list as a map's value is a message of its own with the items as field 1 (`ExtraValue`).
+    fn map_value(&mut self, field: &Field, values: &Schema, depth: usize) -> Result<(), EncodeError> {
+        if self.json.eat_null() {
+            return Ok(());
+        }
+        let Node::List(items) = &values.node else { return self.value(2, field, values, depth) };
+        let open = self.out.open(2);
+        self.list(1, field, items, depth)?;
+        self.out.close(open);
+        Ok(())
+    }
+
+    fn zero(&mut self, number: u32, node: &Node) {
+        match node {
+            Node::Integer { .. } | Node::Boolean => self.out.varint(number, 0),
+            Node::Number => self.out.fixed64(number, 0),
+            _ => self.out.bytes(number, b""),
+        }
+    }
+
+    fn value(&mut self, number: u32, field: &Field, schema: &Schema, depth: usize) -> Result<(), EncodeError> {
+        match &schema.node {
+            Node::String => {
+                let text = self.json.string().map_err(|_| misfit(field))?;
+                self.out.bytes(number, &text);
+            }
+            Node::Object(structure) => {
+                let open = self.out.open(number);
+                self.message(structure, depth + 1)?;
+                self.out.close(open);
+            }
+            Node::Boolean => {
+                let is_true = match self.json.word()? {
+                    "true" => true,
+                    "false" => false,
+                    _ => return Err(misfit(field)),
+                };
+                self.out.varint(number, u64::from(is_true));
+            }
+            Node::Integer { .. } => {
+                let integer = self.integer(field)?;
+                self.out.varint(number, integer as u64);
+            }
+            Node::Number => {
+                let float: f64 = self.json.word()?.parse().map_err(|_| misfit(field))?;
+                self.out.fixed64(number, float.to_bits());
+            }
+            Node::Bytes => {
+                let text = self.json.string().map_err(|_| misfit(field))?;
+                let open = self.out.open(number);
+                STANDARD.decode_vec(&*text, self.out.0).map_err(|_| misfit(field))?;
+                self.out.close(open);
+            }
+            Node::IntOrString => {
+                let open = self.out.open(number);
+                if self.json.peek() == Some(b'"') {
+                    let text = self.json.string()?;
+                    self.out.varint(1, 1);
+                    self.out.bytes(3, &text);
+                } else {
+                    let integer = self.integer(field)?;
+                    self.out.varint(1, 0);
+                    self.out.varint(2, integer as u64);
+                }
+                self.out.close(open);
+            }
+            Node::Quantity => {
+                let open = self.out.open(number);
+                if self.json.peek() == Some(b'"') {
+                    let text = self.json.string()?;
+                    self.out.bytes(1, &text);
+                } else {
+                    let word = self.json.word()?;
+                    self.out.bytes(1, word.as_bytes());
+                }
+                self.out.close(open);
+            }
+            Node::Time | Node::MicroTime => {
+                let text = self.json.string().map_err(|_| misfit(field))?;
+                let (seconds, nanoseconds) = moment(&text).ok_or_else(|| misfit(field))?;
+                let open = self.out.open(number);
+                self.out.varint(1, seconds as u64);
+                self.out.varint(2, nanoseconds as u64);
+                self.out.close(open);
+            }
+            Node::Duration => {
+                let text = self.json.string().map_err(|_| misfit(field))?;
+                let text = std::str::from_utf8(&text).map_err(|_| misfit(field))?;
+                let nanoseconds = time::nanoseconds(text).map_err(|_| misfit(field))?;
+                let open = self.out.open(number);
+                self.out.varint(1, nanoseconds as u64);
+                self.out.close(open);
+            }
+            Node::Any => self.any(number, field, schema, depth)?,
+            Node::List(_) | Node::Map(_) => return Err(misfit(field)),
+        }
+        Ok(())
+    }
+
+    fn integer(&mut self, field: &Field) -> Result<i64, EncodeError> {
+        self.json.word()?.parse().map_err(|_| misfit(field))
+    }
+
+    /// Free JSON, or a schema where something simpler may stand in its place.
+    fn any(&mut self, number: u32, field: &Field, schema: &Schema, depth: usize) -> Result<(), EncodeError> {
+        let is_schema = self.json.peek() == Some(b'{');
+        let open = self.out.open(number);
+        match schema.go_type.rsplit('.').next() {
+            Some("JSONSchemaPropsOrBool") if is_schema => {
+                self.out.varint(1, 1);
+                self.schema(2, depth)?;
+            }
+            Some("JSONSchemaPropsOrBool") => {
+                let word = self.json.word()?;
+                self.out.varint(1, u64::from(word == "true"));
+            }
+            Some("JSONSchemaPropsOrArray" | "JSONSchemaPropsOrStringArray") if is_schema => self.schema(1, depth)?,
+            Some(or @ ("JSONSchemaPropsOrArray" | "JSONSchemaPropsOrStringArray")) => {
+                self.json.expect(b'[').map_err(|_| misfit(field))?;
+                let mut goes_on = !self.json.eat(b']');
+                while goes_on {
+                    if or == "JSONSchemaPropsOrArray" {
+                        self.schema(2, depth)?;
+                    } else {
+                        let text = self.json.string().map_err(|_| misfit(field))?;
+                        self.out.bytes(2, &text);
+                    }
+                    goes_on = self.json.another(b']')?;
+                }
+            }
+            _ => {
+                let raw = self.json.raw()?;
+                self.out.bytes(1, raw);
+            }
+        }
+        self.out.close(open);
+        Ok(())
+    }
+
+    fn schema(&mut self, number: u32, depth: usize) -> Result<(), EncodeError> {
+        let structure = structure(JSON_SCHEMA).expect("a struct of the facts");
+        let open = self.out.open(number);
+        self.message(structure, depth + 1)?;
+        self.out.close(open);
+        Ok(())
     }
 }
 
-fn write_zero(number: u32, schema: &Schema, depth: usize, writer: &mut Writer) -> Result<(), EncodeError> {
-    match &schema.node {
-        Node::String => writer.bytes(number, b""),
-        Node::Integer { .. } | Node::Boolean => writer.varint(number, 0),
-        Node::Number => writer.fixed64(number, 0),
-        Node::Object(structure) => writer.bytes(number, &message_of(structure, &Tree::Null, depth + 1)?),
-        Node::IntOrString => writer.bytes(number, &int_or_string(0, 0, "")),
-        Node::Duration => writer.bytes(number, &[8, 0]),
-        Node::Time | Node::MicroTime | Node::Any => writer.bytes(number, b""),
-        Node::Quantity => writer.bytes(number, &[10, 1, b'0']),
-        Node::Bytes | Node::List(_) | Node::Map(_) => {}
+/// Seconds since 1970 and nanoseconds of an RFC 3339 text.
+fn moment(text: &[u8]) -> Option<(i64, i32)> {
+    if let Some(seconds) = utc_seconds(text) {
+        return Some((seconds, 0));
     }
-    Ok(())
+    let at: Timestamp = std::str::from_utf8(text).ok()?.parse().ok()?;
+    // Go counts nanoseconds upwards, before 1970 too.
+    let nanoseconds = at.as_nanosecond();
+    let seconds = i64::try_from(nanoseconds.div_euclid(1_000_000_000)).ok()?;
+    Some((seconds, i32::try_from(nanoseconds.rem_euclid(1_000_000_000)).ok()?))
 }
 
-fn write(number: u32, field: &Field, schema: &Schema, value: &Tree, depth: usize, writer: &mut Writer) -> Result<(), EncodeError> {
-    let misfit = || EncodeError::Value(field.name.to_string());
-    match (&schema.node, value) {
-        (Node::String, Tree::String(text)) => writer.bytes(number, text.as_bytes()),
-        (Node::Bytes, Tree::String(text)) => writer.bytes(number, &STANDARD.decode(text.as_bytes()).map_err(|_| misfit())?),
-        (Node::Boolean, Tree::Bool(b)) => writer.varint(number, u64::from(*b)),
-        (Node::Integer { .. }, Tree::Integer(i)) => writer.varint(number, *i as u64),
-        (Node::Number, Tree::Float(f)) => writer.fixed64(number, f.to_bits()),
-        (Node::Number, Tree::Integer(i)) => writer.fixed64(number, (*i as f64).to_bits()),
-        (Node::Object(structure), Tree::Object(_)) => writer.bytes(number, &message_of(structure, value, depth + 1)?),
-        (Node::IntOrString, Tree::Integer(i)) => writer.bytes(number, &int_or_string(0, *i, "")),
-        (Node::IntOrString, Tree::String(text)) => writer.bytes(number, &int_or_string(1, 0, text)),
-        (Node::Quantity, Tree::String(text)) => {
-            let mut message = Writer::default();
-            message.bytes(1, text.as_bytes());
-            writer.bytes(number, &message.0);
-        }
-        (Node::Quantity, Tree::Integer(i)) => {
-            let mut message = Writer::default();
-            message.bytes(1, i.to_string().as_bytes());
-            writer.bytes(number, &message.0);
-        }
-        (Node::Time | Node::MicroTime, Tree::String(text)) => {
-            let at: Timestamp = text.parse().map_err(|_| misfit())?;
-            let mut message = Writer::default();
-            message.varint(1, at.as_second() as u64);
-            message.varint(2, at.subsec_nanosecond() as u64);
-            writer.bytes(number, &message.0);
-        }
-        (Node::Duration, Tree::String(text)) => {
-            let duration: SignedDuration = text.parse().map_err(|_| misfit())?;
-            let mut message = Writer::default();
-            message.varint(1, i64::try_from(duration.as_nanos()).map_err(|_| misfit())? as u64);
-            writer.bytes(number, &message.0);
-        }
-        (Node::Any, value) => {
-            let mut message = Writer::default();
-            message.bytes(1, &value.to_json());
-            writer.bytes(number, &message.0);
-        }
-        // A null inside a list or map is the zero of its type, as in Go.
-        (_, Tree::Null) => write_zero(number, schema, depth, writer)?,
-        _ => return Err(misfit()),
+/// `2026-01-02T03:04:05Z`, the form in which times are stored; a pod has a dozen of them.
+fn utc_seconds(text: &[u8]) -> Option<i64> {
+    let text: &[u8; 20] = text.try_into().ok()?;
+    if (text[4], text[7], text[10], text[13], text[16], text[19]) != (b'-', b'-', b'T', b':', b':', b'Z') {
+        return None;
     }
-    Ok(())
+    let number = |from: usize, to: usize| {
+        text[from..to].iter().try_fold(0i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
+    };
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Days since 1970 of the proleptic Gregorian calendar, years beginning in March.
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468;
+    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
 }
 
-fn int_or_string(kind: u64, number: i64, text: &str) -> Vec<u8> {
-    let mut message = Writer::default();
-    message.varint(1, kind);
-    message.varint(2, number as u64);
-    message.bytes(3, text.as_bytes());
-    message.0
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_the_calendar_has_them() {
+        for text in ["1970-01-01T00:00:00Z", "2000-02-29T23:59:59Z", "2026-11-26T14:12:44Z", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "2100-03-01T00:00:00Z"] {
+            let at: Timestamp = text.parse().unwrap();
+            assert_eq!(utc_seconds(text.as_bytes()), Some(at.as_second()), "{text}");
+        }
+        assert_eq!(moment(b"2026-01-02T03:04:05.123456Z"), Some((1_767_323_045, 123_456_000)));
+        assert_eq!(moment(b"1969-12-31T23:59:59.500000Z"), Some((-1, 500_000_000)));
+        assert_eq!(moment(b"yesterday"), None);
+    }
 }

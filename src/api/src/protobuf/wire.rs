@@ -64,11 +64,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Writes a message.
-#[derive(Default)]
-pub struct Writer(pub Vec<u8>);
+/// Writes messages, one inside the other, into one buffer.
+pub struct Writer<'o>(pub &'o mut Vec<u8>);
 
-impl Writer {
+/// Where a message began whose length is not known yet.
+#[must_use]
+pub struct Open(usize);
+
+impl Writer<'_> {
     fn raw_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
@@ -87,9 +90,47 @@ impl Writer {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    pub fn bytes(&mut self, number: u32, value: &[u8]) {
+    /// The tag and the length of what is written next.
+    pub fn frame(&mut self, number: u32, length: usize) {
         self.raw_varint(u64::from(number) << 3 | 2);
-        self.raw_varint(value.len() as u64);
+        self.raw_varint(length as u64);
+    }
+
+    pub fn bytes(&mut self, number: u32, value: &[u8]) {
+        self.frame(number, value.len());
         self.0.extend_from_slice(value);
     }
+
+    /// Begins a message; one byte is kept for its length, which most need.
+    pub fn open(&mut self, number: u32) -> Open {
+        self.frame(number, 0);
+        Open(self.0.len())
+    }
+
+    pub fn close(&mut self, Open(start): Open) {
+        let end = self.0.len();
+        let length = end - start;
+        if length < 0x80 {
+            self.0[start - 1] = length as u8;
+            return;
+        }
+        let more = varint_length(length) - 1;
+        self.0.resize(end + more, 0);
+        self.0.copy_within(start..end, start + more);
+        let mut rest = length;
+        for byte in &mut self.0[start - 1..start + more] {
+            *byte = (rest & 0x7f) as u8 | if rest >= 0x80 { 0x80 } else { 0 };
+            rest >>= 7;
+        }
+    }
+}
+
+/// How many bytes a varint takes.
+pub fn varint_length(value: usize) -> usize {
+    (usize::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+/// What [`Writer::frame`] writes, and what follows it.
+pub fn framed_length(number: u32, length: usize) -> usize {
+    varint_length((number as usize) << 3) + varint_length(length) + length
 }

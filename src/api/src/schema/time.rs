@@ -90,7 +90,7 @@ pub(super) fn duration(text: &str) -> Result<String, String> {
     nanoseconds(text).map(print_duration)
 }
 
-fn nanoseconds(text: &str) -> Result<i64, String> {
+pub(crate) fn nanoseconds(text: &str) -> Result<i64, String> {
     let invalid = || format!("time: invalid duration {}", go_quote(text));
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),
@@ -124,7 +124,7 @@ fn nanoseconds(text: &str) -> Result<i64, String> {
     if total > i64::MAX as f64 { Err(invalid()) } else { Ok((sign * total) as i64) }
 }
 
-fn print_duration(nanoseconds: i64) -> String {
+pub(crate) fn print_duration(nanoseconds: i64) -> String {
     let (sign, n) = (if nanoseconds < 0 { "-" } else { "" }, nanoseconds.unsigned_abs());
     let fraction = |n: u64, unit: u64| {
         let digits = (unit as f64).log10() as usize;

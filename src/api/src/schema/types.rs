@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use super::{Extra, Field, ListType, Name, Node, PatchStrategy, Reference, Schema, Struct, StructRef};
+use super::{Extra, Field, ListType, Name, Node, Numbers, PatchStrategy, Reference, Schema, Struct, StructRef};
 use crate::facts;
 use crate::tree::Tree;
 
@@ -67,7 +67,7 @@ pub(super) fn schema(name: &'static str) -> &'static Schema {
 fn compile(entry: &'static Entry) -> Struct {
     // Codegen sorts the fields by name, as `Struct::field` wants them.
     let fields = entry.lines.lines().map(field).collect();
-    Struct { name: entry.name.into(), atomic: entry.atomic, fields }
+    Struct::new(entry.name.into(), entry.atomic, fields)
 }
 
 fn field(line: &'static str) -> Field {
@@ -115,7 +115,8 @@ fn field(line: &'static str) -> Field {
         zero_default: flags.contains('d'),
         zero_item_default: flags.contains('l'),
         embedded_in: embedded_in.into(),
-        protobuf: protobuf.into(),
+        // TypeMeta has numbers, but is part of the envelope and never of the message.
+        numbers: if embedded_in == "TypeMeta" { Numbers::default() } else { Numbers::parse(protobuf) },
     }
 }
 

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
-use bytes::{Bytes, BytesMut};
-use futures::stream;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use bytes::Bytes;
 use http::{Response, StatusCode};
 
+use api::protobuf::{self, Form, ListForm};
+use api::registry::Resource;
 use api::tree::{Object, Tree};
 
 use super::model::Selection;
 use super::options::{ListOptions, VersionMatch};
-use super::{Call, options};
+use super::{Call, options, pieces};
 use crate::cache::{self, Cached, Snapshot, VersionError};
 use crate::negotiate::{self, JSON, Media, Transform};
 use crate::status::Status;
@@ -199,14 +199,34 @@ async fn page(call: &Call, snapshot: &Snapshot, start: Option<&str>, selection: 
 }
 
 fn answer_cached(call: &Call, items: Vec<Arc<Cached>>, meta: &Meta) -> Result<Response<Body>, Status> {
-    let is_plain = call.accept.transform == Transform::None && call.accept.media == Media::Json && !call.accept.pretty && !call.accept.gzip;
-    if !is_plain || convert::is_needed(&call.resource) {
+    let gzip = call.accept.gzip;
+    if convert::is_needed(&call.resource) {
         let items = items.iter().map(|object| convert::bytes(&call.resource, &object.bytes)).collect();
         return answer_items(call, items, meta);
     }
-    let body = Body::from_stream(stream::iter(chunks(head(call, meta), items).map(Ok::<_, std::convert::Infallible>)));
-    let response = Response::builder().header(CONTENT_TYPE, JSON).header(CACHE_CONTROL, "no-cache, private").body(body);
-    Ok(response.expect("constant headers are valid"))
+    if call.accept.is_plain_json() {
+        let (bytes, pieces) = pieces::json(head(call, meta), items);
+        return Ok(pieces::answer(JSON, gzip, bytes, pieces));
+    }
+    if call.accept.media == Media::Protobuf
+        && call.accept.transform == Transform::None
+        && let Some((list, form)) = protobuf_forms(&call.resource)
+    {
+        let (bytes, pieces) = pieces::protobuf(list, form, &bare_head(meta), items).map_err(Status::internal)?;
+        return Ok(pieces::answer(protobuf::MEDIA_TYPE, gzip, bytes, pieces));
+    }
+    answer_items(call, items.iter().map(|object| object.bytes.clone()).collect(), meta)
+}
+
+fn protobuf_forms(resource: &Resource) -> Option<(ListForm, Form)> {
+    let (group, version) = (&*resource.group, &*resource.version);
+    Some((ListForm::of(group, version, &resource.list_kind)?, Form::of(group, version, &resource.kind)?))
+}
+
+fn bare_head(meta: &Meta) -> Vec<u8> {
+    let mut head = Tree::object();
+    head.set(&["metadata"], meta.to_tree());
+    head.to_json()
 }
 
 fn head(call: &Call, meta: &Meta) -> Vec<u8> {
@@ -215,32 +235,6 @@ fn head(call: &Call, meta: &Meta) -> Vec<u8> {
     out.extend_from_slice(&meta.to_tree().to_json());
     out.extend_from_slice(b",\"items\":[");
     out
-}
-
-/// The list in pieces of about 64 kB, so that a large one is never held twice.
-fn chunks(head: Vec<u8>, items: Vec<Arc<Cached>>) -> impl Iterator<Item = Bytes> {
-    const CHUNK_BYTES: usize = 64 << 10;
-    let mut items = items.into_iter();
-    let mut pending = BytesMut::from(head.as_slice());
-    let (mut is_first, mut is_done) = (true, false);
-    std::iter::from_fn(move || {
-        if is_done {
-            return None;
-        }
-        for object in items.by_ref() {
-            if !is_first {
-                pending.extend_from_slice(b",");
-            }
-            is_first = false;
-            pending.extend_from_slice(&object.bytes);
-            if pending.len() >= CHUNK_BYTES {
-                return Some(pending.split().freeze());
-            }
-        }
-        is_done = true;
-        pending.extend_from_slice(b"]}\n");
-        Some(pending.split().freeze())
-    })
 }
 
 /// Answers a list whose items are at hand as bytes, in any form.

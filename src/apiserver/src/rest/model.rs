@@ -8,7 +8,7 @@ use api::{meta, protobuf, schema};
 
 use super::options::FieldValidation;
 use crate::cache::Cached;
-use crate::negotiate::{JSON, YAML};
+use crate::negotiate::{ACCEPTED, JSON, YAML};
 use crate::request::Query;
 use crate::status::Status;
 
@@ -25,7 +25,7 @@ fn document(media: &str, bytes: &[u8], default: (&str, &str, &str)) -> Result<Re
         protobuf::MEDIA_TYPE => {
             protobuf::decode(bytes, default).map(|tree| Parsed { tree, duplicates: Vec::new() }).map_err(|e| e.to_string())
         }
-        _ => return Err(Status::unsupported_media_type(&[JSON, YAML, protobuf::MEDIA_TYPE])),
+        _ => return Err(Status::unsupported_media_type(&ACCEPTED)),
     })
 }
 

@@ -142,5 +142,8 @@ async fn lists_come_as_tables_and_as_metadata() {
     assert_eq!((list.str_at(&["kind"]), list.array_at(&["items"])[0].get("data")), ("PartialObjectMetadataList", None));
     let accept = "application/vnd.kubernetes.protobuf,application/json";
     assert_eq!(f.send_with("GET", MAPS, &[("accept", accept)], "").await.code, 200);
-    assert_eq!(f.send_with("GET", MAPS, &[("accept", "application/vnd.kubernetes.protobuf")], "").await.code, 406);
+    // Table has no protobuf form.
+    let accept = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+    assert_eq!(f.send_with("GET", MAPS, &[("accept", accept)], "").await.code, 406);
+    assert_eq!(f.send_with("GET", MAPS, &[("accept", "application/cbor")], "").await.code, 406);
 }

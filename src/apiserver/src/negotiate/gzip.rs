@@ -1,0 +1,88 @@
+//! Compression of answers, for clients that take it.
+//!
+//! Models k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/writers.go and, of watches, handlers/watch.go perFlushGzipWriter.
+use std::io::Write as _;
+
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+use flate2::{Compression, Crc};
+
+/// Answers larger than this are compressed.
+pub const BYTES_MIN: usize = 128 << 10;
+/// A piece of a watch that is not worth an encoder, whose state is a quarter of a megabyte; it is wrapped as it is.
+const STORED_BYTES_MAX: usize = 1024;
+
+/// Level 1, as upstream.
+fn encoder() -> GzEncoder<Vec<u8>> {
+    GzEncoder::new(Vec::new(), Compression::new(1))
+}
+
+pub fn whole(bytes: &[u8]) -> Bytes {
+    let mut encoder = encoder();
+    encoder.write_all(bytes).expect("writing to memory does not fail");
+    encoder.finish().expect("writing to memory does not fail").into()
+}
+
+/// A piece of a stream as a member of its own, so that no state is held while a watch is idle.
+pub fn member(bytes: &[u8]) -> Bytes {
+    if bytes.len() > STORED_BYTES_MAX {
+        return whole(bytes);
+    }
+    let length = u16::try_from(bytes.len()).expect("checked above");
+    let mut crc = Crc::new();
+    crc.update(bytes);
+    // RFC 1952: magic, deflate, no flags, no time, fastest, unknown system; RFC 1951: a last block, stored.
+    let mut out = Vec::with_capacity(bytes.len() + 23);
+    out.extend_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255, 1]);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&(!length).to_le_bytes());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(&crc.sum().to_le_bytes());
+    out.extend_from_slice(&u32::from(length).to_le_bytes());
+    out.into()
+}
+
+/// Compresses pieces as they come; nothing but the encoder's window is held.
+pub fn pieces(mut pieces: impl Iterator<Item = Bytes>) -> impl Iterator<Item = Bytes> {
+    let mut state = Some(encoder());
+    std::iter::from_fn(move || {
+        let mut encoder = state.take()?;
+        for piece in pieces.by_ref() {
+            encoder.write_all(&piece).expect("writing to memory does not fail");
+            if !encoder.get_ref().is_empty() {
+                let out = std::mem::take(encoder.get_mut());
+                state = Some(encoder);
+                return Some(out.into());
+            }
+        }
+        Some(encoder.finish().expect("writing to memory does not fail").into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn unpacked(bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn members_follow_each_other() {
+        let long = "abc".repeat(1000);
+        let stream = [member(b"short\n"), member(long.as_bytes()), member(b"")].concat();
+        assert_eq!(unpacked(&stream), format!("short\n{long}").as_bytes());
+    }
+
+    #[test]
+    fn pieces_are_one_stream() {
+        let piece = Bytes::from(vec![b'x'; 100_000]);
+        let stream: Vec<u8> = pieces(std::iter::repeat_n(piece, 9)).flatten().collect();
+        assert_eq!(unpacked(&stream), vec![b'x'; 900_000]);
+        assert!(stream.len() < 20_000);
+    }
+}
