@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use api::registry::{Registry, split_api_version};
 use api::tree::Tree;
-use api::{protobuf, schema};
+use api::{codec, protobuf, schema};
 
 fn frame(reader: &mut impl Read) -> Option<Vec<u8>> {
     let mut length = [0; 4];
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     let (mut objects, mut failed, mut unknown) = (0, 0, std::collections::BTreeSet::new());
     while let (Some(json), Some(document)) = (frame(&mut from), frame(&mut from)) {
         objects += 1;
-        let tree = Tree::from_json(&json).expect("Go writes JSON");
+        let tree = codec::parse_json(&json).expect("Go writes JSON").tree;
         let name = format!("{} {}", tree.str_at(&["apiVersion"]), tree.str_at(&["kind"]));
         let written = protobuf::encode(&json).or_else(|error| {
             if matches!(error, protobuf::EncodeError::UnknownKind { .. }) {

@@ -29,3 +29,8 @@ pub const MAGIC: &[u8; 4] = b"k8s\0";
 const DEPTH_MAX: usize = 128;
 /// Of the structs that are written as a schema, or as something simpler in its place.
 const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+
+/// The one list that is a message with the items as field 1, though no map's value: upstream marks its Go type as nullable.
+fn is_named_list(list: &crate::schema::Schema) -> bool {
+    list.go_type == "v1.Verbs"
+}

@@ -4,7 +4,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
 use super::wire::{Reader, Value, WireError};
-use super::{DEPTH_MAX, JSON_SCHEMA, MAGIC};
+use super::{DEPTH_MAX, JSON_SCHEMA, MAGIC, is_named_list};
 use crate::registry::{Registry, api_version, split_api_version};
 use crate::schema::{Field, Node, Schema, Struct, time};
 use crate::tree::{Object, Tree};
@@ -24,7 +24,7 @@ pub enum DecodeError {
     #[error("field {field}: {detail}")]
     Value { field: String, detail: &'static str },
     #[error("field {field}: {source}")]
-    Json { field: String, source: serde_json::Error },
+    Json { field: String, source: crate::ParseError },
 }
 
 /// Decodes a document; `default` is the (group, version, kind) that an empty TypeMeta stands for.
@@ -79,7 +79,8 @@ fn message_of(structure: &Struct, bytes: &[u8], depth: usize) -> Result<Object, 
     embedded(structure, &structure.by_number, 0, bytes, depth, &mut object)?;
     // A value with omitempty that is zero on the wire is absent in JSON.
     object.retain(|name, value| {
-        !is_zero(value) || structure.field(name).is_none_or(|field| field.pointer || !field.omit_empty)
+        let is_kept = |field: &Field| field.pointer || !field.omit_empty || matches!(field.schema.node, Node::IntOrString);
+        !is_zero(value) || structure.field(name).is_none_or(is_kept)
     });
     Ok(object)
 }
@@ -119,6 +120,10 @@ fn wrong(field: &Field, detail: &'static str) -> DecodeError {
 
 fn set(field: &Field, value: Value, depth: usize, object: &mut Object) -> Result<(), DecodeError> {
     match &field.schema.node {
+        Node::List(items) if is_named_list(&field.schema) => {
+            let Value::Bytes(bytes) = value else { return Err(wrong(field, "wrong wireType")) };
+            object.insert(&*field.name, named_list(field, items, bytes, depth)?);
+        }
         Node::List(items) => {
             let list = object.entry(&field.name, || Tree::Array(Vec::new()));
             let list = list.as_array_mut().expect("made as a list");
@@ -154,9 +159,16 @@ fn set(field: &Field, value: Value, depth: usize, object: &mut Object) -> Result
     Ok(())
 }
 
-/// A list as a map's value is a message of its own with the items as field 1 (`ExtraValue`).
+/// A list as a map's value has a named type, too (`ExtraValue`).
 fn map_value(field: &Field, schema: &Schema, value: Value, depth: usize) -> Result<Tree, DecodeError> {
-    let (Node::List(items), Value::Bytes(bytes)) = (&schema.node, value) else { return scalar(field, schema, value, depth) };
+    match (&schema.node, value) {
+        (Node::List(items), Value::Bytes(bytes)) => named_list(field, items, bytes, depth),
+        (_, value) => scalar(field, schema, value, depth),
+    }
+}
+
+/// A list with a name of its own is a message with the items as field 1.
+fn named_list(field: &Field, items: &Schema, bytes: &[u8], depth: usize) -> Result<Tree, DecodeError> {
     let mut list = Vec::new();
     let mut reader = Reader(bytes);
     while let Some((number, value)) = reader.next()? {
@@ -304,5 +316,6 @@ fn any(bytes: &[u8], field: &Field) -> Result<Tree, DecodeError> {
     if raw.starts_with(MAGIC) {
         return decode(raw, ("", "", ""));
     }
-    Tree::from_json(raw).map_err(|source| DecodeError::Json { field: field.name.to_string(), source })
+    let parsed = crate::codec::parse_json(raw).map_err(|source| DecodeError::Json { field: field.name.to_string(), source })?;
+    Ok(parsed.tree)
 }

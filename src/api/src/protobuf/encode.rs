@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::json::{Malformed, Scanner};
 use super::wire::Writer;
-use super::{DEPTH_MAX, JSON_SCHEMA};
+use super::{DEPTH_MAX, JSON_SCHEMA, is_named_list};
 use crate::schema::{Field, Node, Schema, Struct, structure, time};
 
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,12 @@ impl Encoder<'_, '_> {
 
     fn field(&mut self, number: u32, field: &Field, depth: usize) -> Result<(), EncodeError> {
         match &field.schema.node {
+            Node::List(items) if is_named_list(&field.schema) => {
+                let open = self.out.open(number);
+                self.list(1, field, items, depth)?;
+                self.out.close(open);
+                Ok(())
+            }
             Node::List(items) => self.list(number, field, items, depth),
             Node::Map(values) => {
                 self.json.expect(b'{').map_err(|_| misfit(field))?;
@@ -109,7 +115,7 @@ impl Encoder<'_, '_> {
         }
     }
 
-    /// A list as a map's value is a message of its own with the items as field 1 (`ExtraValue`).
+    /// A list as a map's value has a named type, too (`ExtraValue`).
     fn map_value(&mut self, field: &Field, values: &Schema, depth: usize) -> Result<(), EncodeError> {
         if self.json.eat_null() {
             return Ok(());

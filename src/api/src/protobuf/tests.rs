@@ -31,6 +31,13 @@ fn objects_survive_the_way_through_protobuf() {
 }
 
 #[test]
+fn zeros_that_mean_something_stay() {
+    check(r#"{"apiVersion":"v1","kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"a","singularName":"","namespaced":true,"kind":"A","verbs":["get","list"]}]}"#);
+    check(r#"{"apiVersion":"v1","kind":"Service","spec":{"ports":[{"port":80,"targetPort":""}]}}"#);
+    check(r#"{"apiVersion":"v1","kind":"Service","spec":{"ports":[{"port":80,"targetPort":0}]}}"#);
+}
+
+#[test]
 fn a_message_longer_than_its_first_guess_is_moved() {
     let text = "x".repeat(70_000);
     check(&format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"e"}},"data":{{"a":"{text}","b":"{}"}}}}"#, &text[..200]));

@@ -155,7 +155,7 @@ func kinds() []schema.GroupVersionKind {
 		_, hasForm := reflect.New(t).Interface().(interface{ Marshal() ([]byte, error) })
 		// WatchEvents and the options of every group are the core's; the former's object is a document of its own.
 		shared := t.PkgPath() == reflect.TypeFor[metav1.Status]().PkgPath() && gvk.Group != "" && gvk.Group != "meta.k8s.io"
-		if hasForm && !shared && gvk.Version != runtime.APIVersionInternal && gvk.Kind != "WatchEvent" && gvk.Kind != "Table" {
+		if hasForm && !shared && gvk.Version != runtime.APIVersionInternal && gvk.Kind != "WatchEvent" && gvk.Kind != "Table" && gvk.Kind != "TableOptions" {
 			found = append(found, gvk)
 		}
 	}
