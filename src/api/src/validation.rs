@@ -30,6 +30,7 @@ mod resources;
 mod review;
 mod security;
 mod service;
+mod service_cidr;
 mod signer;
 mod storage;
 mod storagemigration;

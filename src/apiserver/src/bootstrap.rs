@@ -7,6 +7,7 @@ use std::sync::Arc;
 use api::registry::Registry;
 use api::tree::Tree;
 
+use crate::alloc::{ranges, repair};
 use crate::auth::UserInfo;
 use crate::rest::storage::{Part, Target};
 use crate::server::ApiServer;
@@ -55,6 +56,8 @@ pub async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
     let policy = crate::auth::bootstrap::reconcile(&parts.store, &parts.cache).await;
     policy.map_err(|error| BootstrapError { what: "the bootstrap policy".into(), message: error.to_string() })?;
     service_cidr(server).await.map_err(BootstrapError::new("servicecidr kubernetes"))?;
+    // Services of before there were IPAddresses get theirs, so that nobody else does.
+    repair::run_once(server).await;
     kubernetes_service(server).await.map_err(BootstrapError::new("service default/kubernetes"))?;
     cluster_info(server).await.map_err(BootstrapError::new("config map kube-public/cluster-info"))?;
     let trust = crate::aggregation::trust::publish(server).await;
@@ -73,17 +76,32 @@ async fn create(target: &Target, object: Tree) -> Result<(), Status> {
     }
 }
 
-/// The range that Services get their addresses from, as an object. Models pkg/controlplane/controller/defaultservicecidr.
-async fn service_cidr(server: &ApiServer) -> Result<(), Status> {
-    let target = own_target(server, "networking.k8s.io", "v1", "servicecidrs", "", "kubernetes");
-    if target.current().is_some() {
-        return Ok(());
+/// The range that Services get their addresses from, as an object. One that says otherwise, or is not ready, is the administrator's to mend.
+/// Models pkg/controlplane/controller/defaultservicecidr.
+pub async fn service_cidr(server: &ApiServer) -> Result<(), Status> {
+    let target = own_target(server, "networking.k8s.io", "v1", "servicecidrs", "", ranges::DEFAULT);
+    let cidrs = Tree::Array(vec![server.0.config.service_cidr.to_string().as_str().into()]);
+    if let Some(cached) = target.current() {
+        let range = cached.tree();
+        let known = |c: &Tree| c.str_at(&["type"]) == "Ready" && matches!(c.str_at(&["status"]), "True" | "False");
+        let is_known = range.array_at(&["status", "conditions"]).iter().any(known);
+        if api::meta::deletion_timestamp(&range).is_some() {
+            return Ok(());
+        }
+        if range.at(&["spec", "cidrs"]) != Some(&cidrs) {
+            tracing::warn!("the ServiceCIDR {} is not the range that is configured", ranges::DEFAULT);
+            return Ok(());
+        }
+        if is_known {
+            return Ok(());
+        }
+    } else {
+        let mut range = Tree::object();
+        api::meta::set_type(&mut range, "networking.k8s.io/v1", "ServiceCIDR");
+        api::meta::set_name(&mut range, ranges::DEFAULT);
+        range.set(&["spec", "cidrs"], cidrs);
+        create(&target, range).await?;
     }
-    let mut range = Tree::object();
-    api::meta::set_type(&mut range, "networking.k8s.io/v1", "ServiceCIDR");
-    api::meta::set_name(&mut range, "kubernetes");
-    range.set(&["spec", "cidrs"], Tree::Array(vec![server.0.config.service_cidr.to_string().as_str().into()]));
-    create(&target, range).await?;
     let now = crate::rest::storage::now();
     let mut ready = Tree::object();
     for (field, value) in [

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::aggregation::{self, Aggregation};
-use crate::alloc::Services;
+use crate::alloc::{self, Services};
 use crate::auth::UserInfo;
 use crate::bootstrap::{self, BootstrapError};
 use crate::config::{Config, Parts};
@@ -129,6 +129,7 @@ impl ApiServer {
         self.0.tasks.spawn(custom::run(self.clone()));
         self.0.tasks.spawn(aggregation::registration::run(self.clone()));
         self.0.tasks.spawn(aggregation::availability::run(self.clone()));
+        self.0.tasks.spawn(alloc::repair::run(self.clone()));
         let (shutdown, parts) = (self.0.shutdown.clone(), self.0.parts.clone());
         self.0.tasks.spawn(async move {
             shutdown.run_until_cancelled(crate::auth::bootstrap::aggregate_forever(parts.store, parts.cache)).await

@@ -136,7 +136,8 @@ fn tracks_generation(resource: &Resource) -> bool {
     match &*resource.group {
         "" => matches!(&*resource.plural, "pods" | "replicationcontrollers"),
         "apps" => resource.plural != "controllerrevisions",
-        "autoscaling" | "batch" | "policy" | "networking.k8s.io" | "flowcontrol.apiserver.k8s.io" | "admissionregistration.k8s.io" => true,
+        "networking.k8s.io" => !matches!(&*resource.plural, "ipaddresses" | "servicecidrs"),
+        "autoscaling" | "batch" | "policy" | "flowcontrol.apiserver.k8s.io" | "admissionregistration.k8s.io" => true,
         "discovery.k8s.io" | "scheduling.k8s.io" | "apiextensions.k8s.io" => true,
         "resource.k8s.io" => matches!(&*resource.plural, "deviceclasses" | "resourceslices"),
         _ => false,

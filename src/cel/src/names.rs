@@ -360,6 +360,15 @@ pub fn cidr(value: &str) -> Texts {
     vec![text.to_owned()]
 }
 
+/// A range in the one form that Go prints.
+pub fn canonical_cidr(value: &str) -> Texts {
+    let texts = cidr(value);
+    match parse_cidr_sloppy(value).filter(|_| texts.is_empty()) {
+        Some((address, bits)) if format!("{address}/{bits}") != value => vec![format!("must be in canonical form (\"{address}/{bits}\")")],
+        _ => texts,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -53,6 +53,7 @@ mod replication;
 mod root_ca;
 mod service_account;
 mod service_account_token;
+mod service_cidr;
 mod service_lb;
 mod statefulset;
 mod storage_migration;

@@ -49,6 +49,7 @@ controllers! {
     "garbage-collector-controller" => garbage,
     "node-ipam-controller" => node_ipam,
     "ttl-controller" => node_ttl,
+    "service-cidr-controller" => service_cidr,
     "node-lifecycle-controller" => node_lifecycle,
     "pod-garbage-collector-controller" => pod_gc,
     "storage-version-migrator-controller" => storage_migration,

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::check::*;
-use super::service;
+use super::{service, service_cidr};
 use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::tree::Tree;
@@ -27,6 +27,8 @@ pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tr
         }
         "IngressClass" => ingress_class(errors, at(new, "spec"), old.map(|o| at(o, "spec"))),
         "NetworkPolicy" => network_policy(errors, at(new, "spec")),
+        "IPAddress" => service_cidr::address(errors, new, old),
+        "ServiceCIDR" => service_cidr::range(errors, new, old),
         _ => {}
     }
 }

@@ -2,12 +2,18 @@
 //!
 //! Models pkg/registry/core/service/storage/alloc.go. Single-stack IPv4: another family is refused as upstream does on such a cluster.
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 
 use api::field_error::FieldError;
 use api::meta;
+use api::registry::Resource;
 use api::tree::Tree;
 
-use super::{Reservation, Services, static_band};
+use super::addresses::{self, AllocationError, Owner};
+use super::pool::Pool;
+use super::{Reservation, Services};
+use crate::server::ApiServer;
+use crate::status::Status;
 
 fn kind(service: &Tree) -> &str {
     match service.str_at(&["spec", "type"]) {
@@ -35,6 +41,11 @@ pub fn cluster_ips(service: &Tree) -> Vec<String> {
     ips
 }
 
+/// The same, without what is no address of ours.
+pub fn addresses(service: &Tree) -> Vec<Ipv4Addr> {
+    cluster_ips(service).iter().filter_map(|ip| ip.parse().ok()).collect()
+}
+
 fn uses_node_ports(service: &Tree) -> bool {
     match kind(service) {
         "NodePort" => true,
@@ -58,18 +69,26 @@ pub fn ports(service: &Tree) -> impl Iterator<Item = u16> {
 }
 
 /// Fills in `service`; `old` is what is stored, when it is an update.
-pub fn reserve(services: &Services, service: &mut Tree, old: Option<&Tree>) -> Result<Reservation, Vec<FieldError>> {
-    let mut reservation = Reservation { services: Some(services.clone()), addresses: Vec::new(), ports: Vec::new() };
+pub async fn reserve(server: &ApiServer, resource: &Resource, service: &mut Tree, old: Option<&Tree>, dry_run: bool) -> Result<Reservation, Status> {
+    let services = &server.0.services;
+    let mut reservation = Reservation::default();
+    reservation.services = Some(services.clone());
     if let Some(old) = old {
         carry_over(service, old);
     }
     drop_unused(service, old);
-    if kind(service) == "ExternalName" {
-        return Ok(reservation);
+    if kind(service) != "ExternalName" {
+        let name = meta::name(service).to_owned();
+        let invalid = |errors: Vec<FieldError>| Status::invalid(&resource.group, &resource.kind, &name, &errors);
+        families(service).map_err(invalid)?;
+        reserve_addresses(server, service, old, dry_run, &mut reservation, invalid).await?;
+        reserve_ports(services, service, old, &mut reservation).map_err(invalid)?;
     }
-    families(service)?;
-    reserve_addresses(services, service, old, &mut reservation)?;
-    reserve_ports(services, service, old, &mut reservation)?;
+    if let Some(old) = old {
+        let now = addresses(service);
+        let owner = Owner::of(old);
+        reservation.left = addresses(old).into_iter().filter(|ip| !now.contains(ip)).map(|ip| (ip, owner.clone())).collect();
+    }
     Ok(reservation)
 }
 
@@ -173,7 +192,14 @@ fn families(service: &mut Tree) -> Result<(), Vec<FieldError>> {
     Ok(())
 }
 
-fn reserve_addresses(services: &Services, service: &mut Tree, old: Option<&Tree>, reservation: &mut Reservation) -> Result<(), Vec<FieldError>> {
+async fn reserve_addresses(
+    server: &ApiServer,
+    service: &mut Tree,
+    old: Option<&Tree>,
+    dry_run: bool,
+    reservation: &mut Reservation,
+    invalid: impl Fn(Vec<FieldError>) -> Status,
+) -> Result<(), Status> {
     if is_headless(service) || service.array_at(&["spec", "clusterIPs"]).first().and_then(Tree::as_str) == Some("None") {
         service.set(&["spec", "clusterIP"], "None");
         service.set(&["spec", "clusterIPs"], Tree::Array(vec!["None".into()]));
@@ -187,41 +213,29 @@ fn reserve_addresses(services: &Services, service: &mut Tree, old: Option<&Tree>
             return Ok(());
         }
     }
-    let mut state = services.lock();
-    let chosen = match asked.first() {
+    let owner = Owner::of(service);
+    let failed = |why: String| {
+        let value = Tree::Array(asked.iter().map(|ip| ip.as_str().into()).collect());
+        invalid(vec![FieldError::invalid("spec.clusterIPs", &value, why)])
+    };
+    let taken = match asked.first() {
         Some(text) => {
-            let path = "spec.clusterIPs";
-            let failed = |why: String| {
-                let value = Tree::Array(asked.iter().map(|ip| ip.as_str().into()).collect());
-                vec![FieldError::invalid(path, &value, format!("failed to allocate IP {text}: {why}"))]
-            };
             // What is no address at all is for validation to say.
             let Ok(ip) = text.parse::<IpAddr>() else { return Ok(()) };
-            let range = services.0.config.service_cidr;
-            let outside = || failed(format!("the provided IP ({text}) is not in the valid range. The range of valid IPs is {range}"));
-            let IpAddr::V4(ip) = ip else { return Err(outside()) };
-            let Some(offset) = services.offset(ip) else { return Err(outside()) };
-            if !state.addresses.is_free(offset) {
-                return Err(failed("provided IP is already allocated".to_owned()));
-            }
-            offset
+            let taken = match ip {
+                IpAddr::V4(ip) => addresses::take(server, ip, &owner, dry_run).await,
+                IpAddr::V6(_) => Err(AllocationError::Mismatch),
+            };
+            taken.map_err(|error| error.status(|why| failed(format!("failed to allocate IP {text}: {why}"))))?
         }
         None => {
-            let size = services.size();
-            let (first, band) = (1u32, static_band(size));
-            let start = hash(service) % size.max(1);
-            // The upper band first; the static one only when that is full.
-            let upper = (0..size).map(|i| (start + i) % size).filter(|o| *o >= band && *o < size - 1);
-            let lower = first..band;
-            let free = upper.chain(lower).find(|offset| state.addresses.is_free(*offset));
-            free.ok_or_else(|| vec![FieldError::internal("spec.clusterIPs", "failed to allocate a serviceIP: range is full")])?
+            let full = |why: String| Status::internal(format!("failed to allocate a serviceIP for Service \"{}\": {why}", owner.name));
+            addresses::take_any(server, &owner, dry_run).await.map_err(|error| error.status(full))?
         }
     };
-    state.addresses.reserve(chosen);
-    drop(state);
-    reservation.addresses.push(chosen);
-    let address: Ipv4Addr = services.address(chosen);
-    sync_fields(service, &address.to_string());
+    let address = taken.ip.to_string();
+    reservation.taken = Some(taken);
+    sync_fields(service, &address);
     Ok(())
 }
 
@@ -240,26 +254,26 @@ fn hash(service: &Tree) -> u32 {
 
 fn reserve_ports(services: &Services, service: &mut Tree, old: Option<&Tree>, reservation: &mut Reservation) -> Result<(), Vec<FieldError>> {
     let own: Vec<u16> = old.map(|old| ports(old).collect()).unwrap_or_default();
-    let range = services.0.config.node_ports.clone();
+    let range = services.0.node_ports.clone();
     let start = hash(service);
     let needs_health = needs_health_check_port(service);
     let health = port_number(service.at(&["spec", "healthCheckNodePort"]));
     let wants_ports = uses_node_ports(service);
-    let mut state = services.lock();
+    let mut pool = services.lock();
     let mut errors = Vec::new();
     // Explicit numbers first, so that no other port of this Service takes one of them.
     let mut mine: Vec<u16> = own.clone();
-    let mut claim = |state: &mut super::State, number: u16, path: String, mine: &mut Vec<u16>| {
+    let mut claim = |pool: &mut Pool<u16>, number: u16, path: String, mine: &mut Vec<u16>| {
         if mine.contains(&number) {
             return;
         }
         if !range.contains(&number) {
             let detail = format!("provided port is not in the valid range. The range of valid ports is {}-{}", range.start(), range.end());
             errors.push(FieldError::invalid(path, i64::from(number), detail));
-        } else if !state.ports.is_free(number) {
+        } else if !pool.is_free(number) {
             errors.push(FieldError::invalid(path, i64::from(number), "provided port is already allocated"));
         } else {
-            state.ports.reserve(number);
+            pool.reserve(number);
             reservation.ports.push(number);
             mine.push(number);
         }
@@ -269,22 +283,19 @@ fn reserve_ports(services: &Services, service: &mut Tree, old: Option<&Tree>, re
     let may_have_ports = wants_ports || kind(service) == "LoadBalancer";
     if may_have_ports {
         for (i, number) in explicit {
-            claim(&mut state, number, format!("spec.ports[{i}].nodePort"), &mut mine);
+            claim(&mut pool, number, format!("spec.ports[{i}].nodePort"), &mut mine);
         }
     }
     if needs_health && let Some(number) = health {
-        claim(&mut state, number, "spec.healthCheckNodePort".to_owned(), &mut mine);
+        claim(&mut pool, number, "spec.healthCheckNodePort".to_owned(), &mut mine);
     }
     if !errors.is_empty() {
         return Err(errors);
     }
-    let count = u32::from(range.end() - range.start()) + 1;
-    let mut find = |state: &mut super::State, salt: u32| {
-        let number = (0..count)
-            .map(|i| range.start() + ((start.wrapping_add(salt * 7919).wrapping_add(i)) % count) as u16)
-            .find(|number| state.ports.is_free(*number));
+    let mut find = |pool: &mut Pool<u16>, salt: u32| {
+        let number = port_candidates(&range, start.wrapping_add(salt * 7919)).find(|number| pool.is_free(*number));
         if let Some(number) = number {
-            state.ports.reserve(number);
+            pool.reserve(number);
             reservation.ports.push(number);
         }
         number
@@ -300,14 +311,36 @@ fn reserve_ports(services: &Services, service: &mut Tree, old: Option<&Tree>, re
             let twin = (0..i).find(|j| list[*j].get("port") == port.as_ref() && list[*j].get("protocol") != list[i].get("protocol"));
             let number = match twin.and_then(|j| port_number(list[j].get("nodePort"))) {
                 Some(number) => number,
-                None => find(&mut state, i as u32).ok_or_else(|| full(format!("spec.ports[{i}].nodePort")))?,
+                None => find(&mut pool, i as u32).ok_or_else(|| full(format!("spec.ports[{i}].nodePort")))?,
             };
             list[i].set(&["nodePort"], i64::from(number));
         }
     }
     if needs_health && health.is_none() {
-        let number = find(&mut state, 1000).ok_or_else(|| full("spec.healthCheckNodePort".to_owned()))?;
+        let number = find(&mut pool, 1000).ok_or_else(|| full("spec.healthCheckNodePort".to_owned()))?;
         service.set(&["spec", "healthCheckNodePort"], i64::from(number));
     }
     Ok(())
+}
+
+/// Every port once, those of the band for ports that are asked for by number last (KEP-3668): min(max(16, size/32), 128) at the start.
+/// Models pkg/registry/core/service/portallocator/allocator.go.
+fn port_candidates(range: &RangeInclusive<u16>, start: u32) -> impl Iterator<Item = u16> + use<> {
+    let (first, size) = (*range.start(), u32::from(range.end() - range.start()) + 1);
+    let band = if size <= 16 { 0 } else { (size / 32).clamp(16, 128) };
+    let turned = move |from: u32, count: u32| (0..count).map(move |i| first + (from + (start.wrapping_add(i)) % count) as u16);
+    turned(band, size - band).chain(turned(0, band))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_the_static_band_come_last() {
+        let found: Vec<u16> = port_candidates(&(30000..=32767), 5).collect();
+        assert_eq!((found.len(), found[0], found[2681], found[2682]), (2768, 30091, 30090, 30005));
+        assert_eq!(port_candidates(&(1..=10), 3).collect::<Vec<_>>(), [4, 5, 6, 7, 8, 9, 10, 1, 2, 3]);
+        assert_eq!(port_candidates(&(1..=20), 0).next(), Some(17));
+    }
 }

@@ -208,8 +208,7 @@ impl Target {
                 meta::set_name(&mut object, &name);
             }
             strategy::name_chosen(resource, &mut object);
-            let _reserved = alloc::reserve_create(&self.server.0.services, resource, &mut object)
-                .map_err(|errors| Status::invalid(&resource.group, &resource.kind, meta::name(&object), &errors))?;
+            let reserved = alloc::reserve_create(&self.server, resource, &mut object, dry_run).await?;
             let errors = strategy::validate_create(resource, &object);
             if !errors.is_empty() {
                 return Err(Status::invalid(&resource.group, &resource.kind, meta::name(&object), &errors));
@@ -228,7 +227,10 @@ impl Target {
                 return Ok(Outcome { bytes: object.to_json().into(), created: true });
             }
             match self.put(key, object, Expect::Absent).await? {
-                Ok(bytes) => return Ok(Outcome { bytes, created: true }),
+                Ok(bytes) => {
+                    reserved.keep(&self.server).await;
+                    return Ok(Outcome { bytes, created: true });
+                }
                 Err(WriteError::Conflict { .. }) if generated && attempt < NAME_ATTEMPTS => {}
                 Err(WriteError::Conflict { .. }) if generated => {
                     return Err(Status::generate_name_conflict(&resource.group, &resource.plural, &name));
@@ -410,8 +412,7 @@ impl Target {
             api::defaults::apply(resource, &mut new);
             strategy::prepare_update(resource, part, &mut new, &old);
         }
-        let _reserved = alloc::reserve_update(&self.server.0.services, resource, part, &mut new, &old)
-            .map_err(|errors| Status::invalid(&resource.group, &resource.kind, &self.name, &errors))?;
+        let reserved = alloc::reserve_update(&self.server, resource, part, &mut new, &old, dry_run).await?;
         meta::set_resource_version(&mut new, meta::resource_version(&old));
         let mut errors = strategy::validate_update(resource, part, &new, &old);
         if errors.is_empty() {
@@ -435,7 +436,10 @@ impl Target {
             return Ok(Outcome { bytes: new.to_json().into(), created: false });
         }
         match self.put(cached.key.clone(), new, Expect::Revision(Revision(cached.revision))).await? {
-            Ok(bytes) => Ok(Outcome { bytes, created: false }),
+            Ok(bytes) => {
+                reserved.keep(&self.server).await;
+                Ok(Outcome { bytes, created: false })
+            }
             Err(WriteError::Conflict { .. }) => Err(Failed::LostRace { conditional }),
             Err(error) => Err(store_failed(error).into()),
         }
@@ -474,7 +478,10 @@ impl Target {
             return Ok(Outcome { bytes: new.to_json().into(), created: false });
         }
         match self.write(cached.key.clone(), Operation::Delete, Expect::Revision(Revision(cached.revision))).await {
-            Ok(written) => Ok(Outcome { bytes: self.shown(new, written.revision), created: false }),
+            Ok(written) => {
+                alloc::release(&self.server, &self.resource, || cached.tree()).await;
+                Ok(Outcome { bytes: self.shown(new, written.revision), created: false })
+            }
             Err(WriteError::Conflict { .. }) => Err(Failed::LostRace { conditional: false }),
             Err(error) => Err(store_failed(error).into()),
         }
@@ -483,7 +490,10 @@ impl Target {
     /// Removes exactly `cached`; false: somebody changed it meanwhile.
     pub async fn remove(&self, cached: &Cached) -> Result<Option<Revision>, Status> {
         match self.write(cached.key.clone(), Operation::Delete, Expect::Revision(Revision(cached.revision))).await {
-            Ok(written) => Ok(Some(written.revision)),
+            Ok(written) => {
+                alloc::release(&self.server, &self.resource, || cached.tree()).await;
+                Ok(Some(written.revision))
+            }
             Err(WriteError::Conflict { .. }) => Ok(None),
             Err(error) => Err(store_failed(error)),
         }

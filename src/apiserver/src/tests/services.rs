@@ -31,9 +31,14 @@ async fn addresses_are_given_once_and_come_back() {
     assert_eq!(refused.code, 422);
     assert!(String::from_utf8_lossy(&refused.bytes).contains("provided IP is already allocated"));
     f.delete(&format!("{SERVICES}/a")).await.ok();
+    let address = format!("/apis/networking.k8s.io/v1/ipaddresses/{ip}");
+    f.get(&address).await.failed(404, "NotFound", &format!("ipaddresses.networking.k8s.io \"{ip}\" not found"));
     f.post(SERVICES, &taken).await.ok();
+    let object = f.get(&address).await.ok();
+    assert_eq!(object.at(&["spec", "parentRef"]).unwrap().to_json(), br#"{"name":"b","namespace":"default","resource":"services"}"#);
+    assert_eq!(object.str_at(&["metadata", "labels", "ipaddress.kubernetes.io/managed-by"]), "ipallocator.k8s.io");
     let outside = f.post(SERVICES, &service("c", r#"{"clusterIP":"1.2.3.4","ports":[{"port":80}]}"#)).await;
-    assert!(String::from_utf8_lossy(&outside.bytes).contains("is not in the valid range. The range of valid IPs is 10.43.0.0/16"));
+    assert!(String::from_utf8_lossy(&outside.bytes).contains("failed to allocate IP 1.2.3.4: the provided network does not match the current range"));
     let headless = f.post(SERVICES, &service("h", r#"{"clusterIP":"None","ports":[{"port":80}]}"#)).await.ok();
     assert_eq!(headless.str_at(&["spec", "clusterIP"]), "None");
 }
@@ -69,4 +74,45 @@ async fn node_ports_follow_the_type() {
     let plain = f.send("PATCH", &format!("{SERVICES}/a"), merge, r#"{"spec":{"type":"ClusterIP"}}"#).await.ok();
     assert_eq!(plain.array_at(&["spec", "ports"])[0].get("nodePort"), None);
     f.post(SERVICES, &again).await.ok();
+}
+
+#[tokio::test]
+async fn an_address_is_as_its_service() {
+    let f = fixture().await;
+    let addresses = || async { f.get("/apis/networking.k8s.io/v1/ipaddresses").await.ok().array_at(&["items"]).len() };
+    assert_eq!(addresses().await, 1);
+    // A refused Service leaves none behind.
+    assert_eq!(f.post(SERVICES, &service("a", r#"{"ports":[{"port":0}]}"#)).await.code, 422);
+    f.post(&format!("{SERVICES}?dryRun=All"), &service("a", r#"{"ports":[{"port":80}]}"#)).await.ok();
+    let made = f.post(SERVICES, &service("a", r#"{"ports":[{"port":80}]}"#)).await.ok();
+    assert_eq!(f.post(SERVICES, &service("a", r#"{"ports":[{"port":80}]}"#)).await.code, 409);
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(addresses().await, 2);
+    f.get(&format!("/apis/networking.k8s.io/v1/ipaddresses/{}", made.str_at(&["spec", "clusterIP"]))).await.ok();
+    let merge = "application/merge-patch+json";
+    let external = r#"{"spec":{"type":"ExternalName","externalName":"example.com","clusterIP":null,"clusterIPs":null}}"#;
+    f.send("PATCH", &format!("{SERVICES}/a"), merge, external).await.ok();
+    assert_eq!(addresses().await, 1);
+    f.send("PATCH", &format!("{SERVICES}/a"), merge, r#"{"spec":{"type":"ClusterIP"}}"#).await.ok();
+    assert_eq!(addresses().await, 2);
+    f.delete(&format!("{SERVICES}/a")).await.ok();
+    assert_eq!(addresses().await, 1);
+}
+
+#[tokio::test]
+async fn services_get_addresses_of_every_range_that_is_ready() {
+    let f = fixture().await;
+    const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    let range = |cidrs: &str| format!(r#"{{"metadata":{{"name":"more"}},"spec":{{"cidrs":{cidrs}}}}}"#);
+    let refused = |answer: Answer| String::from_utf8_lossy(&answer.bytes).into_owned();
+    assert!(refused(f.post(RANGES, &range("[]")).await).contains("spec.cidrs: Required value: at least one CIDR required"));
+    assert!(refused(f.post(RANGES, &range(r#"["10.5.0.0/24","10.6.0.0/24"]"#)).await).contains("may specify no more than one IP for each IP family"));
+    f.post(RANGES, &range(r#"["192.168.77.0/24"]"#)).await.ok();
+    let wanted = service("x", r#"{"clusterIP":"192.168.77.9","ports":[{"port":80}]}"#);
+    assert!(refused(f.post(SERVICES, &wanted).await).contains("the provided network does not match the current range"));
+    let ready = r#"{"status":{"conditions":[{"type":"Ready","status":"True","reason":"","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}"#;
+    f.send("PATCH", &format!("{RANGES}/more/status"), "application/merge-patch+json", ready).await.ok();
+    f.post(SERVICES, &wanted).await.ok();
+    let moved = f.send("PATCH", &format!("{RANGES}/more"), "application/merge-patch+json", r#"{"spec":{"cidrs":["10.9.0.0/24"]}}"#).await;
+    assert!(refused(moved).contains("field is immutable"));
 }
