@@ -14,6 +14,7 @@ pub mod config;
 mod convert;
 mod custom;
 mod discovery;
+pub mod encryption;
 mod extension;
 mod endpoints;
 mod fixed;

@@ -49,6 +49,9 @@ pub struct ServerOptions {
     /// Mode of that file, in octal
     #[arg(long, value_name = "MODE", default_value = "0600", help_heading = "API")]
     pub write_kubeconfig_mode: String,
+    /// What of the state is encrypted: an EncryptionConfiguration, read again when it changes
+    #[arg(long, value_name = "FILE", help_heading = "API")]
+    pub encryption_provider_config: Option<PathBuf>,
 
     /// Addresses of pods
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16", help_heading = "Network")]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow};
 use apiserver::auth::{Authentication, Authorization, Tokens, service_account};
+use apiserver::encryption::Encryption;
 use apiserver::{ApiServer, Cache, Parts, UserInfo};
 use client::{Backoff, Client, Clock, SharedInformers};
 use pki::{Identity, LeafRequest};
@@ -29,7 +30,12 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
     let identity = ClusterIdentity::load(&settings, &server_dir)?;
 
     let store = store::sqlite::open(&server_dir.join("state.db"), store::sqlite::Options::default()).context("open the cluster's state")?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let mut store: Arc<dyn Store> = Arc::new(store);
+    let mut encryption = None;
+    if let Some(path) = &settings.options.encryption_provider_config {
+        let (keeper, encrypted) = Encryption::load(path, store)?;
+        (store, encryption) = (encrypted, Some(keeper));
+    }
     let cache = Cache::start(&store).await.context("load the cluster's state")?;
     let nodes = Arc::new(Nodes::default());
     let plugins = std::mem::take(&mut settings.admission);
@@ -39,6 +45,13 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
 
     let shutdown = CancellationToken::new();
     let mut parts: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
+    if let Some(encryption) = encryption {
+        let shutdown = shutdown.clone();
+        parts.spawn(async move {
+            encryption.run(shutdown).await;
+            Ok("encryption of the state")
+        });
+    }
     let address = listener.local_addr().context("read the listener's address")?;
     let listener = tokio::net::TcpListener::from_std(listener).context("take over the listener")?;
     let tls = apiserver::Tls::with_resolver(identity.serving.clone(), vec![identity.cluster.client_ca.certificate().clone()])?;
