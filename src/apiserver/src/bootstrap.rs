@@ -9,6 +9,7 @@ use api::tree::Tree;
 
 use crate::alloc::{ranges, repair};
 use crate::auth::UserInfo;
+use crate::flow;
 use crate::rest::storage::{Part, Target};
 use crate::server::ApiServer;
 use crate::status::Status;
@@ -55,6 +56,8 @@ pub async fn run(server: &ApiServer) -> Result<(), BootstrapError> {
     let parts = &server.0.parts;
     let policy = crate::auth::bootstrap::reconcile(&parts.store, &parts.cache).await;
     policy.map_err(|error| BootstrapError { what: "the bootstrap policy".into(), message: error.to_string() })?;
+    flow::ensure(server).await.map_err(BootstrapError::new("the objects of priority and fairness"))?;
+    server.0.flow.configure(&parts.cache);
     service_cidr(server).await.map_err(BootstrapError::new("servicecidr kubernetes"))?;
     // Services of before there were IPAddresses get theirs, so that nobody else does.
     repair::run_once(server).await;

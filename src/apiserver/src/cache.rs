@@ -596,6 +596,14 @@ impl Cache {
         (snapshot, cursor)
     }
 
+    /// How many objects a kind holds, and how large some of them are on average.
+    pub fn size_of(&self, id: KindId) -> (usize, usize) {
+        const SAMPLE: usize = 8;
+        let objects = self.snapshot(id).objects;
+        let sample: Vec<usize> = objects.values().take(SAMPLE).map(|object| object.bytes.len()).collect();
+        (objects.len(), sample.iter().sum::<usize>() / sample.len().max(1))
+    }
+
     /// How many objects each kind holds (metrics).
     pub fn counts(&self) -> Vec<(ResourceRef, usize)> {
         let world = self.0.world.read().expect("no panic under the lock");

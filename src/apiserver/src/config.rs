@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use store::Store;
 
 use crate::admission::Admission;
+use crate::audit::Audit;
 use crate::auth::{Authenticator, Authorizer, TokenIssuer};
 use crate::cache::Cache;
 use crate::extension::Extension;
@@ -29,9 +30,8 @@ pub struct Config {
     pub front_proxy: Option<FrontProxy>,
     /// Whether `metrics.k8s.io` is answered from the kubelets where nobody else serves it.
     pub serves_metrics: bool,
-    /// At most so many reads at once (watches do not count).
+    /// With the next: the seats that [`crate::flow`] divides.
     pub max_reads_inflight: usize,
-    /// At most so many writes at once.
     pub max_writes_inflight: usize,
     pub request_timeout: Duration,
     /// A watch without timeoutSeconds ends after this and up to twice this.
@@ -84,4 +84,6 @@ pub struct Parts {
     pub tokens: Arc<dyn TokenIssuer>,
     pub nodes: Arc<dyn NodeDialer>,
     pub extensions: Vec<Arc<dyn Extension>>,
+    /// `None`: nothing is recorded.
+    pub audit: Option<Arc<Audit>>,
 }

@@ -119,7 +119,9 @@ async fn version(State(call): State<Call>) -> Response<Body> {
 }
 
 async fn metrics(State(call): State<Call>) -> Response<Body> {
-    let mut response = negotiate::text(StatusCode::OK, call.server.0.metrics.render(&call.server.0.parts.cache));
+    let mut text = call.server.0.metrics.render(&call.server.0.parts.cache);
+    call.server.0.flow.render(&mut text);
+    let mut response = negotiate::text(StatusCode::OK, text);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores"));
     response
 }
@@ -198,6 +200,10 @@ fn media_answer(accept: &Accept, media: &'static str, document: Bytes) -> Respon
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
     response.headers_mut().append(http::header::VARY, HeaderValue::from_static("Accept"));
     response
+}
+
+fn answer_with_etag(headers: &HeaderMap, accept: &Accept, media: &'static str, document: Bytes) -> Response<Body> {
+    with_etag(headers, &etag(&document), || media_answer(accept, media, document))
 }
 
 async fn openapi_v2(State(call): State<Call>, headers: HeaderMap) -> Response<Body> {

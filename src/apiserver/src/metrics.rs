@@ -115,6 +115,12 @@ impl Labels {
 }
 
 impl Metrics {
+    /// How many watch the resource.
+    pub fn watching(&self, resource: &Resource) -> usize {
+        let key = (resource.group.clone(), resource.version.clone(), resource.kind.clone());
+        self.lock().watchers.get(&key).map_or(0, |count| usize::try_from(*count).unwrap_or(0))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("no panic under the lock")
     }

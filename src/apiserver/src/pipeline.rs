@@ -10,8 +10,10 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use rustls_pki_types::CertificateDer;
 
+use crate::audit::Entry;
 use crate::auth::{ALL_FIELDS, Attributes, Credential, UserInfo};
 use crate::extension::Extension;
+use crate::flow::Class;
 use crate::negotiate::{self, Accept};
 use crate::request::{Query, RequestInfo, decode};
 use crate::server::ApiServer;
@@ -41,13 +43,13 @@ pub async fn from_socket(
     };
     // Nobody further down needs the token, and proxies must not pass it on.
     request.headers_mut().remove(AUTHORIZATION);
-    handle(server, Arc::new(user), request, true).await
+    handle(server, Arc::new(user), request, Some(peer)).await
 }
 
 /// A request from within the process.
 pub async fn as_user(server: ApiServer, user: Arc<UserInfo>, request: Request<Body>) -> Response<Body> {
     let user = if needs_group(&user) { Arc::new(grouped((*user).clone())) } else { user };
-    handle(server, user, request, false).await
+    handle(server, user, request, None).await
 }
 
 fn needs_group(user: &UserInfo) -> bool {
@@ -91,14 +93,34 @@ async fn authenticate(server: &ApiServer, certificates: &[CertificateDer<'static
     if is_refused { Err(Status::unauthorized()) } else { Ok(UserInfo::anonymous()) }
 }
 
-async fn handle(server: ApiServer, user: Arc<UserInfo>, mut request: Request<Body>, is_remote: bool) -> Response<Body> {
+/// What is known of a request on its way.
+struct Passage {
+    /// Comes from the network, and so takes its turn.
+    is_remote: bool,
+    is_long: bool,
+    /// In the audit log.
+    entry: Option<Entry>,
+    class: Option<Class>,
+}
+
+/// `peer`: who sent a request from the network.
+async fn handle(server: ApiServer, user: Arc<UserInfo>, mut request: Request<Body>, peer: Option<SocketAddr>) -> Response<Body> {
     let started = Instant::now();
     let audit_id = uuid::Uuid::new_v4().to_string();
     let query = Query::parse(request.uri());
     let info = RequestInfo::new(request.method(), request.uri(), &query);
     let accept = Accept::plain(request.headers(), &query);
     let is_long = is_long_running(&info, &query);
-    let result = admit_and_run(&server, user, &info, query, &mut request, is_remote, is_long).await;
+    let entry = server.0.parts.audit.as_ref().and_then(|audit| {
+        let source = peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
+        audit.begin(&audit_id, &attributes(&user, &info), &request, &source)
+    });
+    let mut passage = Passage { is_remote: peer.is_some(), is_long, entry, class: None };
+    let result = match record(&server, passage.entry.as_mut(), &mut request, is_long).await {
+        Ok(()) => admit_and_run(&server, user, &info, query, &mut request, &mut passage).await,
+        Err(status) => Err(status),
+    };
+    let failure = result.as_ref().err().filter(|_| passage.entry.is_some()).cloned();
     let mut response = result.unwrap_or_else(|status| {
         if status.code >= 500 {
             tracing::warn!(path = %info.path, verb = info.verb, code = status.code, "{}", status.message);
@@ -108,11 +130,27 @@ async fn handle(server: ApiServer, user: Arc<UserInfo>, mut request: Request<Bod
     if let Ok(value) = HeaderValue::from_str(&audit_id) {
         response.headers_mut().insert(HeaderName::from_static("audit-id"), value);
     }
+    if let Some(class) = &passage.class {
+        class.tell(&mut response);
+    }
     if *request.method() == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
     server.0.metrics.finished(&server.0.parts.cache, &info, response.status(), started.elapsed(), is_long);
-    response
+    match passage.entry {
+        Some(entry) => entry.finish(response, failure.as_ref(), is_long).await,
+        None => response,
+    }
+}
+
+/// The first entry in the audit log. Bodies of requests that go on for long are streams, and are not read here.
+async fn record(server: &ApiServer, entry: Option<&mut Entry>, request: &mut Request<Body>, is_long: bool) -> Result<(), Status> {
+    let Some(entry) = entry else { return Ok(()) };
+    entry.request_received();
+    if is_long {
+        return Ok(());
+    }
+    entry.request_body(request, server.0.config.body_bytes_max).await
 }
 
 fn is_long_running(info: &RequestInfo, query: &Query) -> bool {
@@ -126,16 +164,29 @@ async fn admit_and_run(
     info: &RequestInfo,
     query: Query,
     request: &mut Request<Body>,
-    is_remote: bool,
-    is_long: bool,
+    passage: &mut Passage,
 ) -> Result<Response<Body>, Status> {
-    let _place = if is_remote && !is_long && !user.in_group("system:masters") {
-        Some(server.0.limits.enter(matches!(info.verb, "get" | "list" | "head"))?)
-    } else {
-        None
-    };
+    let is_long = passage.is_long;
+    let asking = user.clone();
     let user = impersonate(server, user, request.headers_mut())?;
-    if let Err(status) = authorize(server, &user, info) {
+    if let Some(entry) = passage.entry.as_mut().filter(|_| !Arc::ptr_eq(&asking, &user)) {
+        entry.impersonated(&user);
+    }
+    let mut seat = None;
+    if passage.is_remote && (!is_long || info.verb == "watch") {
+        let cache = &server.0.parts.cache;
+        let watchers = || cache.resource(&info.group, &info.version, &info.resource).map_or(0, |resource| server.0.metrics.watching(&resource));
+        match server.0.flow.enter(&user, info, &query, cache, watchers).await {
+            Ok((class, taken)) => (passage.class, seat) = (Some(class), Some(taken)),
+            Err(turned_away) => {
+                body::drain(request.body_mut()).await;
+                return Ok(*turned_away);
+            }
+        }
+    }
+    // Until the answer is there; of a watch, until it has begun.
+    let _seat = seat;
+    if let Err(status) = authorize(server, &user, info, passage.entry.as_mut()) {
         body::drain(request.body_mut()).await;
         return Err(status);
     }
@@ -181,7 +232,7 @@ fn extension<'a>(server: &'a ApiServer, info: &RequestInfo) -> Option<&'a Arc<dy
 }
 
 /// `30s`, `1m30s`, `500ms`.
-fn go_duration(text: &str) -> Option<Duration> {
+pub fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = 0.0;
     while !rest.is_empty() {
@@ -217,7 +268,7 @@ pub fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Attributes<'
     }
 }
 
-fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
+fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo, entry: Option<&mut Entry>) -> Result<(), Status> {
     if !info.is_resource && info.path == fixed::CACERTS && matches!(info.verb, "get" | "head") {
         return Ok(());
     }
@@ -226,6 +277,9 @@ fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo) -> Result<
     }
     let attributes = attributes(user, info);
     let decision = server.0.parts.authorizer.authorize(&attributes);
+    if let Some(entry) = entry {
+        entry.authorized(decision.allowed(), &decision.reason);
+    }
     if decision.allowed() {
         return Ok(());
     }

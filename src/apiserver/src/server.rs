@@ -24,8 +24,8 @@ use crate::bootstrap::{self, BootstrapError};
 use crate::config::{Config, Parts};
 use crate::custom;
 use crate::health::Health;
+use crate::flow::{self, FlowControl};
 use crate::housekeeping;
-use crate::limits::Limits;
 use crate::local::Local;
 use crate::metrics::Metrics;
 use crate::pipeline;
@@ -38,7 +38,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADERS_MAX: usize = 100;
 const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
 /// More than upstream's 100: a node watches each ConfigMap and Secret of its pods over the one connection that it has, where client-go opens a
-/// second one. What runs at once is bounded for each user by [`crate::limits`].
+/// second one. What runs at once is bounded by [`crate::flow`].
 const STREAMS_MAX: u32 = 1000;
 const CONNECTIONS_MAX: usize = 10_000;
 
@@ -96,7 +96,7 @@ pub(crate) struct Shared {
     pub aggregation: Aggregation,
     pub resource_metrics: Collector,
     pub metrics: Arc<Metrics>,
-    pub limits: Limits,
+    pub flow: FlowControl,
     pub health: Health,
     /// Ends watches and listeners.
     pub shutdown: CancellationToken,
@@ -106,7 +106,7 @@ pub(crate) struct Shared {
 impl ApiServer {
     pub fn new(config: Config, parts: Parts) -> Self {
         let services = Services::new(&config, &parts.cache);
-        let limits = Limits::new(&config);
+        let flow = FlowControl::new(&config, &parts.cache);
         let aggregation = Aggregation::new(&parts.cache, config.front_proxy.clone());
         Self(Arc::new(Shared {
             config,
@@ -115,7 +115,7 @@ impl ApiServer {
             aggregation,
             resource_metrics: Collector::default(),
             metrics: Arc::default(),
-            limits,
+            flow,
             health: Health::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -130,6 +130,7 @@ impl ApiServer {
         self.0.tasks.spawn(aggregation::registration::run(self.clone()));
         self.0.tasks.spawn(aggregation::availability::run(self.clone()));
         self.0.tasks.spawn(alloc::repair::run(self.clone()));
+        self.0.tasks.spawn(flow::run(self.clone()));
         let (shutdown, parts) = (self.0.shutdown.clone(), self.0.parts.clone());
         self.0.tasks.spawn(async move {
             shutdown.run_until_cancelled(crate::auth::bootstrap::aggregate_forever(parts.store, parts.cache)).await

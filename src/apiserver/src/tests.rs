@@ -1,6 +1,7 @@
 //! The API over a real store in a temporary folder, through [`crate::Local`].
 mod aggregation;
 mod apply;
+mod audit;
 mod conversion;
 mod custom;
 mod https;
@@ -141,6 +142,7 @@ pub async fn fixture_with(front_proxy: Option<crate::FrontProxy>) -> Fixture {
         tokens: Arc::new(Tokens),
         nodes: Arc::new(Echo),
         extensions: Vec::new(),
+        audit: None,
     };
     let config = Config { advertise_address: std::net::Ipv4Addr::new(192, 0, 2, 1), front_proxy, ..Config::default() };
     let server = ApiServer::new(config, parts);

@@ -52,6 +52,21 @@ pub struct ServerOptions {
     /// What of the state is encrypted: an EncryptionConfiguration, read again when it changes
     #[arg(long, value_name = "FILE", help_heading = "API")]
     pub encryption_provider_config: Option<PathBuf>,
+    /// Which requests the audit log records: a Policy of audit.k8s.io/v1
+    #[arg(long, value_name = "FILE", requires = "audit_log_path", help_heading = "API")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// The audit log; - is standard output
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file", help_heading = "API")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Days that old audit logs are kept [0: for good]
+    #[arg(long, value_name = "DAYS", default_value_t = 0, help_heading = "API")]
+    pub audit_log_maxage: u64,
+    /// Old audit logs that are kept [0: all]
+    #[arg(long, value_name = "COUNT", default_value_t = 0, help_heading = "API")]
+    pub audit_log_maxbackup: usize,
+    /// Megabytes of an audit log before a new one begins [0: no limit]
+    #[arg(long, value_name = "MB", default_value_t = 0, help_heading = "API")]
+    pub audit_log_maxsize: u64,
 
     /// Addresses of pods
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16", help_heading = "Network")]

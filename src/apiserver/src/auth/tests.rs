@@ -54,6 +54,7 @@ impl Cluster {
             nodes: Arc::new(NoNodes),
             cache,
             extensions: Vec::new(),
+            audit: None,
         };
         let server = ApiServer::new(Config::default(), parts);
         server.start().await.unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow};
+use apiserver::audit::{self, Audit, Rotation};
 use apiserver::auth::{Authentication, Authorization, Tokens, service_account};
 use apiserver::encryption::Encryption;
 use apiserver::{ApiServer, Cache, Parts, UserInfo};
@@ -19,7 +20,7 @@ use super::serving::{self, Certificate};
 use super::{DRAIN, Settings};
 use crate::node::{self, NodeClients};
 use crate::node_dialer::Nodes;
-use crate::options::AutoscalerOptions;
+use crate::options::{AutoscalerOptions, ServerOptions};
 use crate::{applier, host, kubeconfig, system, workload};
 
 /// Runs the server until a signal or the end of a part.
@@ -174,10 +175,21 @@ fn api_server(
         authorizer: authorization,
         tokens: Arc::new(Tokens::new(identity.tokens.clone(), jwks)),
         extensions: vec![nodes.clone()],
+        audit: audit(&settings.options)?,
         nodes,
         cache,
     };
     Ok(ApiServer::new(config, parts))
+}
+
+fn audit(options: &ServerOptions) -> anyhow::Result<Option<Arc<Audit>>> {
+    let (Some(policy), Some(log)) = (&options.audit_policy_file, &options.audit_log_path) else { return Ok(None) };
+    let rotation = Rotation {
+        size_bytes_max: options.audit_log_maxsize << 20,
+        backups_max: options.audit_log_maxbackup,
+        age_max: Duration::from_secs(options.audit_log_maxage * 86_400),
+    };
+    Ok(Some(Arc::new(Audit::load(&audit::Options { policy: policy.clone(), log: log.clone(), rotation })?)))
 }
 
 fn write_kubeconfig(settings: &Settings, identity: &ClusterIdentity, port: u16) -> anyhow::Result<()> {
