@@ -24,19 +24,28 @@ pub fn whole(bytes: &[u8]) -> Bytes {
 }
 
 /// A piece of a stream as a member of its own, so that no state is held while a watch is idle.
+///
+/// An empty block that is not the last stands behind the data, as a flush writes it: with the last one, Go's reader would look for the next
+/// member before it hands out what it has.
 pub fn member(bytes: &[u8]) -> Bytes {
     if bytes.len() > STORED_BYTES_MAX {
-        return whole(bytes);
+        let mut encoder = encoder();
+        encoder.write_all(bytes).and_then(|()| encoder.flush()).expect("writing to memory does not fail");
+        return encoder.finish().expect("writing to memory does not fail").into();
     }
     let length = u16::try_from(bytes.len()).expect("checked above");
     let mut crc = Crc::new();
     crc.update(bytes);
-    // RFC 1952: magic, deflate, no flags, no time, fastest, unknown system; RFC 1951: a last block, stored.
-    let mut out = Vec::with_capacity(bytes.len() + 23);
-    out.extend_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255, 1]);
+    // RFC 1952: magic, deflate, no flags, no time, fastest, unknown system.
+    let mut out = Vec::with_capacity(bytes.len() + 33);
+    out.extend_from_slice(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255]);
+    // RFC 1951: blocks as they are, each with its length twice; the data, the flush, the end.
+    out.push(0);
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&(!length).to_le_bytes());
     out.extend_from_slice(bytes);
+    out.extend_from_slice(&[0, 0, 0, 255, 255]);
+    out.extend_from_slice(&[1, 0, 0, 255, 255]);
     out.extend_from_slice(&crc.sum().to_le_bytes());
     out.extend_from_slice(&u32::from(length).to_le_bytes());
     out.into()
@@ -76,6 +85,9 @@ mod tests {
         let long = "abc".repeat(1000);
         let stream = [member(b"short\n"), member(long.as_bytes()), member(b"")].concat();
         assert_eq!(unpacked(&stream), format!("short\n{long}").as_bytes());
+        for piece in [&b"short\n"[..], long.as_bytes()] {
+            assert!(member(piece).windows(5).any(|w| w == [0, 0, 0, 255, 255] || w[1..] == [0, 0, 255, 255]));
+        }
     }
 
     #[test]
