@@ -80,7 +80,8 @@ impl Cached {
             .filter(|(name, value)| !value.is_empty() && !name.starts_with("metadata."))
             .map(|(name, value)| (name, value.into_boxed_str()))
             .collect();
-        Self { key, bytes, revision, labels, fields, version_at, is_stored_otherwise: false, views: OnceLock::new(), message_bytes: AtomicU32::new(0) }
+        let (views, message_bytes) = (OnceLock::new(), AtomicU32::new(0));
+        Self { key, bytes, revision, labels, fields, version_at, is_stored_otherwise: false, message_bytes, views }
     }
 
     /// Whether the bytes say so where they mostly do, at their beginning; false does not mean that they don't.
