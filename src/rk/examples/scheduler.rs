@@ -119,6 +119,7 @@ async fn api_server(folder: &std::path::Path) -> anyhow::Result<ApiServer> {
         tokens: Arc::new(Tokens::new(signer, String::new())),
         nodes: Arc::new(NoKubelets),
         extensions: Vec::new(),
+        audit: None,
         cache,
     };
     let api = ApiServer::new(apiserver::Config::default(), parts);

@@ -97,6 +97,7 @@ impl World {
             tokens: Arc::new(Tokens::new(tokens.clone(), "https://localhost/jwks")),
             nodes: Arc::new(NoNodes),
             extensions: Vec::new(),
+            audit: None,
         };
         let server = ApiServer::new(apiserver::Config::default(), parts);
         server.start().await.unwrap();
