@@ -1,5 +1,6 @@
 """One server and two agents, each a machine of its own (`cargo xtask lab`): joining, the tunnel, crashes, and what is said when it fails."""
 import json
+import pathlib
 import re
 import time
 
