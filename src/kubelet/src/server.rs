@@ -142,7 +142,8 @@ impl Query {
     }
 }
 
-fn percent_decode(text: &str) -> String {
+/// Of a URL's part, or of a gRPC message (`grpc-message`); what is no escape stays as it is.
+pub(crate) fn percent_decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -11,6 +11,8 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 
+use crate::server::percent_decode;
+
 /// Upstream's csiTimeout.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
 /// gRPC's own default for what is received.
@@ -87,7 +89,7 @@ async fn call_now(socket: &Path, method: &str, message: &[u8]) -> Result<Bytes, 
         let text = |name: &str| trailers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         match text("grpc-status").parse() {
             Ok(0) => unframe(collected.to_bytes()).ok_or_else(|| unavailable("the answer is cut short".into())),
-            Ok(code) => Err(CallError::Refused { code, message: unescape(&text("grpc-message")) }),
+            Ok(code) => Err(CallError::Refused { code, message: percent_decode(&text("grpc-message")) }),
             Err(_) => Err(unavailable("the server sent no grpc-status".into())),
         }
     }
@@ -111,27 +113,6 @@ fn unframe(body: Bytes) -> Option<Bytes> {
     (head[0] == 0 && body.len() >= 5 + length).then(|| body.slice(5..5 + length))
 }
 
-/// Messages are percent-encoded.
-fn unescape(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escaped = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3)).flatten().and_then(|hex| std::str::from_utf8(hex).ok());
-        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,7 +122,7 @@ mod tests {
         assert_eq!(&frame(b"ab")[..], [0, 0, 0, 0, 2, b'a', b'b']);
         assert_eq!(unframe(frame(b"ab")).as_deref(), Some(&b"ab"[..]));
         assert_eq!((unframe(Bytes::from_static(&[0, 0, 0, 0, 3, 1])), unframe(Bytes::new())), (None, None));
-        assert_eq!(unescape("no%20such %C3%A4 100%"), "no such \u{e4} 100%");
+        assert_eq!(percent_decode("no%20such %C3%A4 100%"), "no such \u{e4} 100%");
         let error = CallError::Refused { code: 5, message: "gone".into() };
         assert_eq!(error.to_string(), "rpc error: code = NotFound desc = gone");
     }
