@@ -324,10 +324,14 @@ impl FlowControl {
         let (sender, turn) = oneshot::channel();
         let flow = if level.is_exempt { 0 } else { schema.flow(user, info) };
         let admitted = {
+            // The estimate reads the cache, whose lock others may hold for a while: not under the level's, which all its requests need.
+            let seats_max = {
+                let state = level.lock();
+                state.seats_max(state.set.settings())
+            };
+            let work = if level.is_exempt { Work::ONE } else { work::estimate(info, query, cache, seats_max, watchers) };
             let now = self.now();
             let mut state = level.lock();
-            let seats_max = state.seats_max(state.set.settings());
-            let work = if level.is_exempt { Work::ONE } else { work::estimate(info, query, cache, seats_max, watchers) };
             let (admitted, woken) = state.set.enter(now, flow, work, || sender);
             state.note_demand(now);
             drop(state);
