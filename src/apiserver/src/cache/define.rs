@@ -16,9 +16,8 @@ use crate::kinds::Defined;
 const GONE_KEPT: Duration = Duration::from_secs(30);
 
 impl Cache {
+    /// The revision moves on only with the change itself: who reads in between must not believe that this event was seen.
     pub(super) fn define_event(&self, world: &mut World, event: &Event) {
-        let revision = event.revision.0;
-        world.revision = world.revision.max(revision);
         let value = (!matches!(event.kind, EventKind::Delete)).then_some(&*event.value);
         self.define_stored(world, &event.key, value);
     }

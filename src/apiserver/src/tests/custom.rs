@@ -1,4 +1,6 @@
 //! Kinds that come and go with their definitions.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::tree::Tree;
@@ -103,4 +105,37 @@ async fn what_does_not_fit_the_schema_is_refused_by_its_place() {
     let strict = f.post(&format!("{FOOS}?fieldValidation=Strict"), &foo("a", r#"{"odd":1}"#)).await;
     assert_eq!(strict.code, 400);
     assert!(String::from_utf8_lossy(&strict.bytes).contains(r#"strict decoding error: unknown field \"spec.odd\""#));
+}
+
+/// A definition is taken in before its change can be read; a reader that looks all the time must see the change all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_of_a_definition_is_seen() {
+    const CHANGES: usize = 200;
+    let f = defined().await;
+    let cache = f.server.0.parts.cache.clone();
+    let resource = cache.resource("apiextensions.k8s.io", "v1", "customresourcedefinitions").unwrap();
+    let mut cursor = cache.watch(cache.kind(&resource).unwrap(), cache.revision()).unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let ends = done.clone();
+    let reader = std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        loop {
+            let is_last = ends.load(Ordering::Acquire);
+            let (changes, _) = cursor.read(8).unwrap();
+            if changes.is_empty() && is_last {
+                return seen;
+            }
+            seen.extend(changes.into_iter().map(|change| change.revision));
+        }
+    });
+    let mut written = Vec::new();
+    for i in 0..CHANGES {
+        let patch = format!(r#"{{"metadata":{{"annotations":{{"n":"{i}"}}}}}}"#);
+        let answer = f.send("PATCH", DEFINITION, "application/merge-patch+json", &patch).await;
+        written.push(api::meta::resource_version(&answer.tree()).parse::<u64>().unwrap());
+    }
+    done.store(true, Ordering::Release);
+    let seen = reader.join().unwrap();
+    let missed: Vec<_> = written.iter().filter(|revision| !seen.contains(revision)).collect();
+    assert!(missed.is_empty(), "{missed:?}");
 }
