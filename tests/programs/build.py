@@ -1,4 +1,5 @@
 """Programs built from Go modules, kept in the cache by name and version."""
+import hashlib
 import os
 import pathlib
 import shutil
@@ -12,22 +13,88 @@ class NotBuilt(Exception):
     """Why there is no such program."""
 
 
+def go(folder, *words, **environment):
+    """What Go says on standard output."""
+    found = shutil.which("go", path=SEARCH)
+    if not found:
+        raise NotBuilt("there is no Go")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local", **environment}
+    done = subprocess.run(["nice", found, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=3600)
+    if done.returncode != 0:
+        raise NotBuilt(done.stderr.strip()[-500:])
+    return done.stdout
+
+
+def go_build(folder, path, package=".", flags="-s -w"):
+    """Builds one program of the module in `folder`."""
+    made = path.with_name(f".{path.name}")
+    go(folder, "build", "-ldflags", flags, "-o", str(made), package)
+    made.rename(path)
+
+
 def program(package, version, name=None):
     """The path of the program; built at the first call, which takes minutes."""
     name = name or package.rsplit("/", 1)[-1]
     path = CACHE / f"{name}-{version}"
     if path.exists():
         return path
-    go = shutil.which("go", path=SEARCH)
-    if not go:
-        raise NotBuilt("there is no Go")
-    CACHE.mkdir(parents=True, exist_ok=True)
     made = CACHE / f".{name}-{version}"
-    environment = {**os.environ, "GOBIN": str(made), "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
-    done = subprocess.run(
-        ["nice", go, "install", "-ldflags=-s -w", f"{package}@{version}"], env=environment, capture_output=True, text=True, timeout=3600)
-    if done.returncode != 0:
-        raise NotBuilt(done.stderr.strip()[-500:])
+    go(CACHE, "install", "-ldflags=-s -w", f"{package}@{version}", GOBIN=str(made))
     (made / package.rsplit("/", 1)[-1]).rename(path)
     shutil.rmtree(made)
+    return path
+
+
+def module(folder, name):
+    """The program of a module of this tree; built anew when a file of it has changed."""
+    files = sorted(p for p in folder.rglob("*") if p.name in ("go.mod", "go.sum") or p.suffix == ".go")
+    digest = hashlib.sha256(b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)).hexdigest()[:12]
+    path = CACHE / f"{name}-{digest}"
+    if not path.exists():
+        for older in CACHE.glob(f"{name}-*"):
+            older.unlink()
+        go_build(folder, path)
+    return path
+
+
+def node_package(name):
+    """The folder where the package can be imported; its newest version that this Node.js runs."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not node or not npm:
+        raise NotBuilt("there is no Node.js")
+    major = int(subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout[1:].split(".")[0])
+    version = "2.0.1" if major >= 22 else "1.4.0"
+    path = CACHE / f"node-{name.rsplit('/', 1)[-1]}-{version}"
+    if not path.exists():
+        made = path.with_name(f".{path.name}")
+        made.mkdir(parents=True, exist_ok=True)
+        words = ("install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", made, f"{name}@{version}")
+        done = subprocess.run([npm, *words], capture_output=True, text=True, timeout=600)
+        if done.returncode != 0:
+            raise NotBuilt(done.stderr.strip()[-500:])
+        made.rename(path)
+    return path
+
+
+def of_kubernetes(name, version):
+    """A program of Kubernetes itself, as tests/conformance builds it."""
+    suite = CACHE.parent / "conformance/bin" / name
+    path = CACHE / f"{name}-{version}"
+    if not path.exists() and not suite.exists():
+        stamp = "k8s.io/component-base/version"
+        flags = f"-s -w -X {stamp}.gitVersion={version} -X {stamp}.gitMajor=1 -X {stamp}.gitMinor={version.split('.')[1]}"
+        go_build(pathlib.Path(__file__).resolve().parents[1] / "conformance/suite", path, f"k8s.io/kubernetes/cmd/{name}", flags)
+    return path if path.exists() else suite
+
+
+def module(folder, name):
+    """The program of a module of this tree; built anew when a file of it has changed."""
+    files = sorted(p for p in folder.rglob("*") if p.name in ("go.mod", "go.sum") or p.suffix == ".go")
+    digest = hashlib.sha256(b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)).hexdigest()[:12]
+    path = CACHE / f"{name}-{digest}"
+    if not path.exists():
+        for older in CACHE.glob(f"{name}-*"):
+            older.unlink()
+        go_build(folder, path)
     return path

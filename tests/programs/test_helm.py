@@ -4,52 +4,10 @@ import os
 import pathlib
 
 import build
-import lab
 import pytest
-from lab import run
 
-NAME = "helm"
 CHART = pathlib.Path(__file__).parent / "chart"
-IMAGE = "rk.local/demo:1"
 PROGRAMS = {"helm3": ("helm.sh/helm/v3/cmd/helm", "v3.19.4"), "helm4": ("helm.sh/helm/v4/cmd/helm", "v4.3.1")}
-
-
-class Cluster:
-    """A lab by name, through `xtask lab`."""
-
-    def __init__(self, xtask):
-        self.xtask = str(xtask)
-
-    def task(self, *words):
-        return run(self.xtask, "lab", words[0], "--name", NAME, *words[1:], timeout=600)
-
-    def on(self, machine, *words, check=True, input=None):
-        return run(self.xtask, "lab", "exec", "--name", NAME, machine, "--", *words, check=check, input=input, timeout=400)
-
-    def kubectl(self, *words, check=True):
-        return self.on("hub", "kubectl", *words, check=check).stdout
-
-    def get(self, *words):
-        return json.loads(self.kubectl("get", *words, "-o", "json"))
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    made = Cluster(os.environ["XTASK"])
-    archive = tmp_path_factory.mktemp("image") / "demo.tar"
-    run(lab.ROOT / "installer/demo-image.sh", archive, IMAGE)
-    made.task("up", "--servers", "1", "--agents", "0", "--binary", os.environ["RK_BINARY"])
-    try:
-        made.on("server-1", "rk", "image", "import", archive)
-        yield made
-    finally:
-        made.task("down")
-
-
-def applies(cluster):
-    probe = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe", "namespace": "default"}})
-    words = ("kubectl", "apply", "--server-side", "--dry-run=server", "-f", "-")
-    return cluster.on("hub", *words, check=False, input=probe).returncode == 0
 
 
 @pytest.fixture(params=sorted(PROGRAMS))
@@ -59,8 +17,6 @@ def helm(request, cluster, tmp_path):
         program = build.program(package, version, request.param)
     except build.NotBuilt as why:
         pytest.skip(f"{request.param} is not built: {why}")
-    if request.param == "helm4" and not applies(cluster):
-        pytest.skip("helm 4 applies on the server's side, which this one does not serve yet")
     folders = [f"HELM_{kind}_HOME={tmp_path}/{kind.lower()}" for kind in ("CACHE", "CONFIG", "DATA")]
 
     def call(*words, check=True):
