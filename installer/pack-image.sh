@@ -1,7 +1,10 @@
 #!/bin/bash
 # Packs a folder as an OCI image archive with one layer, with tar and sha256sum only.
-# usage: pack-image.sh ROOT OUT.tar NAME COMMAND [ARGUMENT ...]
+# usage: pack-image.sh [--entrypoint] ROOT OUT.tar NAME COMMAND [ARGUMENT ...]
+#   --entrypoint: a pod that names arguments and no command gives them to COMMAND
 set -euo pipefail
+field=Cmd
+[ "$1" = --entrypoint ] && { field=Entrypoint; shift; }
 root=$(realpath "$1") out=$(realpath -m "$2") name=$3
 shift 3
 work=$(mktemp -d)
@@ -19,7 +22,7 @@ gzip -n layer.tar
 size=$(stat -c %s layer.tar.gz)
 layer=$(blob layer.tar.gz)
 cat >config.json <<JSON
-{"architecture":"$(dpkg --print-architecture)","os":"linux","config":{"Env":["PATH=/usr/local/bin:/usr/bin:/bin"],"Cmd":[${command%,}],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]}}
+{"architecture":"$(dpkg --print-architecture)","os":"linux","config":{"Env":["PATH=/usr/local/bin:/usr/bin:/bin"],"$field":[${command%,}],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]}}
 JSON
 config_size=$(stat -c %s config.json)
 config=$(blob config.json)

@@ -1,9 +1,11 @@
 """Programs built from Go modules, kept in the cache by name and version."""
 import hashlib
+import json
 import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 
 CACHE = pathlib.Path(os.environ.get("RK_CACHE", os.path.expanduser("~/.cache/rk"))) / "programs"
 SEARCH = os.pathsep.join([os.environ["PATH"], "/usr/local/go/bin", str(CACHE.parent / "conformance/go/bin")])
@@ -39,11 +41,17 @@ def program(package, version, name=None):
     path = CACHE / f"{name}-{version}"
     if path.exists():
         return path
-    made = CACHE / f".{name}-{version}"
-    go(CACHE, "install", "-ldflags=-s -w", f"{package}@{version}", GOBIN=str(made))
-    (made / package.rsplit("/", 1)[-1]).rename(path)
-    shutil.rmtree(made)
+    # From a module of our own: `go install` refuses modules that replace others.
+    with tempfile.TemporaryDirectory() as folder:
+        go(folder, "mod", "init", "programs")
+        go(folder, "get", f"{package}@{version}")
+        go_build(folder, path, package)
     return path
+
+
+def source(module, version):
+    """The folder with the files of a module: its manifests and charts."""
+    return pathlib.Path(json.loads(go(CACHE, "mod", "download", "-json", f"{module}@{version}"))["Dir"])
 
 
 def module(folder, name):
@@ -98,3 +106,17 @@ def module(folder, name):
             older.unlink()
         go_build(folder, path)
     return path
+
+
+def cargo(folder, name):
+    """The program of a cargo package of this tree, whose dependencies are not ours."""
+    found = shutil.which("cargo", path=os.pathsep.join([os.environ["PATH"], os.path.expanduser("~/.cargo/bin"), "/usr/lib/rust-web/bin", "/usr/share/cargo-web/bin"]))
+    if not found:
+        raise NotBuilt("there is no cargo")
+    target = CACHE / "cargo"
+    words = ("build", "--locked", "--target", "x86_64-unknown-linux-gnu")
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(target), "CARGO_INCREMENTAL": "0"}
+    done = subprocess.run(["nice", found, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=3600)
+    if done.returncode != 0:
+        raise NotBuilt(done.stderr.strip()[-500:])
+    return target / "x86_64-unknown-linux-gnu/debug" / name

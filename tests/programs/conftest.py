@@ -23,7 +23,7 @@ class Cluster(Machines):
         root.mkdir(parents=True)
         for called, file in programs.items():
             lab.run("cp", file, root / called)
-        lab.run(lab.ROOT / "installer/pack-image.sh", root, folder / "image.tar", name, f"/{next(iter(programs))}")
+        lab.run(lab.ROOT / "installer/pack-image.sh", "--entrypoint", root, folder / "image.tar", name, f"/{next(iter(programs))}")
         self.image(folder / "image.tar")
         shutil.rmtree(folder)
 

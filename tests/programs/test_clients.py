@@ -6,6 +6,7 @@ import sys
 import build
 import lab
 import pytest
+from lab import eventually
 
 FOLDER = lab.ROOT / "tests/programs"
 BOX = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "box", "namespace": "default"}, "spec": {
@@ -38,3 +39,39 @@ def test_the_javascript_client_with_a_kind_of_its_own(cluster, tmp_path):
 
 def test_the_python_client_with_a_kind_of_its_own(cluster):
     cluster.on("hub", sys.executable, FOLDER / "python/program.py")
+
+
+@pytest.fixture
+def poet(cluster, tmp_path):
+    """The controller made with kube-rs, in a pod."""
+    try:
+        program = build.cargo(FOLDER / "kube-rs", "kube-rs-program")
+    except build.NotBuilt as why:
+        pytest.skip(f"the program with kube-rs is not built: {why}")
+    cluster.program_image(tmp_path / "image", "rk.local/kube-rs:1", {"poet": program})
+    cluster.kubectl("apply", "-f", FOLDER / "kube-rs/manifests.yaml")
+    yield lambda *words: cluster.kubectl("-n", "books", *words)
+    cluster.kubectl("delete", "poems", "--all", "-n", "books", "--ignore-not-found", "--timeout=60s", check=False)
+    cluster.kubectl("delete", "-f", FOLDER / "kube-rs/manifests.yaml", "--timeout=60s")
+    cluster.kubectl("delete", "crd", "poems.books.example.com", "--timeout=60s")
+
+
+def test_a_controller_made_with_kube_rs(cluster, poet):
+    cluster.rollout("books", "deployment/poet")
+    eventually("the poem", lambda: '"copies":2' in poet("get", "poem", "long", "-o", "jsonpath={.status}"))
+    log = eventually("the log", lambda: poet("logs", "deployment/poet"))
+    assert 'refused: Poem.books.example.com "long" is invalid: <nil>: Invalid value: failed rule: self.spec.copies <= 3' in log, log
+    assert poet("get", "configmap/long-0", "configmap/long-1", "-o", "name") == "configmap/long-0\nconfigmap/long-1\n"
+    assert poet("get", "poems", "--field-selector", "spec.mood=Wild", "-o", "name") == "poem.books.example.com/long\n"
+    poet("delete", "configmap", "long-0")
+    eventually("what the poem owns", lambda: poet("get", "configmap", "long-0", "--ignore-not-found"))
+    poet("scale", "poem", "long", "--replicas=3")
+    eventually("three copies", lambda: poet("get", "configmap", "long-2", "--ignore-not-found"))
+    managers = {(m["manager"], m["operation"], m.get("subresource")) for m in cluster.get("poem", "long", "-n", "books", "--show-managed-fields")["metadata"]["managedFields"]}
+    assert {("author", "Apply", None), ("poet", "Apply", "status"), ("kubectl", "Update", "scale")} <= managers, managers
+    poet("delete", "poem", "long", "--timeout=60s")
+    eventually("an end to what it owned", lambda: poet("get", "configmap", "long-0", "long-1", "long-2", "--ignore-not-found") == "")
+    reasons = eventually("events", lambda: {"Printed", "Burnt"} <= {
+        e["reason"] for e in cluster.get("events.events.k8s.io", "-n", "books", "--field-selector", "regarding.kind=Poem")["items"]})
+    assert reasons
+    assert "seen long" in poet("logs", "deployment/poet")
