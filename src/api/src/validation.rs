@@ -41,6 +41,7 @@ mod volume;
 mod webhooks;
 
 pub use meta::NameRule;
+pub use networking::domain_prefixed_path;
 pub(crate) use webhooks::client as check_webhook_client;
 
 use check::Errors;

@@ -1,9 +1,10 @@
 //! The audit log: who asked what, when, and what came of it, as the policy file says.
 //!
 //! Models k8s.io/apiserver/pkg/audit and pkg/endpoints/filters/audit.go. An event is written before the request goes on (upstream's mode
-//! `blocking`). Bearer tokens are in no event: the header is gone before anything is recorded.
+//! `blocking`) to the log, and goes to the webhook, if there is one, in its own time. Bearer tokens are in no event: the header is gone before anything is recorded.
 mod log;
 mod policy;
+mod webhook;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,12 +18,16 @@ use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, USER_AGENT};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
+use crate::auth::webhook::KubeconfigError;
 use crate::auth::{Attributes, UserInfo};
 use crate::rest::body;
 use crate::status::Status;
 
 pub use log::Rotation;
+pub use webhook::WebhookOptions;
+use webhook::Webhook;
 use log::Log;
 use policy::{Decision, Level, Policy, PolicyError, Stage};
 
@@ -33,8 +38,9 @@ const USER_AGENT_BYTES_MAX: usize = 1024;
 pub struct Options {
     pub policy: PathBuf,
     /// `-`: standard output.
-    pub log: PathBuf,
+    pub log: Option<PathBuf>,
     pub rotation: Rotation,
+    pub webhook: Option<WebhookOptions>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +51,8 @@ pub enum LoadError {
     Policy { path: PathBuf, #[source] source: Box<dyn std::error::Error + Send + Sync> },
     #[error("open the audit log {path}")]
     Log { path: PathBuf, #[source] source: std::io::Error },
+    #[error("the audit webhook")]
+    Webhook(#[from] KubeconfigError),
 }
 
 impl LoadError {
@@ -53,11 +61,16 @@ impl LoadError {
     }
 }
 
-/// The policy and the log.
+/// The policy, and where events go.
 pub struct Audit {
     policy: Policy,
-    /// `None`: standard output.
-    log: Option<Log>,
+    output: Option<Output>,
+    webhook: Option<Arc<Webhook>>,
+}
+
+enum Output {
+    Standard,
+    Log(Log),
 }
 
 impl Audit {
@@ -65,12 +78,13 @@ impl Audit {
         let path = &options.policy;
         let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.clone(), source })?;
         let policy = Policy::parse(&text).map_err(|source| LoadError::policy(path, source))?;
-        let log = if options.log.as_os_str() == "-" {
-            None
-        } else {
-            Some(Log::open(&options.log, options.rotation).map_err(|source| LoadError::Log { path: options.log.clone(), source })?)
+        let open = |path: &PathBuf| match path.as_os_str() == "-" {
+            true => Ok(Output::Standard),
+            false => Log::open(path, options.rotation).map(Output::Log).map_err(|source| LoadError::Log { path: path.clone(), source }),
         };
-        Ok(Self { policy, log })
+        let output = options.log.as_ref().map(open).transpose()?;
+        let webhook = options.webhook.clone().map(Webhook::load).transpose()?.map(Arc::new);
+        Ok(Self { policy, output, webhook })
     }
 
     /// Begins the record of a request; `None`: it leaves none.
@@ -84,12 +98,28 @@ impl Audit {
         Some(entry)
     }
 
+    /// Sends events to the webhook until `shutdown`, where there is one.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        match self.webhook.clone() {
+            Some(webhook) => webhook.run(shutdown).await,
+            None => shutdown.cancelled().await,
+        }
+    }
+
+    pub fn page(&self) -> String {
+        self.webhook.as_ref().map_or_else(String::new, |webhook| webhook.page())
+    }
+
     fn write(&self, event: &Tree, now: Timestamp) {
         let mut line = event.to_json();
+        if let Some(webhook) = &self.webhook {
+            webhook.write(line.clone().into());
+        }
         line.push(b'\n');
-        let written = match &self.log {
-            Some(log) => log.write(&line, now),
-            None => std::io::Write::write_all(&mut std::io::stdout().lock(), &line),
+        let written = match &self.output {
+            Some(Output::Log(log)) => log.write(&line, now),
+            Some(Output::Standard) => std::io::Write::write_all(&mut std::io::stdout().lock(), &line),
+            None => Ok(()),
         };
         if let Err(error) = written {
             tracing::error!(%error, "an audit event is lost");
@@ -183,8 +213,20 @@ impl Entry {
         self.stage(Stage::RequestReceived);
     }
 
-    pub fn impersonated(&mut self, user: &UserInfo) {
+    /// `constraint`: the verb that allowed it, if it is bound to what is being done.
+    pub fn impersonated(&mut self, user: &UserInfo, constraint: &str) {
         self.event.set(&["impersonatedUser"], user_tree(user));
+        if !constraint.is_empty() {
+            self.event.set(&["authenticationMetadata", "impersonationConstraint"], constraint);
+        }
+    }
+
+    /// All that is said of a request whose sender was not believed.
+    pub fn refused(mut self, message: &str) {
+        self.event.set(&["responseStatus", "metadata"], Tree::object());
+        self.event.set(&["responseStatus", "message"], message);
+        self.event.set(&["responseStatus", "code"], 401i64);
+        self.stage(Stage::ResponseStarted);
     }
 
     pub fn authorized(&mut self, is_allowed: bool, reason: &str) {

@@ -3,15 +3,20 @@ pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
 mod bootstrap_token;
+pub mod config;
 pub mod issuer;
+pub mod jwt;
 mod node;
 mod node_keys;
 pub mod rbac;
+pub mod request_header;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 
-use api::selector::FieldSelector;
+use api::selector::{FieldSelector, LabelSelector};
 use futures::future::BoxFuture;
+use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::status::Status;
@@ -72,6 +77,16 @@ pub trait Authenticator: Send + Sync + 'static {
     fn end_of(&self, _chain: &[rustls_pki_types::CertificateDer<'static>]) -> Option<CancellationToken> {
         None
     }
+
+    /// The user that a proxy, which shows this chain, names in headers; these are taken off. `Err`: it is no such proxy.
+    fn proxied(&self, _chain: &[rustls_pki_types::CertificateDer<'static>], _headers: &mut HeaderMap) -> Result<Option<Authenticated>, String> {
+        Ok(None)
+    }
+
+    /// Whether a request for `path` that shows nothing is let in as `system:anonymous`.
+    fn lets_anonymous_in(&self, _path: &str) -> bool {
+        true
+    }
 }
 
 /// What is to be done by whom. Models k8s.io/apiserver/pkg/authorization/authorizer AttributesRecord.
@@ -89,12 +104,14 @@ pub struct Attributes<'a> {
     /// False for paths like `/version`; then only `verb` and `path` matter.
     pub resource_request: bool,
     pub path: &'a str,
-    /// What a list, watch or deletecollection is limited to.
+    /// What a list, watch or deletecollection is limited to (KEP-4601).
     pub fields: &'a FieldSelector,
+    pub labels: &'a LabelSelector,
 }
 
 /// No limit.
 pub static ALL_FIELDS: FieldSelector = FieldSelector::everything();
+pub static ALL_LABELS: LabelSelector = LabelSelector::everything();
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -109,17 +126,23 @@ pub struct Decision {
     pub reason: String,
     /// Set when rules could not be evaluated (a missing role); goes to `status.evaluationError` of access reviews.
     pub evaluation_error: String,
+    /// Set when the question could not be put to somebody: whoever is not allowed is told of an internal error, and not that it is forbidden.
+    pub failure: String,
 }
 
 impl Decision {
+    fn of(verdict: Verdict, reason: impl Into<String>) -> Self {
+        Self { verdict, reason: reason.into(), evaluation_error: String::new(), failure: String::new() }
+    }
+
     pub fn allow(reason: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Allow, reason: reason.into(), evaluation_error: String::new() }
+        Self::of(Verdict::Allow, reason)
     }
     pub fn deny(reason: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Deny, reason: reason.into(), evaluation_error: String::new() }
+        Self::of(Verdict::Deny, reason)
     }
     pub fn no_opinion(reason: impl Into<String>) -> Self {
-        Self { verdict: Verdict::NoOpinion, reason: reason.into(), evaluation_error: String::new() }
+        Self::of(Verdict::NoOpinion, reason)
     }
     pub fn allowed(&self) -> bool {
         self.verdict == Verdict::Allow
@@ -144,8 +167,14 @@ pub struct UserRules {
 }
 
 pub trait Authorizer: Send + Sync + 'static {
-    /// Cheap and synchronous: reads the watch cache only.
+    /// Reads the watch cache only, but where a webhook is configured: then the thread waits for it. Who can, uses [`Authorizer::decide`].
     fn authorize(&self, attributes: &Attributes) -> Decision;
+
+    /// The same, without holding a thread up.
+    fn decide<'a>(&'a self, attributes: &'a Attributes<'a>) -> BoxFuture<'a, Decision> {
+        Box::pin(std::future::ready(self.authorize(attributes)))
+    }
+
     /// Every rule that applies to `user` in `namespace`.
     fn rules_for(&self, user: &UserInfo, namespace: &str) -> UserRules;
 }
@@ -167,6 +196,7 @@ pub fn may_use_signer(authorizer: &dyn Authorizer, user: &UserInfo, verb: &str, 
             resource_request: true,
             path: "",
             fields: &ALL_FIELDS,
+            labels: &ALL_LABELS,
         };
         authorizer.authorize(&attributes).allowed()
     })

@@ -22,6 +22,7 @@ mod fixed;
 mod flow;
 mod health;
 mod housekeeping;
+mod impersonation;
 mod kinds;
 mod local;
 mod metrics;

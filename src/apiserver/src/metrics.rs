@@ -39,11 +39,14 @@ struct State {
     watchers: BTreeMap<(Name, Name, Name), i64>,
 }
 
+/// What a part of the process adds.
+pub type Page = Arc<dyn Fn() -> String + Send + Sync>;
+
 #[derive(Default)]
 pub struct Metrics {
     state: Mutex<State>,
     /// What others of this process tell on the same page.
-    others: Mutex<Vec<fn() -> String>>,
+    others: Mutex<Vec<Page>>,
 }
 
 /// Counts one watch while it lives.
@@ -151,7 +154,7 @@ impl Metrics {
         state.watchers.retain(|(group, version, kind), count| *count > 0 || kinds.by_kind(group, version, kind).is_some());
     }
 
-    pub fn also(&self, page: fn() -> String) {
+    pub fn also(&self, page: Page) {
         self.others.lock().expect("no panic under the lock").push(page);
     }
 

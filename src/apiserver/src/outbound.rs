@@ -2,6 +2,9 @@
 //!
 //! Models pkg/util/webhook/client.go and apiserver/pkg/util/proxy. HTTPS/1.1, to a ready endpoint of a Service or to the host of a URL. Each
 //! call of [`post`] has a connection of its own: no endpoint that is gone is asked again.
+pub mod call;
+pub mod get;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use pki::Identity;
 use rustls::pki_types::pem::PemObject;
@@ -112,12 +116,7 @@ async fn exchange(cache: &Cache, to: &Destination, uri: &str, shown: &str, body:
     let failed = |error: String| format!("{shown}: {error}");
     let (address, name) = address(cache, to).await.map_err(failed)?;
     let tls = to.tls.clone().map_err(failed)?;
-    let tcp = TcpStream::connect(address).await.map_err(|e| failed(format!("dial tcp {address}: connect: {}", go_text(&e))))?;
-    let _ = tcp.set_nodelay(true); // fails only on a dead socket, which the request notices
-    let name = ServerName::try_from(name).map_err(|e| failed(e.to_string()))?;
-    let tls = TlsConnector::from(tls).connect(name, tcp).await.map_err(|e| failed(format!("tls: {e}")))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| failed(e.to_string()))?;
-    let connection = tokio::spawn(connection);
+    let (mut sender, _connection) = connect(address, name, tls).await.map_err(failed)?;
     let host = to.origin.trim_start_matches("https://");
     let request = Request::post(uri)
         .header(header::HOST, host)
@@ -129,9 +128,27 @@ async fn exchange(cache: &Cache, to: &Destination, uri: &str, shown: &str, body:
     let answer = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
     let status = answer.status();
     let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-    connection.abort();
     let bytes = bytes.map_err(|e| failed(format!("unexpected error when reading response body: {e}")))?.to_bytes();
     if status.is_success() { Ok(bytes) } else { Err(refusal(status, &bytes)) }
+}
+
+/// A connection for one request; it ends with what is handed out beside it.
+async fn connect(address: SocketAddr, name: String, tls: Arc<ClientConfig>) -> Result<(SendRequest<Full<Bytes>>, AbortOnDrop), String> {
+    let tcp = TcpStream::connect(address).await.map_err(|e| format!("dial tcp {address}: connect: {}", go_text(&e)))?;
+    let _ = tcp.set_nodelay(true); // fails only on a dead socket, which the request notices
+    let name = ServerName::try_from(name).map_err(|e| e.to_string())?;
+    let tls = TlsConnector::from(tls).connect(name, tcp).await.map_err(|e| format!("tls: {e}"))?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
+    let task = tokio::spawn(async move { drop(connection.await) });
+    Ok((sender, AbortOnDrop(task.abort_handle())))
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// As Go words the errors that are met most.

@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use rustls_pki_types::CertificateDer;
 
 use crate::audit::Entry;
-use crate::auth::{ALL_FIELDS, Attributes, Credential, UserInfo};
+use crate::auth::{Attributes, Credential, UserInfo};
 use crate::extension::Extension;
 use crate::flow::Class;
 use crate::negotiate::{self, Accept};
-use crate::request::{Query, RequestInfo, decode};
+use crate::request::{Query, RequestInfo};
 use crate::server::ApiServer;
 use crate::status::Status;
 use crate::rest::body;
-use crate::{fixed, rest, subresource};
+use crate::{fixed, impersonation, rest, subresource};
 
 const AUTHENTICATED: &str = "system:authenticated";
 const UNAUTHENTICATED: &str = "system:unauthenticated";
@@ -31,11 +31,13 @@ pub async fn from_socket(
     peer: SocketAddr,
     mut request: Request<Body>,
 ) -> Response<Body> {
-    let user = match authenticate(&server, &certificates, request.headers()).await {
+    let user = match authenticate(&server, &certificates, &mut request).await {
         Ok(user) => user,
         Err(status) => {
             tracing::debug!(%peer, "request refused: {}", status.message);
             let query = Query::parse(request.uri());
+            record_refusal(&server, &request, &query, !certificates.is_empty(), peer);
+            body::drain(request.body_mut()).await;
             let mut response = negotiate::answer_status(&Accept::plain(request.headers(), &query), &Status::unauthorized());
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return response;
@@ -44,6 +46,23 @@ pub async fn from_socket(
     // Nobody further down needs the token, and proxies must not pass it on.
     request.headers_mut().remove(AUTHORIZATION);
     handle(server, Arc::new(user), request, Some(peer)).await
+}
+
+/// What the audit log keeps of a request whose sender was not believed.
+/// Models k8s.io/apiserver/pkg/endpoints/filters/authn_audit.go.
+fn record_refusal(server: &ApiServer, request: &Request<Body>, query: &Query, has_certificate: bool, peer: SocketAddr) {
+    let Some(audit) = &server.0.parts.audit else { return };
+    let (nobody, info) = (UserInfo::default(), RequestInfo::new(request.method(), request.uri(), query));
+    let id = uuid::Uuid::new_v4().to_string();
+    let Some(entry) = audit.begin(&id, &attributes(&nobody, &info), request, &peer.ip().to_string()) else { return };
+    let shown = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("").trim();
+    let scheme = shown.split_once(' ').map(|(scheme, _)| scheme.to_ascii_lowercase()).filter(|scheme| scheme == "basic" || scheme == "bearer");
+    let token = query.nonempty("access_token").map(|_| "access_token".to_owned());
+    let attempted: Vec<String> = scheme.into_iter().chain(token).chain(has_certificate.then(|| "x509".to_owned())).collect();
+    entry.refused(&match attempted.is_empty() {
+        true => "Authentication failed, no credentials provided".to_owned(),
+        false => format!("Authentication failed, attempted: {}", attempted.join(", ")),
+    });
 }
 
 /// A request from within the process.
@@ -64,10 +83,19 @@ fn grouped(mut user: UserInfo) -> UserInfo {
     user
 }
 
-async fn authenticate(server: &ApiServer, certificates: &[CertificateDer<'static>], headers: &HeaderMap) -> Result<UserInfo, Status> {
+async fn authenticate(
+    server: &ApiServer,
+    certificates: &[CertificateDer<'static>],
+    request: &mut Request<Body>,
+) -> Result<UserInfo, Status> {
     let authenticator = &server.0.parts.authenticator;
     let mut is_refused = false;
     if !certificates.is_empty() {
+        match authenticator.proxied(certificates, request.headers_mut()) {
+            Ok(Some(found)) => return Ok(grouped(found.user)),
+            Ok(None) => {}
+            Err(why) => tracing::debug!(%why, "no proxy's certificate"),
+        }
         match authenticator.authenticate(Credential::Certificates(certificates)).await {
             Ok(Some(found)) => return Ok(grouped(found.user)),
             Ok(None) => {}
@@ -77,7 +105,8 @@ async fn authenticate(server: &ApiServer, certificates: &[CertificateDer<'static
             }
         }
     }
-    let header = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("").trim();
+    let path = request.uri().path();
+    let header = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("").trim();
     let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
     if let Some(token) = token.filter(|t| !t.is_empty()) {
         return match authenticator.authenticate(Credential::Token { token, audiences: &[] }).await {
@@ -89,8 +118,12 @@ async fn authenticate(server: &ApiServer, certificates: &[CertificateDer<'static
             }
         };
     }
-    // Who shows something and is not believed is not treated as if he had shown nothing.
-    if is_refused { Err(Status::unauthorized()) } else { Ok(UserInfo::anonymous()) }
+    // Who shows something and is not believed is not treated as if he had shown nothing. Machines that join read the authority before they can
+    // know whom they ask, whatever else is closed.
+    if !is_refused && (path == fixed::CACERTS || authenticator.lets_anonymous_in(path)) {
+        return Ok(UserInfo::anonymous());
+    }
+    Err(Status::unauthorized())
 }
 
 /// What is known of a request on its way.
@@ -167,11 +200,16 @@ async fn admit_and_run(
     passage: &mut Passage,
 ) -> Result<Response<Body>, Status> {
     let is_long = passage.is_long;
-    let asking = user.clone();
-    let user = impersonate(server, user, request.headers_mut())?;
-    if let Some(entry) = passage.entry.as_mut().filter(|_| !Arc::ptr_eq(&asking, &user)) {
-        entry.impersonated(&user);
-    }
+    let user = match impersonation::wanted(request.headers_mut())? {
+        None => user,
+        Some(wanted) => {
+            let found = impersonation::authorize(&*server.0.parts.authorizer, &attributes(&user, info), wanted).await?;
+            if let Some(entry) = passage.entry.as_mut() {
+                entry.impersonated(&found.user, &found.constraint);
+            }
+            Arc::new(found.user)
+        }
+    };
     let mut seat = None;
     if passage.is_remote && (!is_long || info.verb == "watch") {
         let cache = &server.0.parts.cache;
@@ -186,7 +224,7 @@ async fn admit_and_run(
     }
     // Until the answer is there; of a watch, until it has begun.
     let _seat = seat;
-    if let Err(status) = authorize(server, &user, info, passage.entry.as_mut()) {
+    if let Err(status) = authorize(server, &user, info, passage.entry.as_mut()).await {
         body::drain(request.body_mut()).await;
         return Err(status);
     }
@@ -265,10 +303,11 @@ pub fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Attributes<'
         resource_request: info.is_resource,
         path: &info.path,
         fields: &info.fields,
+        labels: &info.labels,
     }
 }
 
-fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo, entry: Option<&mut Entry>) -> Result<(), Status> {
+async fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo, entry: Option<&mut Entry>) -> Result<(), Status> {
     if !info.is_resource && info.path == fixed::CACERTS && matches!(info.verb, "get" | "head") {
         return Ok(());
     }
@@ -276,12 +315,15 @@ fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo, entry: Opt
         return Ok(());
     }
     let attributes = attributes(user, info);
-    let decision = server.0.parts.authorizer.authorize(&attributes);
+    let decision = server.0.parts.authorizer.decide(&attributes).await;
     if let Some(entry) = entry {
         entry.authorized(decision.allowed(), &decision.reason);
     }
     if decision.allowed() {
         return Ok(());
+    }
+    if !decision.failure.is_empty() {
+        return Err(Status::internal(format!("Internal Server Error: {:?}: {}", info.path, decision.failure)));
     }
     Err(forbidden(&attributes, &decision.reason))
 }
@@ -300,75 +342,6 @@ pub fn forbidden(a: &Attributes, reason: &str) -> Status {
         why = format!("{why}: {reason}");
     }
     Status::forbidden(a.api_group, a.resource, a.name, &why)
-}
-
-/// `Impersonate-User` and its companions, each checked as a permission of its own.
-/// Models k8s.io/apiserver/pkg/endpoints/filters/impersonation.go.
-fn impersonate(server: &ApiServer, user: Arc<UserInfo>, headers: &mut HeaderMap) -> Result<Arc<UserInfo>, Status> {
-    let value = |v: &HeaderValue| v.to_str().unwrap_or("").to_owned();
-    let name = headers.get("impersonate-user").map(value).unwrap_or_default();
-    let groups: Vec<String> = headers.get_all("impersonate-group").iter().map(value).collect();
-    let uid = headers.get("impersonate-uid").map(value).unwrap_or_default();
-    let mut extra: Vec<(String, String)> = Vec::new();
-    for (header, v) in headers.iter() {
-        if let Some(key) = header.as_str().strip_prefix("impersonate-extra-") {
-            extra.push((decode(key).to_lowercase(), value(v)));
-        }
-    }
-    if name.is_empty() && groups.is_empty() && uid.is_empty() && extra.is_empty() {
-        return Ok(user);
-    }
-    if name.is_empty() {
-        return Err(Status::internal(format!(
-            "requested [{}] without impersonating a user",
-            if groups.is_empty() { "extra" } else { "group" }
-        )));
-    }
-    let check = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        let attributes = Attributes {
-            user: &user,
-            verb: "impersonate",
-            api_group: group,
-            api_version: "v1",
-            resource,
-            subresource,
-            namespace,
-            name,
-            resource_request: true,
-            path: "",
-            fields: &ALL_FIELDS,
-        };
-        let decision = server.0.parts.authorizer.authorize(&attributes);
-        if decision.allowed() { Ok(()) } else { Err(forbidden(&attributes, &decision.reason)) }
-    };
-    let mut acting = UserInfo::new(name.clone(), &[]);
-    let service_account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-    match service_account {
-        Some((namespace, account)) => {
-            check("", "serviceaccounts", "", namespace, account)?;
-            if groups.is_empty() {
-                acting.groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
-            }
-        }
-        None => check("", "users", "", "", &name)?,
-    }
-    for group in &groups {
-        check("", "groups", "", "", group)?;
-    }
-    if !uid.is_empty() {
-        check("authentication.k8s.io", "uids", "", "", &uid)?;
-    }
-    for (key, v) in &extra {
-        check("authentication.k8s.io", "userextras", key, "", v)?;
-        acting.extra.entry(key.clone()).or_default().push(v.clone());
-    }
-    acting.uid = uid;
-    acting.groups.extend(groups);
-    let names: Vec<HeaderName> = headers.keys().filter(|k| k.as_str().starts_with("impersonate-")).cloned().collect();
-    for name in names {
-        headers.remove(name);
-    }
-    Ok(Arc::new(if name == "system:anonymous" { UserInfo::anonymous() } else { grouped(acting) }))
 }
 
 /// Answers `405` for methods a fixed path does not know.

@@ -1,7 +1,7 @@
 //! What a path asks for.
 //!
 //! Models k8s.io/apiserver/pkg/endpoints/request/requestinfo.go.
-use api::selector::FieldSelector;
+use api::selector::{FieldSelector, LabelSelector};
 use http::{Method, Uri};
 
 /// `/apis/GROUP/VERSION/namespaces/NS/RESOURCE/NAME/SUBRESOURCE/...`, taken apart.
@@ -20,6 +20,7 @@ pub struct RequestInfo {
     pub subresource: String,
     /// What a list, watch or deletecollection asks to be limited to; everything where that cannot be read (and is refused later).
     pub fields: FieldSelector,
+    pub labels: LabelSelector,
     /// What follows the subresource (`proxy/a/b`), with its leading slash; `""` when nothing does.
     pub rest: String,
 }
@@ -80,6 +81,7 @@ impl RequestInfo {
         if matches!(info.verb, "list" | "watch" | "deletecollection") {
             // Read as the list reads it: what is authorized must be what is answered.
             info.fields = query.nonempty("fieldSelector").and_then(|text| FieldSelector::parse(text).ok()).unwrap_or_default();
+            info.labels = query.nonempty("labelSelector").and_then(|text| LabelSelector::parse(text).ok()).unwrap_or_default();
             if info.name.is_empty()
                 && let Some(name) = info.fields.exact("metadata.name").filter(|name| is_segment(name))
             {

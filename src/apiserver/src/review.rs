@@ -1,10 +1,11 @@
 //! Kinds that are only ever created and answered, never stored: who am I, may I, is this token good.
 //!
 //! Models pkg/registry/authorization/* and pkg/registry/authentication/*.
+mod selectors;
+
 use api::field_error::FieldError;
 use api::meta;
 use api::registry::Resource;
-use api::selector::{FieldSelector, FieldTerm};
 use api::tree::{Object, Tree};
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
@@ -40,8 +41,8 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
         return Err(Status::invalid(&call.resource.group, &call.resource.kind, meta::name(&review), &errors));
     }
     let status = match &*call.resource.plural {
-        "selfsubjectaccessreviews" => access(call, &review, &call.user),
-        "subjectaccessreviews" | "localsubjectaccessreviews" => access(call, &review, &subject(&review)),
+        "selfsubjectaccessreviews" => access(call, &review, &call.user).await,
+        "subjectaccessreviews" | "localsubjectaccessreviews" => access(call, &review, &subject(&review)).await,
         "selfsubjectrulesreviews" => rules(call, &review),
         "tokenreviews" => token(call, &review).await,
         "selfsubjectreviews" => object([("userInfo", user_info(&call.user))]),
@@ -64,6 +65,7 @@ fn validate(call: &Call, review: &Tree) -> Vec<FieldError> {
     let resource = review.at(&["spec", "resourceAttributes"]).filter(|r| !r.is_null());
     let path = review.at(&["spec", "nonResourceAttributes"]).filter(|r| !r.is_null());
     if call.resource.plural.ends_with("subjectaccessreviews") {
+        errors.extend(resource.into_iter().flat_map(selectors::validate));
         match (resource, path) {
             (Some(attributes), Some(_)) => errors.push(FieldError::invalid(
                 "spec.nonResourceAttributes",
@@ -106,50 +108,32 @@ fn subject(review: &Tree) -> UserInfo {
     user
 }
 
-/// The limit to fields that is asked about; what cannot be read limits nothing, so that no more is allowed.
-/// Models pkg/registry/authorization/util FieldSelectorAsSelector.
-fn fields_asked(resource: Option<&Tree>) -> FieldSelector {
-    let Some(selector) = resource.and_then(|r| r.get("fieldSelector")) else { return FieldSelector::everything() };
-    let raw = selector.str_at(&["rawSelector"]);
-    if !raw.is_empty() {
-        return FieldSelector::parse(raw).unwrap_or_default();
-    }
-    let terms = selector.array_at(&["requirements"]).iter().filter_map(|requirement| {
-        let [value] = requirement.array_at(&["values"]) else { return None };
-        let negated = match requirement.str_at(&["operator"]) {
-            "In" => false,
-            "NotIn" => true,
-            _ => return None,
-        };
-        Some(FieldTerm { field: requirement.str_at(&["key"]).into(), value: value.as_str()?.into(), negated })
-    });
-    terms.collect()
-}
-
-fn access(call: &Call, review: &Tree, user: &UserInfo) -> Tree {
+async fn access(call: &Call, review: &Tree, user: &UserInfo) -> Tree {
     let resource = review.at(&["spec", "resourceAttributes"]).filter(|r| !r.is_null());
     let of = |key: &str| resource.map_or("", |r| r.str_at(&[key]));
     let path = review.at(&["spec", "nonResourceAttributes"]);
-    let fields = fields_asked(resource);
+    let asked = selectors::asked(resource);
     let attributes = Attributes {
         user,
         verb: if resource.is_some() { of("verb") } else { path.map_or("", |p| p.str_at(&["verb"])) },
         api_group: of("group"),
-        api_version: of("version"),
+        api_version: if of("version").is_empty() { "*" } else { of("version") },
         resource: of("resource"),
         subresource: of("subresource"),
         namespace: of("namespace"),
         name: of("name"),
         resource_request: resource.is_some(),
         path: path.map_or("", |p| p.str_at(&["path"])),
-        fields: &fields,
+        fields: &asked.fields,
+        labels: &asked.labels,
     };
-    let decision = call.server.0.parts.authorizer.authorize(&attributes);
+    let decision = call.server.0.parts.authorizer.decide(&attributes).await;
     let mut status = object([("allowed", decision.allowed().into())]);
     if decision.verdict == crate::auth::Verdict::Deny {
         status.set(&["denied"], true);
     }
-    for (key, text) in [("reason", &decision.reason), ("evaluationError", &decision.evaluation_error)] {
+    let errors: Vec<&str> = [decision.evaluation_error.as_str()].into_iter().chain(asked.errors).filter(|error| !error.is_empty()).collect();
+    for (key, text) in [("reason", &decision.reason), ("evaluationError", &errors.join("; "))] {
         if !text.is_empty() {
             status.set(&[key], text.as_str());
         }

@@ -144,8 +144,8 @@ impl ApiServer {
     }
 
     /// Adds what `page` says (Prometheus' text format) to `/metrics`.
-    pub fn also_measure(&self, page: fn() -> String) {
-        self.0.metrics.also(page);
+    pub fn also_measure(&self, page: impl Fn() -> String + Send + Sync + 'static) {
+        self.0.metrics.also(Arc::new(page));
     }
 
     /// Adds a check to `/readyz` and `/livez`; `readyz` until it first succeeds is what a rollout waits for.

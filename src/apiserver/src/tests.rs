@@ -1,10 +1,11 @@
 //! The API over a real store in a temporary folder, through [`crate::Local`].
+mod access;
 mod aggregation;
 mod apply;
 mod audit;
 mod conversion;
 mod custom;
-mod https;
+pub(crate) mod https;
 mod lists;
 mod objects;
 mod paths;

@@ -1,5 +1,5 @@
 //! A compiled expression.
-use crate::ast::{Expr, Id};
+use crate::ast::{Expr, Id, Literal};
 use crate::check::{Checked, Reference};
 use crate::cost::{self, CostEstimate, Estimator};
 use crate::evaluate::{self, CostLimit, Evaluation, EvaluationError, Variables};
@@ -40,6 +40,20 @@ impl Program {
         self.checked.ast.nodes.iter().enumerate().any(|(id, node)| {
             matches!(&node.expr, Expr::Ident(name) if &**name == variable)
                 && matches!(self.checked.reference(id as Id), Some(Reference::Variable))
+        })
+    }
+
+    /// Whether the expression reads `field`, as `x.field` or `x.?field`, of the variable `of`, or of anything where that is `None`.
+    pub fn selects(&self, of: Option<&str>, field: &str) -> bool {
+        let ast = &self.checked.ast;
+        let is_of = |id: Id| of.is_none_or(|of| matches!(ast.expr(id), Expr::Ident(name) if &**name == of));
+        ast.nodes.iter().any(|node| match &node.expr {
+            Expr::Select { operand, field: name, .. } => &**name == field && is_of(*operand),
+            Expr::Call { target: None, function, args } if &**function == "_?._" => match args[..] {
+                [operand, name] => matches!(ast.expr(name), Expr::Literal(Literal::String(name)) if &**name == field) && is_of(operand),
+                _ => false,
+            },
+            _ => false,
         })
     }
 

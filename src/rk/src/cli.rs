@@ -5,7 +5,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit::Exit;
 use crate::options::{AgentRole, DnsOptions, ImageOptions, IngressOptions, RemoveVolumeOptions, ServerOptions, TokenOptions, UninstallOptions};
-use crate::{agent, check, config_file, image, local_storage, server, token, uninstall, workload};
+use crate::{agent, check, config_file, image, kube_args, local_storage, server, token, uninstall, workload};
 
 /// Version of rk, and of the Kubernetes API that it serves.
 pub const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"));
@@ -14,7 +14,7 @@ pub const KUBERNETES_VERSION: &str = "v1.37.1+rk0";
 #[derive(Parser)]
 #[command(name = "rk", about = "Kubernetes in one binary", disable_version_flag = true, arg_required_else_help = true)]
 #[command(after_help = "First steps:\n  rk check                               does this machine have what a cluster needs?\n  rk server                              start a cluster of one node\n  export KUBECONFIG=/etc/rk/kubeconfig.yaml\n  kubectl get nodes\n  rk token                               print the command that joins another machine\n  rk uninstall                           remove everything again")]
-struct Cli {
+pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -53,6 +53,13 @@ pub fn main() -> ExitCode {
         *first = "version".into();
     }
     let arguments = match config_file::merge(Cli::command(), arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("rk: {error}");
+            return Exit::Usage.into();
+        }
+    };
+    let arguments = match kube_args::expand(&Cli::command(), arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             eprintln!("rk: {error}");

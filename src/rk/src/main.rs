@@ -10,6 +10,7 @@ mod config_file;
 mod exit;
 mod host;
 mod image;
+mod kube_args;
 mod kubeconfig;
 mod local_storage;
 mod lock;

@@ -1,10 +1,16 @@
 //! Flags, with the names that k3s' users know. A flag of `rk server` is a key of its configuration file too.
+mod access;
+mod audit_webhook;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use ipnet::Ipv4Net;
+
+pub use access::AccessOptions;
+pub use audit_webhook::AuditWebhookOptions;
 
 pub const DATA_DIR: &str = "/var/lib/rk";
 pub const RUN_DIR: &str = "/run/rk";
@@ -53,10 +59,10 @@ pub struct ServerOptions {
     #[arg(long, value_name = "FILE", help_heading = "API")]
     pub encryption_provider_config: Option<PathBuf>,
     /// Which requests the audit log records: a Policy of audit.k8s.io/v1
-    #[arg(long, value_name = "FILE", requires = "audit_log_path", help_heading = "API")]
+    #[arg(long, value_name = "FILE", requires = "audit", help_heading = "API")]
     pub audit_policy_file: Option<PathBuf>,
     /// The audit log; - is standard output
-    #[arg(long, value_name = "FILE", requires = "audit_policy_file", help_heading = "API")]
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file", group = "audit", help_heading = "API")]
     pub audit_log_path: Option<PathBuf>,
     /// Days that old audit logs are kept [0: for good]
     #[arg(long, value_name = "DAYS", default_value_t = 0, help_heading = "API")]
@@ -67,6 +73,11 @@ pub struct ServerOptions {
     /// Megabytes of an audit log before a new one begins [0: no limit]
     #[arg(long, value_name = "MB", default_value_t = 0, help_heading = "API")]
     pub audit_log_maxsize: u64,
+
+    #[command(flatten)]
+    pub audit_webhook: AuditWebhookOptions,
+    #[command(flatten)]
+    pub access: AccessOptions,
 
     /// Addresses of pods
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16", help_heading = "Network")]

@@ -3,6 +3,7 @@
 //! Store, watch cache, API; then whoever speaks to the API: controllers, scheduler, kubelet, proxy. All of them hold a
 //! client and nothing else of each other. A part that dies takes the process down with its error: the next start is the
 //! recovery, and containers do not notice.
+mod access;
 mod admission;
 mod parts;
 mod serving;
@@ -31,6 +32,9 @@ pub struct Settings {
     pub kubeconfig_mode: u32,
     pub scheduler: scheduler::SchedulerConfig,
     pub admission: Vec<apiserver::admission::OnRequest>,
+    pub access: access::Access,
+    /// Of ServiceAccount tokens.
+    pub issuer: String,
 }
 
 pub fn main(options: ServerOptions) -> anyhow::Result<()> {
@@ -71,6 +75,8 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
         .filter(|(a, b)| 0 < *a && a <= b)
         .ok_or_else(|| usage(format!("--service-node-port-range {:?} is not FROM-TO", options.service_node_port_range)))?;
     let admission = admission::plugins(&options.enable_admission_plugins, options.admission_control_config_file.as_deref())?;
+    let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
+    let access = access::load(&options.access, &issuer)?;
     let (pods, services) = (options.cluster_cidr, options.service_cidr);
     if pods.contains(&services) || services.contains(&pods) {
         return Err(usage(format!("--cluster-cidr {pods} and --service-cidr {services} overlap")));
@@ -117,5 +123,5 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
         cluster_domain: options.cluster_domain.clone(),
         network_backend: options.network_backend,
     };
-    Ok(Settings { node, facts, advertise, node_ports: from..=to, kubeconfig_mode, scheduler, admission, options })
+    Ok(Settings { node, facts, advertise, node_ports: from..=to, kubeconfig_mode, scheduler, admission, access, issuer, options })
 }

@@ -192,7 +192,8 @@ fn ingress_class(errors: &mut Errors, spec: &Tree, old: Option<&Tree>) {
     }
 }
 
-fn domain_prefixed_path(errors: &mut Errors, value: &str, path: &Path) {
+/// `example.com/what`. Models apimachinery/pkg/util/validation IsDomainPrefixedPath; the empty text is the caller's to name.
+pub fn domain_prefixed_path(errors: &mut Vec<FieldError>, value: &str, path: &Path) {
     match value.split_once('/') {
         Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
             for text in names::dns1123_subdomain(host) {

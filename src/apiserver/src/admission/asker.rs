@@ -3,10 +3,10 @@
 //! Models k8s.io/apiserver/pkg/cel/library/authz.go and pkg/admission/plugin/authorizer/caching_authorizer.go.
 use std::cell::RefCell;
 
-use api::selector::FieldSelector;
+use api::selector::{FieldSelector, LabelSelector};
 use cel::{Check, Decision, What};
 
-use crate::auth::{ALL_FIELDS, Attributes, Authorizer, UserInfo, service_account};
+use crate::auth::{ALL_FIELDS, ALL_LABELS, Attributes, Authorizer, UserInfo, Verdict, service_account};
 
 /// Asks for one request; the same question is asked once.
 pub struct Asker<'a> {
@@ -24,9 +24,9 @@ impl<'a> Asker<'a> {
         let account = check.service_account.as_ref().map(|(namespace, name)| service_account(namespace, name));
         // A selector that does not parse limits nothing, as upstream has it.
         let selector = |of: &cel::ResourceCheck| of.field_selector.as_deref().and_then(|text| FieldSelector::parse(text).ok());
-        let fields = match &check.what {
-            What::Resource(of) => selector(of),
-            What::Path(_) => None,
+        let (fields, labels) = match &check.what {
+            What::Resource(of) => (selector(of), of.label_selector.as_deref().and_then(|text| LabelSelector::parse(text).ok())),
+            What::Path(_) => (None, None),
         };
         let none = Attributes {
             user: account.as_ref().unwrap_or(self.user),
@@ -40,6 +40,7 @@ impl<'a> Asker<'a> {
             resource_request: false,
             path: "",
             fields: fields.as_ref().unwrap_or(&ALL_FIELDS),
+            labels: labels.as_ref().unwrap_or(&ALL_LABELS),
         };
         let attributes = match &check.what {
             What::Path(of) => Attributes { path: &of.path, ..none },
@@ -55,7 +56,8 @@ impl<'a> Asker<'a> {
             },
         };
         let decision = self.authorizer.authorize(&attributes);
-        Decision { allowed: decision.allowed(), reason: decision.reason, error: None }
+        let error = Some(decision.failure).filter(|failure| !failure.is_empty());
+        Decision { allowed: decision.verdict == Verdict::Allow, reason: decision.reason, error }
     }
 }
 

@@ -6,7 +6,7 @@ use api::registry::{Registry, Resource, split_api_version};
 use api::tree::Tree;
 
 use super::{Operation, Request};
-use crate::auth::{ALL_FIELDS, Attributes, Authorization, Authorizer, Decision};
+use crate::auth::{ALL_FIELDS, ALL_LABELS, Attributes, Authorization, Authorizer, Decision};
 use crate::cache::Cache;
 use crate::status::Status;
 
@@ -91,5 +91,6 @@ fn ask(
         resource_request: true,
         path: "",
         fields: &ALL_FIELDS,
+        labels: &ALL_LABELS,
     })
 }

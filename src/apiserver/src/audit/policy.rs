@@ -226,7 +226,7 @@ impl GroupResources {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::{ALL_FIELDS, UserInfo};
+    use crate::auth::{ALL_FIELDS, ALL_LABELS, UserInfo};
 
     const POLICY: &str = "
 apiVersion: audit.k8s.io/v1
@@ -272,6 +272,7 @@ rules:
             resource_request: is_resource,
             path: if is_resource { "" } else { part(0) },
             fields: &ALL_FIELDS,
+            labels: &ALL_LABELS,
         };
         policy.decide(&attributes).level
     }

@@ -1,8 +1,9 @@
-//! Who sends a request: client certificates, bound ServiceAccount tokens, bootstrap tokens.
+//! Who sends a request: client certificates, bound ServiceAccount tokens, bootstrap tokens, tokens of other issuers.
 //!
-//! Models k8s.io/apiserver/pkg/authentication/request/x509 and pkg/serviceaccount/{jwt,claims,legacy}.go. Left out: front proxies,
-//! OIDC, webhooks; of tokens in Secrets, the label that says when they were used last.
+//! Models k8s.io/apiserver/pkg/authentication/request/{x509,union} and pkg/serviceaccount/{jwt,claims,legacy}.go. Left out: of tokens in Secrets,
+//! the label that says when they were used last.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -10,10 +11,15 @@ use base64::engine::general_purpose::STANDARD;
 use futures::future::BoxFuture;
 use pki::{BootstrapToken, BoundReference, Claims, ServiceAccountVerifier, TokenError};
 use ring::digest::{SHA256, digest};
-use rustls_pki_types::CertificateDer;
+use http::HeaderMap;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio_util::sync::CancellationToken;
 
+use super::config::Anonymous;
+use super::jwt::Issuers;
 use super::node_keys::Sessions;
+use super::request_header::{RequestHeader, RequestHeaderError, Signed};
+use super::webhook::TokenWebhook;
 use super::{Authenticated, Authenticator, Credential, UserInfo};
 use crate::cache::{Cache, Cached};
 
@@ -29,6 +35,16 @@ pub struct Authentication {
     /// The API server's own audiences.
     audiences: Vec<String>,
     nodes: Sessions,
+    issuers: Option<Arc<Issuers>>,
+    webhook: Option<TokenWebhook>,
+    proxies: Option<Proxies>,
+    anonymous: Anonymous,
+}
+
+/// Where proxies are believed, a connection may show a certificate of theirs or of users'.
+struct Proxies {
+    headers: RequestHeader,
+    users: Signed,
 }
 
 impl Authentication {
@@ -36,10 +52,32 @@ impl Authentication {
     pub fn new(cache: Cache, verifier: ServiceAccountVerifier) -> Self {
         let audiences = vec![verifier.issuer().to_owned()];
         let nodes = Sessions::new(&cache);
-        Self { cache, verifier, audiences, nodes }
+        Self { cache, verifier, audiences, nodes, issuers: None, webhook: None, proxies: None, anonymous: Anonymous::default() }
+    }
+
+    /// Believes these issuers too.
+    pub fn with_issuers(self, issuers: Arc<Issuers>) -> Self {
+        Self { issuers: Some(issuers), ..self }
+    }
+
+    /// Asks this server about tokens that nobody here knows.
+    pub fn with_webhook(self, webhook: TokenWebhook) -> Self {
+        Self { webhook: Some(webhook), ..self }
+    }
+
+    /// Believes proxies; `users`: the authority of users' certificates.
+    pub fn with_proxies(self, headers: RequestHeader, users: CertificateDer<'static>) -> Result<Self, RequestHeaderError> {
+        Ok(Self { proxies: Some(Proxies { headers, users: Signed::by(&[users])? }), ..self })
+    }
+
+    pub fn with_anonymous(self, anonymous: Anonymous) -> Self {
+        Self { anonymous, ..self }
     }
 
     fn certificate(&self, chain: &[CertificateDer<'static>]) -> Result<Option<Authenticated>, String> {
+        if let Some(proxies) = &self.proxies {
+            proxies.users.check(chain, UnixTime::now())?;
+        }
         let Some(user) = certificate_user(chain)? else { return Ok(None) };
         if let (Some(node), Some(leaf)) = (super::node_name(&user), chain.first()) {
             super::node_keys::check(&self.cache, node, leaf)?;
@@ -47,7 +85,46 @@ impl Authentication {
         Ok(Some(Authenticated { user, audiences: self.audiences.clone() }))
     }
 
-    fn token(&self, token: &str, asked: &[String], now: SystemTime) -> Result<Option<Authenticated>, String> {
+    /// Local ones first: nobody else sees their tokens, and nobody is asked in vain.
+    async fn token(&self, token: &str, asked: &[String], now: SystemTime) -> Result<Option<Authenticated>, String> {
+        let mut errors = Vec::new();
+        match self.own_token(token, asked, now) {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            Err(error) => errors.push(error),
+        }
+        match self.issued_token(token, asked, now).await {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            Err(error) => errors.push(error),
+        }
+        if let Some(webhook) = &self.webhook {
+            match webhook.authenticate(token, asked, &self.audiences).await {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(None) } else { Err(crate::status::aggregate(&errors)) }
+    }
+
+    /// Of another issuer; good for the API server alone.
+    async fn issued_token(&self, token: &str, asked: &[String], now: SystemTime) -> Result<Option<Authenticated>, String> {
+        let Some(issuers) = &self.issuers else { return Ok(None) };
+        let audiences = self.own_audiences(asked);
+        if audiences.is_empty() {
+            return Ok(None);
+        }
+        let Some(user) = issuers.authenticate(token, now).await else { return Ok(None) };
+        Ok(Some(Authenticated { user: user?, audiences }))
+    }
+
+    /// Which of the API server's audiences are asked for.
+    fn own_audiences(&self, asked: &[String]) -> Vec<String> {
+        self.audiences.iter().filter(|audience| asked.is_empty() || asked.contains(audience)).cloned().collect()
+    }
+
+    fn own_token(&self, token: &str, asked: &[String], now: SystemTime) -> Result<Option<Authenticated>, String> {
         if let Ok(token) = token.parse::<BootstrapToken>() {
             return Ok(self.bootstrap_token(&token, asked, now));
         }
@@ -73,8 +150,7 @@ impl Authentication {
             Err(TokenError::Foreign) => return Ok(None),
             Err(error) => return Err(error.to_string()),
         };
-        let asked = if asked.is_empty() { &self.audiences } else { asked };
-        let audiences: Vec<String> = self.audiences.iter().filter(|a| asked.contains(a)).cloned().collect();
+        let audiences = self.own_audiences(asked);
         if audiences.is_empty() {
             return Ok(None);
         }
@@ -100,8 +176,7 @@ impl Authentication {
 
     /// Good for the API server alone.
     fn bootstrap_token(&self, token: &BootstrapToken, asked: &[String], now: SystemTime) -> Option<Authenticated> {
-        let asked = if asked.is_empty() { &self.audiences } else { asked };
-        let audiences: Vec<String> = self.audiences.iter().filter(|a| asked.contains(a)).cloned().collect();
+        let audiences = self.own_audiences(asked);
         let user = super::bootstrap_token::user(&self.cache, token, now.try_into().ok()?)?;
         (!audiences.is_empty()).then_some(Authenticated { user, audiences })
     }
@@ -236,13 +311,30 @@ impl Authenticator for Authentication {
     }
 
     fn authenticate<'a>(&'a self, credential: Credential<'a>) -> BoxFuture<'a, Result<Option<Authenticated>, String>> {
-        let mut found = match credential {
-            Credential::Certificates(chain) => self.certificate(chain),
-            Credential::Token { token, audiences } => self.token(token, audiences, SystemTime::now()),
-        };
-        if let Ok(Some(authenticated)) = &mut found {
-            add_authenticated(&mut authenticated.user);
-        }
-        Box::pin(std::future::ready(found))
+        Box::pin(async move {
+            let found = match credential {
+                Credential::Certificates(chain) => self.certificate(chain),
+                Credential::Token { token, audiences } => self.token(token, audiences, SystemTime::now()).await,
+            };
+            found.map(|found| {
+                found.map(|mut authenticated| {
+                    add_authenticated(&mut authenticated.user);
+                    authenticated
+                })
+            })
+        })
+    }
+
+    fn proxied(&self, chain: &[CertificateDer<'static>], headers: &mut HeaderMap) -> Result<Option<Authenticated>, String> {
+        let Some(proxies) = self.proxies.as_ref().filter(|_| !chain.is_empty()) else { return Ok(None) };
+        let user = proxies.headers.authenticate(chain, headers, UnixTime::now())?;
+        Ok(user.map(|mut user| {
+            add_authenticated(&mut user);
+            Authenticated { user, audiences: self.audiences.clone() }
+        }))
+    }
+
+    fn lets_anonymous_in(&self, path: &str) -> bool {
+        self.anonymous.allows(path)
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use store::{Expect, Operation, Revision, Write, WriteError, Written};
 
 use crate::admission::{self, Request};
-use crate::auth::{ALL_FIELDS, Attributes, UserInfo};
+use crate::auth::{ALL_FIELDS, ALL_LABELS, Attributes, UserInfo};
 use crate::cache::{self, Cached};
 use crate::server::ApiServer;
 use crate::status::{Details, Status};
@@ -365,6 +365,7 @@ impl Target {
             resource_request: true,
             path: "",
             fields: &ALL_FIELDS,
+            labels: &ALL_LABELS,
         };
         let decision = self.server.0.parts.authorizer.authorize(&attributes);
         if decision.allowed() { Ok(()) } else { Err(pipeline::forbidden(&attributes, &decision.reason)) }

@@ -20,7 +20,7 @@ async fn events_tell_who_did_what_and_what_came_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let (policy, log) = (folder.path().join("policy.yaml"), folder.path().join("audit.log"));
     std::fs::write(&policy, POLICY).unwrap();
-    let audit = Audit::load(&Options { policy, log: log.clone(), rotation: Rotation::default() }).unwrap();
+    let audit = Audit::load(&Options { policy, log: Some(log.clone()), rotation: Rotation::default(), webhook: None }).unwrap();
     let server = ApiServer::new(Config::default(), Parts { audit: Some(Arc::new(audit)), ..f.server.0.parts.clone() });
     let f = Fixture { client: server.local(UserInfo::new("admin", &["system:masters"])), server, ..f };
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow};
 use apiserver::audit::{self, Audit, Rotation};
+use apiserver::auth::jwt::Issuers;
 use apiserver::auth::{Authentication, Authorization, Tokens, service_account};
 use apiserver::encryption::Encryption;
 use apiserver::{ApiServer, Cache, Parts, UserInfo};
@@ -40,7 +41,11 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
     let cache = Cache::start(&store).await.context("load the cluster's state")?;
     let nodes = Arc::new(Nodes::default());
     let plugins = std::mem::take(&mut settings.admission);
-    let api = api_server(&settings, &identity, store, cache, nodes.clone(), plugins)?;
+    let issuers = settings.access.issuers(&settings.issuer)?;
+    let authorization = settings.access.authorization(&cache)?;
+    let audit = audit(&settings.options)?;
+    let who = Who { issuers: issuers.clone(), authorization: authorization.clone(), audit: audit.clone() };
+    let api = api_server(&settings, &identity, store, cache, nodes.clone(), plugins, who)?;
     api.start().await.context("prepare the API")?;
     api.also_measure(controller_metrics);
 
@@ -53,9 +58,25 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
             Ok("encryption of the state")
         });
     }
+    if let Some(audit) = audit {
+        let (shown, shutdown) = (audit.clone(), shutdown.clone());
+        api.also_measure(move || shown.page());
+        parts.spawn(async move {
+            audit.run(shutdown).await;
+            Ok("audit log")
+        });
+    }
+    for task in settings.access.follow(&api, &issuers, &authorization, &shutdown) {
+        parts.spawn(async move {
+            task.await;
+            Ok("configuration of access")
+        });
+    }
     let address = listener.local_addr().context("read the listener's address")?;
     let listener = tokio::net::TcpListener::from_std(listener).context("take over the listener")?;
-    let tls = apiserver::Tls::with_resolver(identity.serving.clone(), vec![identity.cluster.client_ca.certificate().clone()])?;
+    let mut authorities = vec![identity.cluster.client_ca.certificate().clone()];
+    authorities.extend(settings.access.proxy_authorities()?);
+    let tls = apiserver::Tls::with_resolver(identity.serving.clone(), authorities)?;
     parts.spawn({
         let api = api.clone();
         async move {
@@ -114,9 +135,9 @@ impl ClusterIdentity {
     fn load(settings: &Settings, server_dir: &Path) -> anyhow::Result<Self> {
         let now = SystemTime::now();
         let domain = &settings.facts.cluster_domain;
-        let issuer = format!("https://kubernetes.default.svc.{domain}");
+        let issuer = &settings.issuer;
         let folder = server_dir.join("tls");
-        let cluster = pki::Cluster::load_or_create(&folder, &issuer, now).context("load the cluster's certificates")?;
+        let cluster = pki::Cluster::load_or_create(&folder, issuer, now).context("load the cluster's certificates")?;
         let first = u32::from(settings.facts.service_cidr.network()) + 1;
         let mut addresses: Vec<IpAddr> = vec![settings.node.ip.into(), settings.advertise.into(), IpAddr::V4(first.into())];
         if !settings.options.bind_address.is_unspecified() {
@@ -127,7 +148,7 @@ impl ClusterIdentity {
         let request = LeafRequest::api_server(domain, &addresses, &names);
         let leaf = cluster.server("serving-kube-apiserver", &request, now).context("make the API's certificate")?;
         let serving = Identity::new(&leaf).context("load the API's certificate")?;
-        let tokens = Arc::new(pki::ServiceAccountSigner::load_or_create(&folder.join("service.key"), &issuer)?);
+        let tokens = Arc::new(pki::ServiceAccountSigner::load_or_create(&folder.join("service.key"), issuer)?);
         let leaf = cluster.front_proxy(now).context("make the front proxy's certificate")?;
         let front_proxy = Identity::new(&leaf).context("load the front proxy's certificate")?;
         Ok(Self { cluster: Arc::new(cluster), tokens, serving, request, front_proxy })
@@ -144,6 +165,13 @@ impl ClusterIdentity {
     }
 }
 
+/// Who is believed, who decides, and who writes it down.
+struct Who {
+    issuers: Arc<Issuers>,
+    authorization: Arc<Authorization>,
+    audit: Option<Arc<Audit>>,
+}
+
 fn api_server(
     settings: &Settings,
     identity: &ClusterIdentity,
@@ -151,6 +179,7 @@ fn api_server(
     cache: Cache,
     nodes: Arc<Nodes>,
     plugins: Vec<apiserver::admission::OnRequest>,
+    who: Who,
 ) -> anyhow::Result<ApiServer> {
     let config = apiserver::Config {
         service_cidr: settings.facts.service_cidr,
@@ -166,16 +195,17 @@ fn api_server(
         serves_metrics: !settings.options.disable.iter().any(|part| part == "metrics-server"),
         ..apiserver::Config::default()
     };
-    let authorization = Arc::new(Authorization::new(&cache));
     let jwks = format!("https://{}:{}/openid/v1/jwks", settings.advertise, settings.options.https_listen_port);
+    let authentication = Authentication::new(cache.clone(), identity.tokens.verifier());
+    let Who { issuers, authorization, audit } = who;
     let parts = Parts {
         store,
-        authenticator: Arc::new(Authentication::new(cache.clone(), identity.tokens.verifier())),
+        authenticator: Arc::new(settings.access.complete(authentication, issuers, identity.cluster.client_ca.certificate())?),
         admission: Arc::new(apiserver::admission::Plugins::new(&cache, authorization.clone()).enable(plugins)),
         authorizer: authorization,
         tokens: Arc::new(Tokens::new(identity.tokens.clone(), jwks)),
         extensions: vec![nodes.clone()],
-        audit: audit(&settings.options)?,
+        audit,
         nodes,
         cache,
     };
@@ -183,13 +213,14 @@ fn api_server(
 }
 
 fn audit(options: &ServerOptions) -> anyhow::Result<Option<Arc<Audit>>> {
-    let (Some(policy), Some(log)) = (&options.audit_policy_file, &options.audit_log_path) else { return Ok(None) };
+    let Some(policy) = &options.audit_policy_file else { return Ok(None) };
     let rotation = Rotation {
         size_bytes_max: options.audit_log_maxsize << 20,
         backups_max: options.audit_log_maxbackup,
         age_max: Duration::from_secs(options.audit_log_maxage * 86_400),
     };
-    Ok(Some(Arc::new(Audit::load(&audit::Options { policy: policy.clone(), log: log.clone(), rotation })?)))
+    let (log, webhook) = (options.audit_log_path.clone(), options.audit_webhook.webhook());
+    Ok(Some(Arc::new(Audit::load(&audit::Options { policy: policy.clone(), log, rotation, webhook })?)))
 }
 
 fn write_kubeconfig(settings: &Settings, identity: &ClusterIdentity, port: u16) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::super::{Operation, Request};
-use crate::auth::{ALL_FIELDS, Attributes, Authorization, Authorizer};
+use crate::auth::{ALL_FIELDS, ALL_LABELS, Attributes, Authorization, Authorizer};
 use crate::cache::Cache;
 use crate::status::Status;
 
@@ -97,6 +97,7 @@ fn may(authorization: &Authorization, request: &Request, verb: &str, resource: &
         resource_request: true,
         path: "",
         fields: &ALL_FIELDS,
+        labels: &ALL_LABELS,
     };
     authorization.authorize(&attributes).allowed()
 }

@@ -6,7 +6,7 @@ use api::registry::split_api_version;
 use api::tree::Tree;
 
 use crate::admission::{Operation, Request};
-use crate::auth::{ALL_FIELDS, Attributes, Authorization, Authorizer};
+use crate::auth::{ALL_FIELDS, ALL_LABELS, Attributes, Authorization, Authorizer};
 use crate::cache::Cache;
 use crate::status::Status;
 
@@ -65,6 +65,7 @@ fn policy(cache: &Cache, authorization: &Authorization, request: &Request) -> Op
         resource_request: true,
         path: "",
         fields: &ALL_FIELDS,
+        labels: &ALL_LABELS,
     };
     (!authorization.authorize(&attributes).allowed()).then(|| {
         let (kind, version) = (kind.str_at(&["kind"]), kind.str_at(&["apiVersion"]));
@@ -102,6 +103,7 @@ fn binding(cache: &Cache, authorization: &Authorization, request: &Request, poli
         resource_request: true,
         path: "",
         fields: &ALL_FIELDS,
+        labels: &ALL_LABELS,
     };
     if authorization.authorize(&attributes).allowed() {
         return None;

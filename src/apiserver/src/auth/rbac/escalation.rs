@@ -6,7 +6,7 @@ use api::tree::Tree;
 
 use super::{GROUP, rules};
 use crate::auth::authentication::quoted;
-use crate::auth::{ALL_FIELDS, Attributes, Authorization, Authorizer, PolicyRule, UserInfo};
+use crate::auth::{ALL_FIELDS, ALL_LABELS, Attributes, Authorization, Authorizer, PolicyRule, UserInfo};
 use crate::status::Status;
 
 /// A role or binding that `user` wants to write; `old` is what is stored.
@@ -44,6 +44,7 @@ fn may(authorization: &Authorization, grant: &Grant<'_>, verb: &str, resource: &
         resource_request: true,
         path: "",
         fields: &ALL_FIELDS,
+        labels: &ALL_LABELS,
     };
     authorization.authorize(&attributes).allowed()
 }

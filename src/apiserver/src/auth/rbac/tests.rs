@@ -2,7 +2,7 @@ use api::tree::Tree;
 
 use super::policy::{Kind, Policy};
 use super::rules;
-use crate::auth::{ALL_FIELDS, Attributes, PolicyRule, UserInfo, bootstrap};
+use crate::auth::{ALL_FIELDS, ALL_LABELS, Attributes, PolicyRule, UserInfo, bootstrap};
 
 fn role(rules: &str) -> Tree {
     Tree::from_json(format!(r#"{{"rules":{rules}}}"#).as_bytes()).unwrap()
@@ -33,6 +33,7 @@ fn ask(policy: &Policy, user: &UserInfo, question: &str) -> Result<String, Vec<S
         resource_request: !path,
         path: if path { what } else { "" },
         fields: &ALL_FIELDS,
+        labels: &ALL_LABELS,
     };
     let mut missing = Vec::new();
     let found = policy.visit(user, namespace, &mut missing, |rule, source| {

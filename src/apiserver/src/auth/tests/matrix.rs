@@ -291,6 +291,7 @@ async fn a_stolen_node_credential_reaches_its_own_and_nothing_else() {
             resource_request: true,
             path: "",
             fields: &ALL_FIELDS,
+            labels: &ALL_LABELS,
         };
         if matrix.cluster.server.0.parts.authorizer.authorize(&attributes).allowed() {
             found.push(format!("{:<52} {verb}", format!("{resource}/{subresource}")));
