@@ -48,9 +48,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// The folder of the workspace.
+/// The folder of the workspace: as cargo says it now, since checkouts may share a target folder, and with it this program.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this crate is at src/xtask").to_owned()
+    let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    Path::new(&folder).ancestors().nth(2).expect("this crate is at src/xtask").to_owned()
 }
 
 /// A command run at the root of the workspace.
