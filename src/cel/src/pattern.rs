@@ -292,11 +292,6 @@ impl<'t> Translator<'t> {
                 self.out.push(']');
                 return Ok(());
             }
-            if self.rest.starts_with('-') && !is_first && !self.rest.starts_with("-]") && !self.rest[1..].starts_with('-') {
-                // Perl allows it, Go only at the ends and after a range.
-                let shown: String = self.rest.chars().take(2).collect();
-                return Err(("invalid character class range", shown));
-            }
             is_first = false;
             if self.rest.starts_with("[:")
                 && let Some(end) = self.rest.find(":]")

@@ -203,6 +203,9 @@ fn patterns_mean_what_they_mean_in_go() {
     assert!(matches(r"^[a&&b]+$", "a&b") && matches(r"^\Qa.b\E$", "a.b") && matches("^a{,2}$", "a{,2}") && matches("^[[]$", "["));
     assert!(matches(r"^\101$", "A") && matches(r"^(?i)abc$", "ABC") && matches(r"^[[:alpha:]]$", "x") && matches(r"^x{2,3}?$", "xx"));
     assert!(matches(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "a-b") && matches(r"^[\w.-]+$", "a.b-c"));
+    // A minus that begins no range is a minus, wherever it stands.
+    assert!(matches("^[0-9a-z-_]+$", "a-_9") && matches("^[0-9-.]+$", "1.-") && matches(r"^[\w-.]+$", "a-.") && matches("^[a-c-e]+$", "b-e"));
+    assert!(!matches("^[a-c-e]$", "d") && matches("^[+--]+$", ",-"));
     let wrong = |pattern: &str, text: &str| assert_eq!(pattern::compile(pattern).unwrap_err(), format!("error parsing regexp: {text}"));
     wrong("a**", "invalid nested repetition operator: `**`");
     wrong("x{1001}", "invalid repeat count: `{1001}`");
