@@ -13,6 +13,7 @@ mod networking;
 mod pod;
 mod rbac;
 mod resource;
+mod status;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub fn apply(resource: &Resource, object: &mut Tree) {
 /// Fills in the defaults of an object of the given kind; kinds without defaults are left alone.
 pub fn apply_kind(group: &str, version: &str, kind: &str, object: &mut Tree) {
     let Tree::Object(object) = object else { return };
+    status::apply(group, kind, object);
     match group {
         "" => core::apply(kind, object),
         "apps" => apps::apply(kind, object),

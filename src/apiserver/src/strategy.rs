@@ -153,6 +153,8 @@ pub fn prepare_create(resource: &Resource, object: &mut Tree, user: &UserInfo) {
     if resource.custom.is_some() {
         if has_status(resource) {
             object.remove(&["status"]);
+            // What the schema says of a status nobody has written.
+            api::defaults::apply(resource, object);
         }
         return meta::set_generation(object, 1);
     }

@@ -25,8 +25,27 @@ def refused(status):
         raise AssertionError(f"nothing was refused with {status}")
 
 
+def typed_objects(python):
+    """Its types refuse an answer that lacks what Go always writes."""
+    apps, policy = client.AppsV1Api(python), client.PolicyV1Api(python)
+    labels = {"app": "typed"}
+    pod = client.V1PodTemplateSpec(
+        metadata=client.V1ObjectMeta(labels=labels), spec=client.V1PodSpec(node_selector={"no": "node"}, containers=[client.V1Container(name="c", image="c")]))
+    shared = {"selector": client.V1LabelSelector(match_labels=labels), "template": pod}
+    meta = client.V1ObjectMeta(name="typed")
+    made = apps.create_namespaced_stateful_set("default", client.V1StatefulSet(metadata=meta, spec=client.V1StatefulSetSpec(service_name="typed", replicas=0, **shared)))
+    assert (made.status.replicas, made.spec.update_strategy.rolling_update.max_unavailable) == (0, 1)
+    assert apps.create_namespaced_daemon_set("default", client.V1DaemonSet(metadata=meta, spec=client.V1DaemonSetSpec(**shared))).status.number_ready == 0
+    assert apps.create_namespaced_replica_set("default", client.V1ReplicaSet(metadata=meta, spec=client.V1ReplicaSetSpec(replicas=0, **shared))).status.replicas == 0
+    budget = client.V1PodDisruptionBudget(metadata=meta, spec=client.V1PodDisruptionBudgetSpec(selector=shared["selector"], max_unavailable=1))
+    assert policy.create_namespaced_pod_disruption_budget("default", budget).status.expected_pods == 0
+    for delete in (apps.delete_namespaced_stateful_set, apps.delete_namespaced_daemon_set, apps.delete_namespaced_replica_set, policy.delete_namespaced_pod_disruption_budget):
+        delete("typed", "default")
+
+
 def main():
     python = config.new_client_from_config()
+    typed_objects(python)
     definitions, objects = client.ApiextensionsV1Api(python), client.CustomObjectsApi(python)
     where = ("sky.example.com", "v1", "stars")
     definitions.create_custom_resource_definition(STAR)

@@ -47,6 +47,7 @@ fn stateful_set(spec: &mut Object) {
     if text(strategy, "type") == "RollingUpdate"
         && let Some(rolling) = child(strategy, "rollingUpdate") {
             absent(rolling, "partition", 0);
+            absent(rolling, "maxUnavailable", 1);
         }
     let retention = child_or_new(spec, "persistentVolumeClaimRetentionPolicy");
     zero(retention, "whenDeleted", "Retain");

@@ -22,6 +22,7 @@ pub(super) fn apply(kind: &str, object: &mut Object) {
             }
             absent(spec, "requiresRepublish", false);
             absent(spec, "seLinuxMount", false);
+            absent(spec, "preventPodSchedulingIfMissing", false);
         }
         _ => {}
     }

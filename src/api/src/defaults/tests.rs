@@ -207,3 +207,22 @@ fn defaults_leave_what_decoding_would_leave_and_what_is_valid() {
         assert!(errors.is_empty(), "{kind}: {errors:?}");
     }
 }
+
+#[test]
+fn counts_that_go_always_writes_are_there() {
+    let counts = |group: &str, kind: &str| {
+        let mut object = Tree::from_json(br#"{"status":{"replicas":3}}"#).unwrap();
+        apply_kind(group, "v1", kind, &mut object);
+        ["replicas", "availableReplicas"].map(|count| object.at(&["status", count]).cloned())
+    };
+    assert_eq!(counts("apps", "StatefulSet"), [Some(Tree::Integer(3)), Some(Tree::Integer(0))]);
+    assert_eq!(counts("", "ReplicationController"), [Some(Tree::Integer(3)), None]);
+    assert_eq!(counts("apps", "Deployment"), [Some(Tree::Integer(3)), None]);
+}
+
+#[test]
+fn a_stateful_set_replaces_one_pod_at_a_time() {
+    let mut set = Tree::from_json(br#"{"spec":{}}"#).unwrap();
+    apply_kind("apps", "v1", "StatefulSet", &mut set);
+    assert_eq!(set.at(&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]), Some(&Tree::Integer(1)));
+}

@@ -29,6 +29,11 @@ pub fn select_own_pods(object: &mut Tree) {
     if object.at(&selected).is_none() {
         object.set(&selected, uid);
     }
+    // Upstream's default of a job's own labels, which it comes upon when it reads the job back.
+    if meta::labels(object).is_empty() {
+        let labels = object.at(&["spec", "template", "metadata", "labels"]).cloned().unwrap_or_default();
+        object.set(&["metadata", "labels"], labels);
+    }
 }
 
 #[cfg(test)]

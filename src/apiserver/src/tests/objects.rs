@@ -198,3 +198,16 @@ async fn events_are_one_kind_under_two_groups() {
     assert_eq!((new.str_at(&["note"]), new.str_at(&["regarding", "name"])), ("m", "p"));
     assert_eq!(new.str_at(&["apiVersion"]), "events.k8s.io/v1");
 }
+
+/// Typed clients take no object without the counts that are no pointers in Go.
+#[tokio::test]
+async fn a_new_object_has_the_counts_of_its_status() {
+    let f = fixture().await;
+    let spec = r#"{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}"#;
+    let set = f.post("/apis/apps/v1/namespaces/default/statefulsets", &format!(r#"{{"metadata":{{"name":"s"}},"spec":{spec}}}"#)).await.ok();
+    assert_eq!(set.at(&["status", "replicas"]), Some(&Tree::Integer(0)));
+    let template = r#"{"spec":{"restartPolicy":"Never","containers":[{"name":"c","image":"i"}]}}"#;
+    let job = f.post("/apis/batch/v1/namespaces/default/jobs", &format!(r#"{{"metadata":{{"name":"j"}},"spec":{{"template":{template}}}}}"#)).await.ok();
+    assert_eq!(job.at(&["metadata", "labels"]), job.at(&["spec", "template", "metadata", "labels"]));
+    assert_eq!(job.str_at(&["metadata", "labels", "job-name"]), "j");
+}
