@@ -22,6 +22,7 @@ mod networking;
 mod pod;
 mod pod_resize;
 mod pod_update;
+mod pod_warnings;
 mod policy;
 mod probe;
 mod projected;
@@ -42,6 +43,7 @@ mod webhooks;
 
 pub use meta::NameRule;
 pub use networking::domain_prefixed_path;
+pub use pod_warnings::pod_warnings;
 pub(crate) use webhooks::client as check_webhook_client;
 
 use check::Errors;

@@ -195,6 +195,7 @@ pub fn answer_status(accept: &Accept, status: &Status) -> Response<Body> {
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
+    add_warnings(&mut response, &status.warnings);
     response
 }
 

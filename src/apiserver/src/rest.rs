@@ -108,10 +108,13 @@ pub async fn handle(
     let headers = request.headers().clone();
     let mut call = Call { server, user, info, query, headers, resource, accept, warnings: Vec::new() };
     let result = dispatch(&mut call, request).await;
-    result.map(|mut response| {
-        negotiate::add_warnings(&mut response, &call.warnings);
-        response
-    })
+    match result {
+        Ok(mut response) => {
+            negotiate::add_warnings(&mut response, &call.warnings);
+            Ok(response)
+        }
+        Err(status) => Err(Status { warnings: call.warnings, ..status }),
+    }
 }
 
 async fn dispatch(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {

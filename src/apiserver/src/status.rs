@@ -39,6 +39,8 @@ pub struct Status {
     pub details: Option<Box<Details>>,
     /// Of an expired list: the token with which it can go on, inconsistently.
     pub continue_token: Option<Box<str>>,
+    /// What was to be said of the request before it failed.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,7 +67,7 @@ pub fn qualified(group: &str, name: &str) -> String {
 
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None, continue_token: None }
+        Self { code, reason, message: message.into(), details: None, continue_token: None, warnings: Vec::new() }
     }
 
     fn with(mut self, group: &str, kind: &str, name: &str) -> Self {

@@ -335,15 +335,26 @@ pub fn validate_update(resource: &Resource, part: Part, new: &Tree, old: &Tree) 
     }
 }
 
-/// Upstream's warnings about what is legal but not wise.
-pub fn warnings(resource: &Resource, object: &Tree) -> Vec<String> {
+/// Upstream's warnings about what is legal but not wise. Models WarningsOnCreate and, where there is an old object, WarningsOnUpdate.
+pub fn warnings(resource: &Resource, object: &Tree, old: Option<&Tree>) -> Vec<String> {
     if resource.custom.is_some() {
         return crd::finalizer_warnings(object);
+    }
+    let is_changed = old.is_none_or(|old| meta::generation(old) != meta::generation(object));
+    match id(resource) {
+        ("", "pods") if old.is_none() => return simple::with_name_warning("the Pod's hostname", object, api::validation::pod_warnings(object, "")),
+        ("apps", _) | ("batch", "jobs") | ("", "replicationcontrollers") if is_changed => return simple::template_warnings(object, old.is_none()),
+        ("batch", "cronjobs") if is_changed => {
+            let template = object.at(&["spec", "jobTemplate", "spec", "template"]).cloned().unwrap_or_default();
+            return api::validation::pod_warnings(&template, "spec.jobTemplate.spec.template");
+        }
+        _ => {}
     }
     match id(resource) {
         ("", "endpoints") => vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()],
         ("", "componentstatuses") => vec!["v1 ComponentStatus is deprecated in v1.19+".to_owned()],
         ("", "services") => simple::service_warnings(object),
+        ("networking.k8s.io", "ingresses") if old.is_none() => simple::ingress_warnings(object),
         _ => Vec::new(),
     }
 }

@@ -214,7 +214,7 @@ impl Target {
                 return Err(Status::invalid(&resource.group, &resource.kind, meta::name(&object), &errors));
             }
             if attempt == 1 {
-                warnings.extend(strategy::warnings(resource, &object));
+                warnings.extend(strategy::warnings(resource, &object, None));
             }
             let object = self.admission_validate(admission::Operation::Create, Part::Main, object, None, dry_run, warnings).await?;
             let name = meta::name(&object).to_owned();
@@ -424,7 +424,7 @@ impl Target {
         }
         if by_client {
             if part == Part::Main {
-                warnings.extend(strategy::warnings(resource, &new));
+                warnings.extend(strategy::warnings(resource, &new, Some(&old)));
             }
             new = self.admission_validate(admission::Operation::Update, part, new, Some(old.clone()), dry_run, warnings).await?;
         }

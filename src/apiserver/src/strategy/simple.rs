@@ -1,4 +1,5 @@
 //! Kinds whose strategy is a few lines.
+use api::meta;
 use api::tree::Tree;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,14 +12,58 @@ pub fn merge_string_data(object: &mut Tree) {
     }
 }
 
-/// Models pkg/api/service/warnings.go, the part about sessions and external IPs.
+/// Models pkg/api/service/warnings.go. Left out: addresses in unusual forms.
 pub fn service_warnings(object: &Tree) -> Vec<String> {
     let mut warnings = Vec::new();
-    if object.str_at(&["spec", "clusterIP"]) == "None" && object.str_at(&["spec", "sessionAffinity"]) == "ClientIP" {
-        warnings.push("spec.SessionAffinity is ignored for headless services".to_owned());
+    let text = |field: &str| object.str_at(&["spec", field]);
+    let has_external = !object.array_at(&["spec", "externalIPs"]).is_empty();
+    let (is_headless, is_name) = (text("clusterIP") == "None", text("type") == "ExternalName");
+    if is_headless {
+        if !text("loadBalancerIP").is_empty() {
+            warnings.push("spec.loadBalancerIP is ignored for headless services".to_owned());
+        }
+        if has_external {
+            warnings.push("spec.externalIPs is ignored for headless services".to_owned());
+        }
+        if text("sessionAffinity") != "None" {
+            warnings.push("spec.SessionAffinity is ignored for headless services".to_owned());
+        }
     }
-    if !object.str_at(&["spec", "loadBalancerIP"]).is_empty() && object.str_at(&["spec", "type"]) != "LoadBalancer" {
-        warnings.push("spec.loadBalancerIP is ignored when Service type is not LoadBalancer".to_owned());
+    if has_external && !is_headless && !is_name {
+        warnings.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
+    }
+    if has_external && is_name {
+        warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+    }
+    if !is_name && !text("externalName").is_empty() {
+        warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
     }
     warnings
+}
+
+/// Models pkg/registry/networking/ingress/strategy.go.
+pub fn ingress_warnings(object: &Tree) -> Vec<String> {
+    const CLASS: &str = "kubernetes.io/ingress.class";
+    let is_old = object.at(&["metadata", "annotations", CLASS]).is_some() && object.at(&["spec", "ingressClassName"]).is_none_or(Tree::is_null);
+    is_old.then(|| format!("annotation \"{CLASS}\" is deprecated, please use 'spec.ingressClassName' instead")).into_iter().collect()
+}
+
+/// Of what makes pods from `spec.template`.
+pub fn template_warnings(object: &Tree, is_new: bool) -> Vec<String> {
+    let Some(template) = object.at(&["spec", "template"]) else { return Vec::new() };
+    let mut warnings = api::validation::pod_warnings(template, "spec.template");
+    if object.at(&["spec", "revisionHistoryLimit"]).and_then(Tree::as_i64).is_some_and(|limit| limit < 0) && meta::kind(object) == "StatefulSet" {
+        warnings.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
+    }
+    match meta::kind(object) {
+        "Deployment" | "ReplicaSet" | "ReplicationController" | "Job" if is_new => with_name_warning("Pod names and hostnames", object, warnings),
+        _ => warnings,
+    }
+}
+
+/// Names that are no labels of DNS make surprising host names.
+pub fn with_name_warning(used_in: &str, object: &Tree, more: Vec<String>) -> Vec<String> {
+    let wrong = api::names::dns1123_label(meta::name(object)).join(" ");
+    let warning = format!("metadata.name: this is used in {used_in}, which can result in surprising behavior; a DNS label is recommended: [{wrong}]");
+    (!wrong.is_empty()).then_some(warning).into_iter().chain(more).collect()
 }

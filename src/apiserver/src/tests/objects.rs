@@ -47,6 +47,8 @@ async fn bad_bodies_get_upstreams_answers() {
     let unknown = r#"{"metadata":{"name":"a"},"datas":{}}"#;
     let warned = f.post(MAPS, unknown).await;
     assert_eq!(warned.headers.get("warning").unwrap(), "299 - \"unknown field \\\"datas\\\"\"");
+    let refused = f.post(MAPS, r#"{"metadata":{"name":"A"},"datas":{}}"#).await;
+    assert_eq!((refused.code, refused.headers.get("warning").unwrap()), (422, warned.headers.get("warning").unwrap()));
     f.post(&format!("{MAPS}?fieldValidation=Strict"), unknown).await.failed(
         400,
         "BadRequest",
