@@ -44,15 +44,17 @@ fn covers_path(url: &str, path: &str) -> bool {
     url == ALL || url == path || url.ends_with('*') && path.starts_with(url.trim_end_matches('*'))
 }
 
-fn covers_resource(entry: &str, resource: &str, subresource: &str) -> bool {
+/// Models ResourceMatches of pkg/apis/rbac/v1/evaluation_helpers.go. Texts are compared, not parsed: who asks for the resource
+/// `prometheuses/status` in a review is answered as for the subresource.
+pub(super) fn covers_resource(entry: &str, resource: &str, subresource: &str) -> bool {
     if entry == ALL {
         return true;
     }
-    match entry.split_once('/') {
-        None => subresource.is_empty() && entry == resource,
-        Some((_, sub)) if subresource.is_empty() || sub != subresource => false,
-        Some((of, _)) => of == ALL || of == resource,
+    if subresource.is_empty() {
+        return entry == resource;
     }
+    let of = entry.strip_suffix(subresource).and_then(|rest| rest.strip_suffix('/'));
+    of.is_some_and(|of| of == ALL || of == resource)
 }
 
 /// The parts of `wanted` that `held` does not cover, in the smallest pieces.

@@ -71,6 +71,24 @@ fn bindings_give_rules_where_they_are_and_to_whom_they_name() {
 }
 
 #[test]
+fn a_resource_is_matched_as_it_is_written() {
+    for (entry, resource, subresource, expected) in [
+        ("*", "pods", "log", true),
+        ("pods", "pods", "", true),
+        ("pods", "pods", "log", false),
+        ("pods/log", "pods", "log", true),
+        ("*/log", "pods", "log", true),
+        ("*/log", "pods", "", false),
+        ("pods/log", "pods", "", false),
+        // As some operators ask whether they may.
+        ("pods/log", "pods/log", "", true),
+        ("*/log", "pods/log", "", false),
+    ] {
+        assert_eq!(rules::covers_resource(entry, resource, subresource), expected, "{entry} of {resource} {subresource}");
+    }
+}
+
+#[test]
 fn the_bootstrap_policy_gives_the_public_and_the_components_what_upstream_gives() {
     let mut policy = Policy::default();
     for object in bootstrap::policy() {
