@@ -1,10 +1,10 @@
 #!/bin/bash
 # Packs a folder as an OCI image archive with one layer, with tar and sha256sum only.
-# usage: pack-image.sh [--entrypoint] ROOT OUT.tar NAME COMMAND [ARGUMENT ...]
-#   --entrypoint: a pod that names arguments and no command gives them to COMMAND
+# usage: pack-image.sh [--program] ROOT OUT.tar NAME COMMAND [ARGUMENT ...]
+#   --program: an image as projects publish theirs: a pod that names arguments and no command gives them to COMMAND, and its user is not root
 set -euo pipefail
-field=Cmd
-[ "$1" = --entrypoint ] && { field=Entrypoint; shift; }
+field=Cmd user=
+[ "$1" = --program ] && { field=Entrypoint user='"User":"65532",'; shift; }
 root=$(realpath "$1") out=$(realpath -m "$2") name=$3
 shift 3
 work=$(mktemp -d)
@@ -22,7 +22,7 @@ gzip -n layer.tar
 size=$(stat -c %s layer.tar.gz)
 layer=$(blob layer.tar.gz)
 cat >config.json <<JSON
-{"architecture":"$(dpkg --print-architecture)","os":"linux","config":{"Env":["PATH=/usr/local/bin:/usr/bin:/bin"],"$field":[${command%,}],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]}}
+{"architecture":"$(dpkg --print-architecture)","os":"linux","config":{$user"Env":["PATH=/usr/local/bin:/usr/bin:/bin"],"$field":[${command%,}],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]}}
 JSON
 config_size=$(stat -c %s config.json)
 config=$(blob config.json)

@@ -20,10 +20,10 @@ class Cluster(Machines):
     def program_image(self, folder, name, programs):
         """Makes an image of programs that need nothing beside them, and brings it in."""
         root = folder / "root"
-        root.mkdir(parents=True)
         for called, file in programs.items():
+            (root / called).parent.mkdir(parents=True, exist_ok=True)
             lab.run("cp", file, root / called)
-        lab.run(lab.ROOT / "installer/pack-image.sh", "--entrypoint", root, folder / "image.tar", name, f"/{next(iter(programs))}")
+        lab.run(lab.ROOT / "installer/pack-image.sh", "--program", root, folder / "image.tar", name, f"/{next(iter(programs))}")
         self.image(folder / "image.tar")
         shutil.rmtree(folder)
 
