@@ -120,8 +120,7 @@ impl Scheduler {
         let Some(mut finished) = self.finished.take() else { return };
         let mut cluster = cluster::Subscriptions::new(&self);
         // A decision over half a world would be a wrong one.
-        tokio::join!(self.pods.synced(), self.nodes.synced(), self.namespaces.synced(), self.budgets.synced());
-        tokio::join!(self.volumes.synced(), self.owners.synced(), self.devices.synced());
+        self.synced().await;
         while cluster.drain(&mut self) {}
         loop {
             let now = Instant::now();
@@ -149,6 +148,12 @@ impl Scheduler {
                 () = tokio::time::sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
             }
         }
+    }
+
+    /// Returns when all that decisions need to know has been listed.
+    pub async fn synced(&self) {
+        tokio::join!(self.pods.synced(), self.nodes.synced(), self.namespaces.synced(), self.budgets.synced());
+        tokio::join!(self.volumes.synced(), self.owners.synced(), self.devices.synced());
     }
 
     fn take_back(&mut self, done: Done) {
