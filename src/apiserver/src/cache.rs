@@ -163,6 +163,11 @@ impl Cached {
     }
 }
 
+/// Stored bytes with their version, as clients read them.
+pub fn with_version(stored: &[u8], revision: u64) -> Option<Bytes> {
+    splice::resource_version(stored, revision).map(|(bytes, _)| bytes)
+}
+
 fn shows_otherwise(resource: &Resource, custom: &api::crd::Custom, tree: &mut Tree) -> bool {
     // Only a webhook can say what it is in the version of today.
     if custom.conversion.is_some() && api::meta::api_version(tree) != resource.api_version() {

@@ -110,14 +110,22 @@ impl Target {
         self.server.0.parts.store.write(Write { key, operation, expect, durability }).await
     }
 
-    /// The bytes that are stored: storage version, without what is spliced in or never kept.
-    async fn stored_bytes(&self, tree: &Tree) -> Result<Bytes, Status> {
-        let mut stored = tree.clone();
-        if let Some(meta) = stored.get_mut("metadata").and_then(Tree::as_object_mut) {
+    /// Whether bytes are stored as this resource shows them, but for their version.
+    fn is_stored_as_shown(&self) -> bool {
+        self.resource.custom.is_none() && !convert::is_needed(&self.resource)
+    }
+
+    /// The bytes that are stored: storage version, without what is spliced in or never kept (and the object has no longer).
+    async fn stored_bytes(&self, object: &mut Tree) -> Result<Bytes, Status> {
+        if let Some(meta) = object.get_mut("metadata").and_then(Tree::as_object_mut) {
             for field in ["resourceVersion", "selfLink"] {
                 meta.remove(field);
             }
         }
+        if self.is_stored_as_shown() {
+            return Ok(object.to_json().into());
+        }
+        let mut stored = object.clone();
         if self.resource.custom.is_some() {
             stored = convert::custom_to_stored(&self.server.0.parts.cache, &self.resource, stored).await?;
         }
@@ -129,13 +137,6 @@ impl Target {
         let has_webhook = self.resource.custom.as_ref().is_some_and(|custom| custom.conversion.is_some());
         let storage = || api::registry::api_version(&self.resource.group, &self.resource.storage_version);
         cached.is_stored_otherwise || (has_webhook && meta::api_version(&cached.tree()) != storage())
-    }
-
-    /// The object under the revision of its write, as clients read it.
-    fn shown(&self, tree: &Tree, revision: Revision) -> Bytes {
-        let mut tree = tree.clone();
-        meta::set_resource_version(&mut tree, &revision.to_string());
-        tree.to_json().into()
     }
 
     fn request(&self, operation: admission::Operation, part: Part, object: Tree, old: Option<Arc<Tree>>, dry_run: bool) -> Request {
@@ -248,14 +249,36 @@ impl Target {
     /// Writes the object; the answer is what clients read. One that is too large is written without what is noted of its managers, which can be
     /// most of it; what somebody applied is not, as its next apply would need that.
     async fn put(&self, key: Arc<str>, mut object: Tree, expect: Expect) -> Result<Result<Bytes, WriteError>, Status> {
-        let stored = self.stored_bytes(&object).await?;
-        let mut result = self.write(key.clone(), Operation::Put(stored), expect).await;
+        let mut stored = self.stored_bytes(&mut object).await?;
+        let mut result = self.write(key.clone(), Operation::Put(stored.clone()), expect).await;
         let is_too_large = matches!(result, Err(WriteError::TooLarge { .. })) && self.manager.is_some();
         if is_too_large && object.remove(&MANAGED).is_some() {
-            let stored = self.stored_bytes(&object).await?;
-            result = self.write(key, Operation::Put(stored), expect).await;
+            stored = self.stored_bytes(&mut object).await?;
+            result = self.write(key, Operation::Put(stored.clone()), expect).await;
         }
-        Ok(result.map(|written| self.shown(&object, written.revision)))
+        Ok(result.map(|written| {
+            let spliced = self.is_stored_as_shown().then(|| cache::with_version(&stored, written.revision.0)).flatten();
+            spliced.unwrap_or_else(|| shown(object, written.revision))
+        }))
+    }
+
+    /// Changes a built-in object as it is stored, past strategy, admission and validation: what upstream's registry does by
+    /// `GuaranteedUpdate`, where the server itself knows what is to be written. `change` is called again after a lost race.
+    pub async fn update_stored(&self, dry_run: bool, change: &(dyn Fn(&mut Tree) -> Result<(), Status> + Sync)) -> Result<(), Status> {
+        for _ in 0..ATTEMPTS {
+            let cached = self.current().ok_or_else(|| self.not_found())?;
+            let mut object = cached.tree();
+            change(&mut object)?;
+            if dry_run {
+                return Ok(());
+            }
+            match self.put(cached.key.clone(), object, Expect::Revision(Revision(cached.revision))).await? {
+                Ok(_) => return Ok(()),
+                Err(WriteError::Conflict { .. }) => {}
+                Err(error) => return Err(store_failed(error)),
+            }
+        }
+        Err(self.modified())
     }
 
     fn existing(&self, name: &str) -> Option<Tree> {
@@ -481,7 +504,7 @@ impl Target {
         match self.write(cached.key.clone(), Operation::Delete, Expect::Revision(Revision(cached.revision))).await {
             Ok(written) => {
                 alloc::release(&self.server, &self.resource, || cached.tree()).await;
-                Ok(Outcome { bytes: self.shown(new, written.revision), created: false })
+                Ok(Outcome { bytes: shown(new.clone(), written.revision), created: false })
             }
             Err(WriteError::Conflict { .. }) => Err(Failed::LostRace { conditional: false }),
             Err(error) => Err(store_failed(error).into()),
@@ -545,6 +568,12 @@ impl Status {
         self.details = None::<Box<Details>>;
         self
     }
+}
+
+/// The object under the revision of its write, as clients read it.
+fn shown(mut object: Tree, revision: Revision) -> Bytes {
+    meta::set_resource_version(&mut object, &revision.to_string());
+    object.to_json().into()
 }
 
 /// Now, as metav1.Time prints it.

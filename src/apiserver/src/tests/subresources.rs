@@ -20,6 +20,37 @@ async fn a_binding_gives_a_pod_its_node_once() {
 }
 
 #[tokio::test]
+async fn a_binding_is_for_the_pod_that_it_means_and_changes_nothing_else() {
+    let f = fixture().await;
+    let before = f.post(PODS, &pod("p", "")).await.ok();
+    let path = format!("{PODS}/p/binding");
+    let binding = |meta: &str| format!(r#"{{"metadata":{{"name":"p",{meta}}},"target":{{"kind":"Node","name":"n1"}}}}"#);
+    f.post(&path, &binding(r#""uid":"other""#)).await.failed(
+        409,
+        "Conflict",
+        &format!(
+            "Operation cannot be fulfilled on pods \"p\": Precondition failed: UID in precondition: other, UID in object meta: {}",
+            before.str_at(&["metadata", "uid"]),
+        ),
+    );
+    assert_eq!(f.post(&path, &binding(r#""resourceVersion":"1""#)).await.code, 409);
+    f.post(&format!("{path}?dryRun=All"), &binding(r#""labels":{"a":"b"}"#)).await.ok();
+    assert_eq!(f.get(&format!("{PODS}/p")).await.ok(), before);
+    let annotations = r#""annotations":{"x":"y","pod.beta.kubernetes.io/init-containers":"[]"},"labels":{"zone":"z"}"#;
+    f.post(&path, &binding(annotations)).await.ok();
+    let mut expected = before.clone();
+    expected.set(&["spec", "nodeName"], "n1");
+    expected.set(&["metadata", "annotations", "x"], "y");
+    expected.set(&["metadata", "labels", "zone"], "z");
+    let mut bound = f.get(&format!("{PODS}/p")).await.ok();
+    for tree in [&mut expected, &mut bound] {
+        tree.remove(&["metadata", "resourceVersion"]);
+        tree.remove(&["status"]);
+    }
+    assert_eq!(bound, expected);
+}
+
+#[tokio::test]
 async fn scale_reads_and_writes_replicas() {
     let f = fixture().await;
     let sets = "/apis/apps/v1/namespaces/default/replicasets";
