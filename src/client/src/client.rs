@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status};
 use kube::client::{Body, ConfigExt};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use tower::{BoxError, Service, ServiceBuilder};
 
@@ -167,6 +167,12 @@ impl Client {
         self.call(Method::POST, path, Some(object)).await
     }
 
+    /// As [`Self::create`], for who does not care what the server made of it.
+    pub async fn create_unread<K: Kind>(&self, object: &K) -> Result<IgnoredAny, ApiError> {
+        let path = ApiResource::of::<K>().collection_path(object.namespace());
+        self.call(Method::POST, path, Some(object)).await
+    }
+
     pub async fn update<K: Kind>(&self, object: &K) -> Result<K, ApiError> {
         let path = ApiResource::of::<K>().object_path(&ObjectKey::of(object));
         self.call(Method::PUT, path, Some(object)).await
@@ -236,7 +242,7 @@ impl Client {
                 ..Default::default()
             },
         };
-        self.create_subresource::<Pod, _, serde::de::IgnoredAny>(&ObjectKey::of(pod), "binding", &binding).await?;
+        self.create_subresource::<Pod, _, IgnoredAny>(&ObjectKey::of(pod), "binding", &binding).await?;
         Ok(())
     }
 
@@ -269,7 +275,7 @@ impl Client {
         key: &ObjectKey,
         options: &DeleteOptions,
     ) -> Result<(), ApiError> {
-        let _: serde::de::IgnoredAny =
+        let _: IgnoredAny =
             self.call(Method::DELETE, resource.object_path(key), Some(&options.body())).await?;
         Ok(())
     }
@@ -282,7 +288,7 @@ impl Client {
         which: &ListOptions,
     ) -> Result<(), ApiError> {
         let path = resource.collection_path(namespace) + &which.query().into_string();
-        let _: serde::de::IgnoredAny = self.call(Method::DELETE, path, Some(&options.body())).await?;
+        let _: IgnoredAny = self.call(Method::DELETE, path, Some(&options.body())).await?;
         Ok(())
     }
 

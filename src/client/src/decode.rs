@@ -3,6 +3,7 @@
 //! In Go a null time is the zero time and an absent string the empty one; the generated types want both in conditions. Whoever patches a
 //! condition without its time makes such an object, and it must not hold up everything that comes after it.
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use memchr::memmem;
@@ -52,9 +53,10 @@ pub(crate) fn list<T: DeserializeOwned>(bytes: &[u8]) -> Result<(ListMeta, Vec<T
 /// The object without who set which of its fields: half of many objects, read by no mirror, and dear to read.
 pub(crate) fn without_managers(text: &str) -> Cow<'_, str> {
     const KEY: &[u8] = b"\"managedFields\":[";
+    static FINDER: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(KEY));
     let bytes = text.as_bytes();
     let (mut out, mut from) = (String::new(), 0);
-    while let Some(found) = memmem::find(&bytes[from..], KEY) {
+    while let Some(found) = FINDER.find(&bytes[from..]) {
         let at = from + found;
         // Inside of a text a backslash would stand before the quote.
         let Some(end) = bytes[..at].last().filter(|b| matches!(b, b'{' | b',')).and_then(|_| array_end(bytes, at + KEY.len())) else { break };

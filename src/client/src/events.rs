@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -17,7 +18,7 @@ use crate::backoff::jitter;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::error::ApiError;
-use crate::object::{Kind, ObjectKey, object_reference};
+use crate::object::{ApiResource, Kind, ObjectKey, object_reference};
 use crate::patch::Patch;
 
 /// Events waiting to be written; more are dropped, as upstream does, with a line in the log.
@@ -102,27 +103,23 @@ async fn write_all(client: Client, clock: Clock, mut receiver: mpsc::Receiver<Ev
     while let Some(event) = receiver.recv().await {
         match correlator.correlate(event, clock.now()) {
             Verdict::Drop => {}
-            Verdict::Write { event, cache_key, update } => {
-                if let Some(written) = write(&client, event, update).await {
-                    correlator.written(cache_key, &written);
-                }
-            }
+            // What the server makes of it is not read: the name is ours, and a repetition names no version.
+            Verdict::Write { event, update } => write(&client, event, update).await,
         }
     }
 }
 
-async fn write(client: &Client, mut event: Event, mut update: bool) -> Option<Event> {
+async fn write(client: &Client, event: Event, mut update: bool) {
     for attempt in 1..=TRIES {
         let result = match update {
-            true => client.patch::<Event>(&ObjectKey::of(&event), &repeated(&event)).await,
-            false => client.create(&event).await,
+            true => client.patch_at::<IgnoredAny>(&ApiResource::of::<Event>(), &ObjectKey::of(&event), &repeated(&event)).await,
+            false => client.create_unread(&event).await,
         };
         match result {
-            Ok(written) => return Some(written),
+            Ok(_) => return,
             // The server forgets events after an hour.
             Err(error) if update && error.is_not_found() => {
                 update = false;
-                event.metadata.resource_version = None;
             }
             Err(error @ ApiError::Transport { .. }) if attempt < TRIES => {
                 debug!(error = &error as &dyn std::error::Error, "cannot write an event yet");
@@ -133,11 +130,10 @@ async fn write(client: &Client, mut event: Event, mut update: bool) -> Option<Ev
                 if !error.is_namespace_terminating() && !error.is_not_found() && !error.is_already_exists() {
                     warn!(reason = event.reason, error = &error as &dyn std::error::Error, "event not written");
                 }
-                return None;
+                return;
             }
         }
     }
-    None
 }
 
 fn repeated(event: &Event) -> Patch {

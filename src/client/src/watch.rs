@@ -43,7 +43,7 @@ impl Lines {
 
     pub async fn next(&mut self) -> Result<Option<Bytes>, WatchError> {
         loop {
-            if let Some(end) = self.buffer[self.searched..].iter().position(|b| *b == b'\n') {
+            if let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
                 let line = self.buffer.split_to(self.searched + end).freeze();
                 self.buffer.advance(1);
                 self.searched = 0;
@@ -74,6 +74,38 @@ impl Lines {
     }
 }
 
+/// A line in its two parts.
+struct Envelope<'a> {
+    kind: &'a str,
+    object: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Parsed<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+impl<'a> From<Parsed<'a>> for Envelope<'a> {
+    fn from(Parsed { kind, object }: Parsed<'a>) -> Self {
+        Self { kind, object: object.get() }
+    }
+}
+
+impl<'a> Envelope<'a> {
+    /// The parts as every server writes them, without reading the object; it is read anyway.
+    fn cut(line: &'a [u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line).ok()?;
+        let (kind, object) = line.strip_prefix("{\"type\":\"")?.split_once("\",\"object\":")?;
+        if !kind.bytes().all(|b| b.is_ascii_uppercase()) {
+            return None;
+        }
+        Some(Self { kind, object: object.strip_suffix('}')? })
+    }
+}
+
 /// One decoded line.
 pub(crate) enum Frame<K> {
     Put(K),
@@ -87,29 +119,25 @@ pub(crate) enum Frame<K> {
 
 impl<K: DeserializeOwned> Frame<K> {
     pub fn decode(line: &[u8]) -> Result<Self, WatchError> {
-        #[derive(Deserialize)]
-        struct Envelope<'a> {
-            #[serde(rename = "type")]
-            kind: &'a str,
-            #[serde(borrow)]
-            object: &'a RawValue,
-        }
-        let Envelope { kind, object } = serde_json::from_slice(line)?;
-        let without_managers = || decode::without_managers(object.get());
+        let Envelope { kind, object } = match Envelope::cut(line) {
+            Some(envelope) => envelope,
+            None => serde_json::from_slice::<Parsed>(line)?.into(),
+        };
+        let without_managers = || decode::without_managers(object);
         Ok(match kind {
             "ADDED" | "MODIFIED" => decode::object(&without_managers()).map_or_else(|e| Self::unreadable(object, e), |o| Ok(Self::Put(o)))?,
             "DELETED" => decode::object(&without_managers()).map_or_else(|e| Self::unreadable(object, e), |o| Ok(Self::Delete(o)))?,
             "BOOKMARK" => {
-                let bookmark: PartialObject = serde_json::from_str(object.get())?;
+                let bookmark: PartialObject = serde_json::from_str(object)?;
                 Self::Bookmark(bookmark.metadata.resource_version.unwrap_or_default())
             }
-            "ERROR" => Self::Failure(Box::new(serde_json::from_str(object.get())?)),
+            "ERROR" => Self::Failure(Box::new(serde_json::from_str(object)?)),
             other => return Err(WatchError::UnknownType(other.to_owned())),
         })
     }
 
-    fn unreadable(object: &RawValue, error: serde_json::Error) -> Result<Self, WatchError> {
-        let PartialObject { metadata, .. } = serde_json::from_str(object.get())?;
+    fn unreadable(object: &str, error: serde_json::Error) -> Result<Self, WatchError> {
+        let PartialObject { metadata, .. } = serde_json::from_str(object)?;
         let name = format!("{}/{}", metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
         Ok(Self::Unreadable { name, version: metadata.resource_version.unwrap_or_default(), error })
     }

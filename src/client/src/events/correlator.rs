@@ -16,7 +16,7 @@ const COMBINED: &str = "(combined from similar events): ";
 pub(super) enum Verdict {
     Drop,
     /// `update`: the event of this name exists, raise its count.
-    Write { event: Event, cache_key: String, update: bool },
+    Write { event: Event, update: bool },
 }
 
 #[derive(Default)]
@@ -41,7 +41,6 @@ struct Seen {
     count: i32,
     first: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
     name: Option<String>,
-    resource_version: Option<String>,
 }
 
 impl Correlator {
@@ -51,24 +50,21 @@ impl Correlator {
         let update = seen.as_ref().is_some_and(|s| s.count > 0);
         if let Some(seen) = seen.filter(|s| s.count > 0) {
             event.metadata.name = seen.name;
-            event.metadata.resource_version = seen.resource_version;
             event.first_timestamp = seen.first;
             event.count = Some(seen.count.saturating_add(1));
         }
-        self.written(cache_key.clone(), &event);
+        self.remember(cache_key, &event);
         match self.takes_token(&event, now) {
-            true => Verdict::Write { event, cache_key, update },
+            true => Verdict::Write { event, update },
             false => Verdict::Drop,
         }
     }
 
-    /// Remembers the event as the server has it.
-    pub fn written(&mut self, cache_key: String, event: &Event) {
+    fn remember(&mut self, cache_key: String, event: &Event) {
         let seen = Seen {
             count: event.count.unwrap_or(0),
             first: event.first_timestamp.clone(),
             name: event.metadata.name.clone(),
-            resource_version: event.metadata.resource_version.clone(),
         };
         self.seen.put(cache_key, seen);
     }
@@ -181,7 +177,7 @@ mod tests {
 
     fn write(verdict: Verdict) -> (Event, bool) {
         match verdict {
-            Verdict::Write { event, update, .. } => (event, update),
+            Verdict::Write { event, update } => (event, update),
             Verdict::Drop => panic!("dropped"),
         }
     }
