@@ -6,11 +6,12 @@
 mod counts;
 mod node;
 mod terms;
+mod topology;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use client::{Named, ObjectKey};
 use k8s_openapi::api::core::v1::Node;
@@ -18,6 +19,8 @@ use k8s_openapi::api::core::v1::Node;
 pub use self::counts::{Counted, Counts};
 pub use self::node::{NodeFacts, NodeState};
 pub use self::terms::Terms;
+use self::topology::Topologies;
+pub use self::topology::{Domains, Topology};
 use crate::pod::PodInfo;
 
 struct Placed {
@@ -31,8 +34,8 @@ pub struct Cache {
     slots: Vec<Option<NodeState>>,
     free: Vec<usize>,
     by_name: HashMap<String, usize>,
-    /// Slots of the nodes that exist, zones taking turns.
-    order: Vec<usize>,
+    /// Slots of the nodes that exist, zones taking turns; arranged when next asked for, since nodes come by the thousand.
+    order: OnceLock<Vec<usize>>,
     placed: HashMap<ObjectKey, Placed>,
     /// Decided, and not seen bound yet.
     assumed: HashSet<ObjectKey>,
@@ -42,6 +45,7 @@ pub struct Cache {
     claims: HashMap<ObjectKey, usize>,
     terms: Terms,
     counts: Counts,
+    topologies: Topologies,
 }
 
 impl Cache {
@@ -56,8 +60,11 @@ impl Cache {
             self.count_images(&before, false);
         }
         self.count_images(&facts, true);
+        if !was_present || before.labels != facts.labels {
+            self.topologies.forget();
+        }
         if !was_present || before.zone != facts.zone {
-            self.arrange();
+            self.order.take();
         }
         was_present.then_some(before)
     }
@@ -71,18 +78,24 @@ impl Cache {
         let facts = state.facts.clone();
         self.count_images(&facts, false);
         self.forget_if_empty(slot);
-        self.arrange();
+        self.topologies.forget();
+        self.order.take();
         Some(facts)
     }
 
     /// The nodes that exist; each zone in turn gives one.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeState> {
-        self.order.iter().map(|slot| self.at(*slot))
+        self.order().iter().map(|slot| self.at(*slot))
+    }
+
+    /// Their slots.
+    pub fn order(&self) -> &[usize] {
+        self.order.get_or_init(|| self.arranged())
     }
 
     /// The node at a position of that order.
     pub fn nth(&self, position: usize) -> &NodeState {
-        self.at(self.order[position])
+        self.at(self.order()[position])
     }
 
     fn at(&self, slot: usize) -> &NodeState {
@@ -99,7 +112,7 @@ impl Cache {
     }
 
     pub fn node_count(&self) -> usize {
-        self.order.len()
+        self.order().len()
     }
 
     pub fn slot_count(&self) -> usize {
@@ -171,6 +184,12 @@ impl Cache {
         self.counts.get(what, self.slots.len(), || self.slots.iter().enumerate().filter_map(|(i, n)| Some((i, n.as_ref()?.pods.as_slice()))))
     }
 
+    /// Which nodes have the same value of a label.
+    pub fn topology(&self, key: &str) -> Arc<Topology> {
+        let values = || self.nodes().filter_map(|n| Some((n.slot, n.labels.get(key)?.as_str())));
+        self.topologies.get(key, self.slots.len(), values)
+    }
+
     fn slot(&mut self, name: &str) -> usize {
         if let Some(slot) = self.by_name.get(name) {
             return *slot;
@@ -205,7 +224,7 @@ impl Cache {
     }
 
     /// As upstream's node tree: one node of each zone after the other.
-    fn arrange(&mut self) {
+    fn arranged(&self) -> Vec<usize> {
         let mut zones: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (slot, state) in self.slots.iter().enumerate() {
             if let Some(state) = state.as_ref().filter(|n| n.present) {
@@ -213,6 +232,6 @@ impl Cache {
             }
         }
         let most = zones.values().map(Vec::len).max().unwrap_or_default();
-        self.order = (0..most).flat_map(|i| zones.values().filter_map(move |slots| slots.get(i)).copied()).collect();
+        (0..most).flat_map(|i| zones.values().filter_map(move |slots| slots.get(i)).copied()).collect()
     }
 }

@@ -104,6 +104,10 @@ pub enum Prepared<'a> {
 /// Answers for one node; knows what the filter found for one pod.
 pub trait NodeCheck<'a>: Send + Sync {
     fn check(&self, node: &NodeState) -> Verdict;
+    /// Whether it follows along, in [`Self::with`] and [`Self::without`]; what looks at the given node alone need not.
+    fn follows(&self) -> bool {
+        false
+    }
     /// As if `pod` were on `node` too.
     fn with(&mut self, _pod: &PodInfo, _node: &NodeState) {}
     /// As if `pod` were not on `node`.

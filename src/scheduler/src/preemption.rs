@@ -8,7 +8,6 @@ mod pick;
 mod tests;
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -20,7 +19,7 @@ use crate::nominator::Nominator;
 use crate::plugins::{Refusal, World};
 use crate::pod::PodInfo;
 use crate::profile::Checks;
-use crate::schedule::{Diagnosis, Random, fit_error};
+use crate::schedule::{Diagnosis, Random, Refusals, fit_error};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PreemptionArgs {
@@ -73,7 +72,7 @@ pub fn candidates(
 ) -> Result<Vec<Candidate>, String> {
     let cache = plight.world.cache;
     let potential: Vec<&NodeState> = cache.nodes().filter(|n| plight.diagnosis.is_resolvable(n.slot)).collect();
-    let (mut kept, mut violating, mut refused) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let (mut kept, mut violating, mut refused) = (Vec::new(), Vec::new(), Refusals::default());
     if let (Some(checks), false) = (plight.checks, potential.is_empty()) {
         let wanted = (potential.len() * args.candidates_percent_min / 100).max(args.candidates_min).min(potential.len());
         let offset = random.below(potential.len());

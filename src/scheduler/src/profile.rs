@@ -30,7 +30,8 @@ pub struct Profile {
 /// What the filters found for one pod.
 pub struct Checks<'a> {
     pod: &'a PodInfo,
-    checks: Vec<(usize, Box<dyn NodeCheck<'a> + 'a>)>,
+    /// With the number of the filter. Shared between duplicates until one of them is to follow along.
+    checks: Vec<(usize, Arc<dyn NodeCheck<'a> + 'a>)>,
 }
 
 /// Why a node will not do, and which of the profile's filters says so.
@@ -62,9 +63,9 @@ impl Profile {
             match filter.prepare(pod, world) {
                 Prepared::Skip => {}
                 Prepared::Refused(refusal) => return Err(NoneAtAll { refusal, filters: BTreeSet::from([i]) }),
-                Prepared::Check(check) => checks.push((i, check)),
+                Prepared::Check(check) => checks.push((i, Arc::from(check))),
                 Prepared::Only(names, check) => {
-                    checks.push((i, check));
+                    checks.push((i, Arc::from(check)));
                     named_by.insert(i);
                     let both = match only {
                         Some(before) => before.intersection(&names).cloned().collect(),
@@ -105,6 +106,9 @@ impl<'a> Checks<'a> {
 
     /// As [`Self::check`], and also if the pods that were promised a place there, and are as important, were there already.
     pub fn check_with_nominated(&self, node: &NodeState, nominated: &Nominator) -> Result<(), Refused> {
+        if nominated.is_empty() {
+            return self.check(node);
+        }
         let promised = nominated.on(&node.facts.name).iter().filter(|p| p.priority >= self.pod.priority && p.uid != self.pod.uid);
         let promised: Vec<_> = promised.collect();
         if !promised.is_empty() {
@@ -119,14 +123,24 @@ impl<'a> Checks<'a> {
     }
 
     pub fn duplicate(&self) -> Checks<'a> {
-        Checks { pod: self.pod, checks: self.checks.iter().map(|(i, check)| (*i, check.duplicate())).collect() }
+        Checks { pod: self.pod, checks: self.checks.clone() }
     }
 
     pub fn with(&mut self, pod: &PodInfo, node: &NodeState) {
-        self.checks.iter_mut().for_each(|(_, check)| check.with(pod, node));
+        self.followers().for_each(|check| check.with(pod, node));
     }
 
     pub fn without(&mut self, pod: &PodInfo, node: &NodeState) {
-        self.checks.iter_mut().for_each(|(_, check)| check.without(pod, node));
+        self.followers().for_each(|check| check.without(pod, node));
+    }
+
+    /// The checks to which it matters what other nodes have, and which nobody else sees.
+    fn followers(&mut self) -> impl Iterator<Item = &mut (dyn NodeCheck<'a> + 'a)> {
+        self.checks.iter_mut().filter(|(_, check)| check.follows()).map(|(_, check)| {
+            if Arc::get_mut(check).is_none() {
+                *check = Arc::from(check.duplicate());
+            }
+            Arc::get_mut(check).expect("it is not shared")
+        })
     }
 }

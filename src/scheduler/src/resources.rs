@@ -16,6 +16,26 @@ pub struct Resources {
     pub scalars: Vec<(Arc<str>, i64)>,
 }
 
+/// A resource's place, for loops over many nodes.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'n> {
+    MilliCpu,
+    Memory,
+    Ephemeral,
+    Scalar(&'n str),
+}
+
+impl<'n> Place<'n> {
+    pub fn of(name: &'n str) -> Self {
+        match name {
+            "cpu" => Self::MilliCpu,
+            "memory" => Self::Memory,
+            "ephemeral-storage" => Self::Ephemeral,
+            _ => Self::Scalar(name),
+        }
+    }
+}
+
 /// Amount of `quantity` in the unit of [`Resources`].
 pub fn amount(resource: &str, quantity: &str) -> i64 {
     let Ok(parsed) = Quantity::parse(quantity) else { return 0 };
@@ -32,11 +52,15 @@ impl Resources {
     }
 
     pub fn get(&self, name: &str) -> i64 {
-        match name {
-            "cpu" => self.milli_cpu,
-            "memory" => self.memory_bytes,
-            "ephemeral-storage" => self.ephemeral_bytes,
-            _ => self.scalars.iter().find(|(n, _)| **n == *name).map_or(0, |(_, amount)| *amount),
+        self.at(Place::of(name))
+    }
+
+    pub fn at(&self, place: Place) -> i64 {
+        match place {
+            Place::MilliCpu => self.milli_cpu,
+            Place::Memory => self.memory_bytes,
+            Place::Ephemeral => self.ephemeral_bytes,
+            Place::Scalar(name) => self.scalars.iter().find(|(n, _)| **n == *name).map_or(0, |(_, amount)| *amount),
         }
     }
 
@@ -75,6 +99,14 @@ impl Resources {
 
     pub fn subtract(&mut self, less: &Self) {
         self.combine(less, i64::saturating_sub);
+    }
+
+    /// Whether CPU, memory and ephemeral storage, as far as asked for, are left of `all` beside what is taken.
+    pub fn fits_beside(&self, taken: &Self, all: &Self) -> bool {
+        let fits = |wanted: i64, taken: i64, all: i64| wanted <= 0 || wanted <= all - taken;
+        fits(self.milli_cpu, taken.milli_cpu, all.milli_cpu)
+            && fits(self.memory_bytes, taken.memory_bytes, all.memory_bytes)
+            && fits(self.ephemeral_bytes, taken.ephemeral_bytes, all.ephemeral_bytes)
     }
 
     /// The larger of both, resource by resource.

@@ -6,7 +6,7 @@ mod fit_error;
 #[cfg(test)]
 pub mod tests;
 
-pub use self::fit_error::{Diagnosis, fit_error};
+pub use self::fit_error::{Diagnosis, Refusals, fit_error};
 use crate::cache::NodeState;
 use crate::nominator::Nominator;
 use crate::plugins::{Refusal, World};

@@ -51,3 +51,41 @@ fn kept_counts_follow_the_pods() {
     assert_eq!(cache.terms().required_away().count(), 1);
     assert_eq!(cache.terms().required_away().next().map(|t| t.nodes.len()), Some(2));
 }
+
+#[test]
+fn nodes_with_one_value_of_a_label_are_one_domain() {
+    let mut cache = Cache::default();
+    for (name, zone) in [("a1", "a"), ("b1", "b"), ("a2", "a")] {
+        cache.set_node(&node(name, zone));
+    }
+    let key = "topology.kubernetes.io/zone";
+    let domain = |cache: &Cache, name: &str| cache.topology(key).domain(cache.node(name).unwrap().slot);
+    assert_eq!(cache.topology(key).len(), 2);
+    assert_eq!(domain(&cache, "a1"), domain(&cache, "a2"));
+    assert_ne!(domain(&cache, "a1"), domain(&cache, "b1"));
+    assert_eq!(cache.topology("other").len(), 0);
+    // A node that has moved, one that has gone, and a slot that another took over.
+    cache.set_node(&node("a2", "b"));
+    assert_eq!(domain(&cache, "a2"), domain(&cache, "b1"));
+    let slot = cache.node("b1").unwrap().slot;
+    cache.remove_node("b1");
+    assert_eq!(cache.topology(key).domain(slot), None);
+    cache.set_node(&node("c1", "c"));
+    assert_eq!((cache.node("c1").unwrap().slot, cache.topology(key).len()), (slot, 3));
+}
+
+#[test]
+fn amounts_are_summed_by_domain() {
+    let mut cache = Cache::default();
+    for (name, zone) in [("a1", "a"), ("b1", "b"), ("a2", "a")] {
+        cache.set_node(&node(name, zone));
+    }
+    let mut sums = Domains::new(cache.topology("topology.kubernetes.io/zone"));
+    assert!(sums.is_zero());
+    let slot = |name: &str| cache.node(name).unwrap().slot;
+    sums.add(slot("a1"), 2);
+    sums.add(slot("a2"), 3);
+    assert_eq!([slot("a1"), slot("a2"), slot("b1"), 99].map(|s| sums.at(s)), [Some(5), Some(5), Some(0), None]);
+    sums.add(slot("a1"), -5);
+    assert!(sums.is_zero());
+}

@@ -1,7 +1,7 @@
 //! NodeResourcesBalancedAllocation: a node whose resources the pod brings nearer to one share is better.
 //!
 //! Models pkg/scheduler/framework/plugins/noderesources/balanced_allocation.go, v1.37.
-use super::fit::allocation;
+use super::fit::{allocation, wanted};
 use super::{SCORE_MAX, Score, World};
 use crate::cache::NodeState;
 use crate::pod::PodInfo;
@@ -31,11 +31,12 @@ impl Score for NodeResourcesBalancedAllocation {
         if self.resources.iter().all(|(name, _)| pod.requests.get(name) == 0) {
             return None; // a best-effort pod balances nothing
         }
+        let resources = wanted(pod, &self.resources, false);
         let (mut before, mut after) = (Vec::new(), Vec::new());
         let mut one = |node: &NodeState| {
             before.clear();
             after.clear();
-            allocation(pod, node, &self.resources, false, &mut |_, taken, with_pod, of| {
+            allocation(node, &resources, |_, taken, with_pod, of| {
                 let share = |amount: i64| (amount as f64 / of as f64).min(1.0);
                 before.push(share(taken));
                 after.push(share(with_pod));

@@ -10,7 +10,7 @@ use crate::cache::{NodeFacts, NodeState};
 use crate::dra::ExtendedResources;
 use crate::events::{Change, ClusterEvent, bits};
 use crate::pod::PodInfo;
-use crate::resources::{Resources, is_extended, is_scalar};
+use crate::resources::{Place, Resources, is_extended, is_scalar};
 
 /// How full a node should be.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +52,9 @@ impl NodeResourcesFit {
 
     /// What is missing on a node where `taken` and so many pods are there already.
     fn missing(&self, pod: &PodInfo, node: &NodeFacts, taken: &Resources, pods: usize) -> Result<(), Refusal> {
+        if (pods as i64) < node.allowed_pods && pod.requests.scalars.is_empty() && pod.requests.fits_beside(taken, &node.allocatable) {
+            return Ok(());
+        }
         let mut reasons: Vec<Cow<'static, str>> = Vec::new();
         let mut resolvable = true;
         if pods as i64 + 1 > node.allowed_pods {
@@ -111,22 +114,42 @@ impl Filter for NodeResourcesFit {
     }
 }
 
-/// Of each resource that counts: (taken before, taken after, allocatable). Without `assumed`, what pods ask for, else what scoring assumes.
-pub fn allocation(pod: &PodInfo, node: &NodeState, resources: &[(String, i64)], assumed: bool, each: &mut dyn FnMut(usize, i64, i64, i64)) {
-    for (i, (name, _)) in resources.iter().enumerate() {
-        let (wanted, taken) = match name.as_str() {
-            "cpu" | "memory" if assumed => (pod.assumed.get(name), node.assumed.get(name)),
-            _ => (pod.requests.get(name), node.requested.get(name)),
-        };
-        let allocatable = node.allocatable.get(name);
-        if allocatable != 0 && (wanted != 0 || !is_scalar(name)) {
+/// One resource that a score looks at: where it stands, and what the pod wants of it. In order of the plugin's list.
+pub struct Wanted<'r> {
+    place: Place<'r>,
+    wanted: i64,
+    /// What scoring assumes counts, not what pods ask for.
+    assumed: bool,
+    is_scalar: bool,
+}
+
+/// What the pod wants of each of `resources`. With `assumed`, CPU and memory are what scoring assumes of pods that ask for nothing.
+pub fn wanted<'r>(pod: &PodInfo, resources: &'r [(String, i64)], assumed: bool) -> Vec<Wanted<'r>> {
+    let one = |(name, _): &'r (String, i64)| {
+        let place = Place::of(name);
+        let assumed = assumed && matches!(place, Place::MilliCpu | Place::Memory);
+        let wanted = if assumed { pod.assumed.at(place) } else { pod.requests.at(place) };
+        Wanted { place, wanted, assumed, is_scalar: is_scalar(name) }
+    };
+    resources.iter().map(one).collect()
+}
+
+/// Of each resource that counts on the node: (number, taken before, taken after, allocatable).
+pub fn allocation(node: &NodeState, resources: &[Wanted], mut each: impl FnMut(usize, i64, i64, i64)) {
+    for (i, Wanted { place, wanted, assumed, is_scalar }) in resources.iter().enumerate() {
+        let taken = if *assumed { node.assumed.at(*place) } else { node.requested.at(*place) };
+        let allocatable = node.allocatable.at(*place);
+        if allocatable != 0 && (*wanted != 0 || !is_scalar) {
             each(i, taken, taken + wanted, allocatable);
         }
     }
 }
 
 fn scaled(part: i64, of: i64) -> i64 {
-    (i128::from(part) * i128::from(SCORE_MAX) / i128::from(of)) as i64
+    match part.checked_mul(SCORE_MAX) {
+        Some(scaled) => scaled / of,
+        None => (i128::from(part) * i128::from(SCORE_MAX) / i128::from(of)) as i64,
+    }
 }
 
 /// Straight lines between the points (helper `BuildBrokenLinearFunction`).
@@ -144,9 +167,10 @@ impl Score for NodeResourcesFit {
         "NodeResourcesFit"
     }
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], _: &World) -> Option<Vec<i64>> {
+        let resources = wanted(pod, &self.resources, true);
         let one = |node: &NodeState| {
             let (mut total, mut weights) = (0, 0);
-            allocation(pod, node, &self.resources, true, &mut |i, _, after, of| {
+            allocation(node, &resources, |i, _, after, of| {
                 let weight = self.resources[i].1;
                 let score = match &self.strategy {
                     Strategy::LeastAllocated => if after > of { 0 } else { scaled(of - after, of) },

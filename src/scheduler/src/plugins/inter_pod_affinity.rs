@@ -2,11 +2,10 @@
 //!
 //! Models pkg/scheduler/framework/plugins/interpodaffinity (plugin.go, filtering.go, scoring.go), v1.37. Terms that placed pods hold
 //! are looked at once each, not once for each pod ([`crate::cache::Terms`]).
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Filter, NodeCheck, Prepared, Refusal, SCORE_MAX, Score, Verdict, World};
-use crate::cache::{Counted, NodeState};
+use crate::cache::{Cache, Counted, Domains, NodeState};
 use crate::events::{Change, ClusterEvent, bits};
 use crate::pod::{AffinityTerm, NamespaceLabels, PodInfo};
 
@@ -16,111 +15,115 @@ pub struct InterPodAffinity {
     pub ignore_preferred_of_placed: bool,
 }
 
-/// Pods by topology value.
-type Domains = HashMap<String, i64>;
-
-fn add(domains: &mut Domains, node: &NodeState, key: &str, by: i64) {
-    let Some(value) = node.labels.get(key) else { return };
-    match domains.get_mut(value) {
-        Some(count) => {
-            *count += by;
-            if *count == 0 {
-                domains.remove(value);
-            }
-        }
-        None => {
-            domains.insert(value.clone(), by);
-        }
-    }
-}
-
 fn matches_all(terms: &[Arc<AffinityTerm>], pod: &PodInfo, labels: &NamespaceLabels) -> bool {
     !terms.is_empty() && terms.iter().all(|t| t.matches(pod, labels))
 }
 
+fn domains(term: &AffinityTerm, world: &World) -> Domains {
+    Domains::new(world.cache.topology(&term.topology_key))
+}
+
 /// Where pods that `terms` mean all at once are, for each term.
 fn near(terms: &[Arc<AffinityTerm>], world: &World) -> Vec<Domains> {
-    let mut found = vec![Domains::new(); terms.len()];
     if let [term] = terms {
-        found[0] = matching(term, world);
+        return vec![matching(term, world)];
+    }
+    let mut found: Vec<_> = terms.iter().map(|t| domains(t, world)).collect();
+    if terms.is_empty() {
         return found;
     }
     for node in world.cache.nodes() {
         let count = node.pods.iter().filter(|p| matches_all(terms, p, world.namespace_labels)).count() as i64;
         if count > 0 {
-            terms.iter().zip(&mut found).for_each(|(t, domains)| add(domains, node, &t.topology_key, count));
+            found.iter_mut().for_each(|domains| domains.add(node.slot, count));
         }
     }
     found
 }
 
 fn matching(term: &AffinityTerm, world: &World) -> Domains {
-    let mut domains = Domains::new();
-    let counts = term.is_plain().then(|| world.cache.counts(&Counted::term(term)));
+    let mut found = domains(term, world);
+    for_each_match(term, world, &mut |slot, count| found.add(slot, count));
+    found
+}
+
+/// Tells of each node that has pods which the term means how many.
+fn for_each_match(term: &AffinityTerm, world: &World, tell: &mut dyn FnMut(usize, i64)) {
+    if term.is_plain() {
+        let counts = world.cache.counts(&Counted::term(term));
+        let order = world.cache.order().iter();
+        return order.filter(|slot| counts[**slot] > 0).for_each(|slot| tell(*slot, i64::from(counts[*slot])));
+    }
     for node in world.cache.nodes() {
-        let count = match &counts {
-            Some(counts) => i64::from(counts[node.slot]),
-            None => node.pods.iter().filter(|p| term.matches(p, world.namespace_labels)).count() as i64,
-        };
+        let count = node.pods.iter().filter(|p| term.matches(p, world.namespace_labels)).count() as i64;
         if count > 0 {
-            add(&mut domains, node, &term.topology_key, count);
+            tell(node.slot, count);
         }
     }
-    domains
 }
 
 #[derive(Clone)]
 struct Check<'a> {
     pod: &'a PodInfo,
+    cache: &'a Cache,
     labels: &'a NamespaceLabels<'a>,
     near: Vec<Domains>,
+    /// None of those is anywhere.
+    near_is_empty: bool,
     away: Vec<Domains>,
     /// Where placed pods forbid this one, by topology key.
-    forbidden: HashMap<Arc<str>, Domains>,
+    forbidden: Vec<(Arc<str>, Domains)>,
     /// The pod is of the kind that it wants near it, and may start where there is none yet.
     may_be_first: bool,
+}
+
+/// The entry of a topology key, made if need be.
+fn of_key<'d>(all: &'d mut Vec<(Arc<str>, Domains)>, key: &Arc<str>, cache: &Cache) -> &'d mut Domains {
+    let at = all.iter().position(|(k, _)| k == key).unwrap_or_else(|| {
+        all.push((key.clone(), Domains::new(cache.topology(key))));
+        all.len() - 1
+    });
+    &mut all[at].1
 }
 
 impl Check<'_> {
     fn change(&mut self, other: &PodInfo, node: &NodeState, by: i64) {
         for term in other.anti_affinity.iter().filter(|t| t.matches(self.pod, self.labels)) {
-            add(self.forbidden.entry(term.topology_key.clone()).or_default(), node, &term.topology_key, by);
+            of_key(&mut self.forbidden, &term.topology_key, self.cache).add(node.slot, by);
         }
         if matches_all(&self.pod.affinity, other, self.labels) {
-            self.pod.affinity.iter().zip(&mut self.near).for_each(|(t, domains)| add(domains, node, &t.topology_key, by));
+            self.near.iter_mut().for_each(|domains| domains.add(node.slot, by));
+            self.near_is_empty = self.near.iter().all(Domains::is_zero);
         }
         for (term, domains) in self.pod.anti_affinity.iter().zip(&mut self.away) {
             if term.matches(other, self.labels) {
-                add(domains, node, &term.topology_key, by);
+                domains.add(node.slot, by);
             }
         }
     }
 }
 
-fn has(domains: &Domains, node: &NodeState, key: &str) -> bool {
-    node.labels.get(key).and_then(|v| domains.get(v)).is_some_and(|count| *count > 0)
+fn has(domains: &Domains, node: &NodeState) -> bool {
+    domains.at(node.slot).is_some_and(|count| count > 0)
 }
 
 impl<'a> NodeCheck<'a> for Check<'a> {
     fn check(&self, node: &NodeState) -> Verdict {
-        let refused = || Err(Refusal::unresolvable("node(s) didn't match pod affinity rules"));
-        let terms = &self.pod.affinity;
-        if !terms.iter().all(|t| node.labels.contains_key(&*t.topology_key)) {
-            return refused();
+        // All labels of its terms, and pods that it wants near it.
+        let has_labels = self.near.iter().all(|domains| domains.at(node.slot).is_some());
+        if !has_labels || !(self.near.iter().all(|domains| has(domains, node)) || self.may_be_first && self.near_is_empty) {
+            return Err(Refusal::unresolvable("node(s) didn't match pod affinity rules"));
         }
-        if !terms.iter().zip(&self.near).all(|(t, domains)| has(domains, node, &t.topology_key)) {
-            let is_first = self.may_be_first && self.near.iter().all(Domains::is_empty);
-            if !is_first {
-                return refused();
-            }
-        }
-        if self.pod.anti_affinity.iter().zip(&self.away).any(|(t, domains)| has(domains, node, &t.topology_key)) {
+        if self.away.iter().any(|domains| has(domains, node)) {
             return Err(Refusal::resolvable("node(s) didn't match pod anti-affinity rules"));
         }
-        if self.forbidden.iter().any(|(key, domains)| has(domains, node, key)) {
+        if self.forbidden.iter().any(|(_, domains)| has(domains, node)) {
             return Err(Refusal::resolvable("node(s) didn't satisfy existing pods anti-affinity rules"));
         }
         Ok(())
+    }
+    fn follows(&self) -> bool {
+        true
     }
     fn with(&mut self, pod: &PodInfo, node: &NodeState) {
         self.change(pod, node, 1);
@@ -166,35 +169,21 @@ impl Filter for InterPodAffinity {
         }
     }
     fn prepare<'a>(&'a self, pod: &'a PodInfo, world: &World<'a>) -> Prepared<'a> {
-        let labels = world.namespace_labels;
-        let mut forbidden: HashMap<Arc<str>, Domains> = HashMap::new();
-        for held in world.cache.terms().required_away().filter(|held| held.term.matches(pod, labels)) {
-            let domains = forbidden.entry(held.term.topology_key.clone()).or_default();
-            for (slot, pods) in &held.nodes {
-                if let Some(node) = world.cache.in_slot(*slot) {
-                    add(domains, node, &held.term.topology_key, *pods);
-                }
-            }
+        let (cache, labels) = (world.cache, world.namespace_labels);
+        let mut forbidden = Vec::new();
+        for held in cache.terms().required_away().filter(|held| held.term.matches(pod, labels)) {
+            let domains = of_key(&mut forbidden, &held.term.topology_key, cache);
+            held.nodes.iter().for_each(|(slot, pods)| domains.add(*slot, *pods));
         }
         // Preemption and nominated pods bring terms that nobody holds yet, so that only a pod without any part in this is let go.
         if forbidden.is_empty() && pod.affinity.is_empty() && pod.anti_affinity.is_empty() {
             return Prepared::Skip;
         }
         let away = pod.anti_affinity.iter().map(|t| matching(t, world)).collect();
+        let near = near(&pod.affinity, world);
+        let near_is_empty = near.iter().all(Domains::is_zero);
         let may_be_first = matches_all(&pod.affinity, pod, labels);
-        Prepared::Check(Box::new(Check { pod, labels, near: near(&pod.affinity, world), away, forbidden, may_be_first }))
-    }
-}
-
-/// Weights by topology key and value.
-#[derive(Default)]
-struct Sums<'a>(HashMap<&'a str, HashMap<&'a str, i64>>);
-
-impl<'a> Sums<'a> {
-    fn add(&mut self, key: &'a str, node: &'a NodeState, weight: i64) {
-        if let Some(value) = node.labels.get(key) {
-            *self.0.entry(key).or_default().entry(value).or_default() += weight;
-        }
+        Prepared::Check(Box::new(Check { pod, cache, labels, near, near_is_empty, away, forbidden, may_be_first }))
     }
 }
 
@@ -208,36 +197,22 @@ impl Score for InterPodAffinity {
             return None;
         }
         let (cache, labels) = (world.cache, world.namespace_labels);
-        let mut sums = Sums::default();
+        let mut sums: Vec<(Arc<str>, Domains)> = Vec::new();
         let own = pod.preferred_affinity.iter().map(|(w, t)| (i64::from(*w), t));
         for (weight, term) in own.chain(pod.preferred_anti_affinity.iter().map(|(w, t)| (-i64::from(*w), t))) {
-            let counts = term.is_plain().then(|| cache.counts(&Counted::term(term)));
-            for node in cache.nodes() {
-                let count = match &counts {
-                    Some(counts) => i64::from(counts[node.slot]),
-                    None => node.pods.iter().filter(|p| term.matches(p, labels)).count() as i64,
-                };
-                if count > 0 {
-                    sums.add(&term.topology_key, node, weight * count);
-                }
-            }
+            let domains = of_key(&mut sums, &term.topology_key, cache);
+            for_each_match(term, world, &mut |slot, count| domains.add(slot, weight * count));
         }
         let hard = cache.terms().required().filter(|_| self.hard_weight > 0).map(|held| (held, self.hard_weight));
         let soft = cache.terms().preferred().filter(|_| !self.ignore_preferred_of_placed).map(|held| (held, held.weight));
         for (held, weight) in hard.chain(soft).filter(|(held, _)| held.term.matches(pod, labels)) {
-            for (slot, pods) in &held.nodes {
-                if let Some(node) = cache.in_slot(*slot) {
-                    sums.add(&held.term.topology_key, node, weight * pods);
-                }
-            }
+            let domains = of_key(&mut sums, &held.term.topology_key, cache);
+            held.nodes.iter().for_each(|(slot, pods)| domains.add(*slot, weight * pods));
         }
-        if sums.0.is_empty() {
+        if sums.is_empty() {
             return None;
         }
-        let total = |n: &NodeState| -> i64 {
-            let found = sums.0.iter().filter_map(|(key, values)| values.get(n.labels.get(*key)?.as_str()));
-            found.sum()
-        };
+        let total = |n: &NodeState| -> i64 { sums.iter().filter_map(|(_, domains)| domains.at(n.slot)).sum() };
         let raw: Vec<_> = nodes.iter().map(|n| total(n)).collect();
         let (least, most) = (*raw.iter().min()?, *raw.iter().max()?);
         let range = most - least;

@@ -2,12 +2,11 @@
 //!
 //! Models pkg/scheduler/framework/plugins/podtopologyspread (plugin.go, common.go, filtering.go, scoring.go), v1.37. A pod without
 //! constraints gets the defaults, with the selector of the Services and the controller that it belongs to ([`crate::owners`]).
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::taints::is_kept_away;
 use super::{Filter, NodeCheck, Prepared, Refusal, SCORE_MAX, Score, Verdict, World, node_affinity};
-use crate::cache::{Counted, NodeFacts, NodeState};
+use crate::cache::{Counted, NodeFacts, NodeState, Topology};
 use crate::events::{Change, ClusterEvent, bits};
 use crate::pod::{PodInfo, SpreadConstraint};
 
@@ -58,6 +57,12 @@ fn eligible(constraint: &SpreadConstraint, pod: &PodInfo, node: &NodeFacts) -> b
         && (!constraint.honor_taints || !is_kept_away(&pod.tolerations, &node.taints))
 }
 
+/// Whether every node is eligible, so that none need be asked.
+fn is_open_to_all(constraint: &SpreadConstraint, pod: &PodInfo) -> bool {
+    let anywhere = pod.node_selector.is_empty() && pod.required_nodes.is_none();
+    (!constraint.honor_affinity || anywhere) && !constraint.honor_taints
+}
+
 fn has_all_labels(constraints: &[SpreadConstraint], node: &NodeFacts) -> bool {
     constraints.iter().all(|c| node.labels.contains_key(&c.topology_key))
 }
@@ -67,24 +72,69 @@ fn counts(constraint: &SpreadConstraint, pod: &PodInfo, world: &World) -> Option
     (!constraint.selector.is_empty()).then(|| world.cache.counts(&Counted::spread(&pod.key.namespace, &constraint.selector)))
 }
 
-fn count_at(counts: Option<&Arc<Vec<u32>>>, node: &NodeState) -> i64 {
-    counts.and_then(|c| c.get(node.slot)).map_or(0, |c| i64::from(*c))
+fn count_at(counts: Option<&Arc<Vec<u32>>>, slot: usize) -> i64 {
+    counts.and_then(|c| c.get(slot)).map_or(0, |c| i64::from(*c))
+}
+
+/// Matching pods by value of the topology key, of the values that count.
+#[derive(Clone)]
+struct Domains {
+    topology: Arc<Topology>,
+    /// [`UNKNOWN`]: the value does not count.
+    pods: Vec<i64>,
+    /// How many values count.
+    known: usize,
+}
+
+const UNKNOWN: i64 = -1;
+
+impl Domains {
+    fn new(topology: Arc<Topology>) -> Self {
+        let pods = vec![UNKNOWN; topology.len()];
+        Self { topology, pods, known: 0 }
+    }
+
+    /// The value of the node's label counts from now on.
+    fn know(&mut self, slot: usize) -> Option<&mut i64> {
+        let pods = &mut self.pods[self.topology.domain(slot)?];
+        if *pods == UNKNOWN {
+            *pods = 0;
+            self.known += 1;
+        }
+        Some(pods)
+    }
+
+    fn add(&mut self, slot: usize, by: i64) {
+        if let Some(pods) = self.know(slot) {
+            *pods += by;
+        }
+    }
+
+    /// `None` where the node has no such label.
+    fn at(&self, slot: usize) -> Option<i64> {
+        self.topology.domain(slot).map(|domain| self.pods[domain].max(0))
+    }
+
+    fn least(&self) -> i64 {
+        self.pods.iter().copied().filter(|p| *p != UNKNOWN).min().unwrap_or(i64::from(i32::MAX))
+    }
 }
 
 #[derive(Clone)]
 struct Check<'a> {
     pod: &'a PodInfo,
     constraints: Arc<Vec<SpreadConstraint>>,
-    /// Matching pods by value of the topology key, for each constraint.
-    domains: Vec<HashMap<String, i64>>,
+    /// For each constraint.
+    domains: Vec<Domains>,
     /// The least of them; worked out anew when a pod is put on or taken off in thought.
     least: Vec<i64>,
+    /// Whether the pod itself is one of those that are counted.
+    own: Vec<i64>,
 }
 
 impl Check<'_> {
     fn find_least(&mut self) {
-        let least = |domains: &HashMap<String, i64>| domains.values().copied().min().unwrap_or(i64::from(i32::MAX));
-        self.least = self.domains.iter().map(least).collect();
+        self.least = self.domains.iter().map(Domains::least).collect();
     }
 
     fn change(&mut self, other: &PodInfo, node: &NodeState, by: i64) {
@@ -93,7 +143,7 @@ impl Check<'_> {
         }
         for (constraint, domains) in self.constraints.iter().zip(&mut self.domains) {
             if constraint.selector.matches_map(Some(&other.labels)) && eligible(constraint, self.pod, node) {
-                *domains.entry(node.labels[&constraint.topology_key].clone()).or_default() += by;
+                domains.add(node.slot, by);
             }
         }
         self.find_least();
@@ -103,18 +153,19 @@ impl Check<'_> {
 impl<'a> NodeCheck<'a> for Check<'a> {
     fn check(&self, node: &NodeState) -> Verdict {
         for (i, constraint) in self.constraints.iter().enumerate() {
-            let Some(value) = node.labels.get(&constraint.topology_key) else {
+            let domains = &self.domains[i];
+            let Some(here) = domains.at(node.slot) else {
                 return Err(Refusal::unresolvable("node(s) didn't match pod topology spread constraints (missing required label)"));
             };
-            let domains = &self.domains[i];
-            let least = if (domains.len() as i32) < constraint.min_domains { 0 } else { self.least[i] };
-            let own = i64::from(constraint.selector.matches_map(Some(&self.pod.labels)));
-            let here = domains.get(value).copied().unwrap_or_default();
-            if here + own - least > i64::from(constraint.max_skew) {
+            let least = if (domains.known as i32) < constraint.min_domains { 0 } else { self.least[i] };
+            if here + self.own[i] - least > i64::from(constraint.max_skew) {
                 return Err(Refusal::resolvable("node(s) didn't match pod topology spread constraints"));
             }
         }
         Ok(())
+    }
+    fn follows(&self) -> bool {
+        true
     }
     fn with(&mut self, pod: &PodInfo, node: &NodeState) {
         self.change(pod, node, 1);
@@ -174,21 +225,18 @@ impl Filter for PodTopologySpread {
         if constraints.is_empty() {
             return Prepared::Skip;
         }
-        let matching: Vec<_> = constraints.iter().map(|c| counts(c, pod, world)).collect();
-        let mut domains = vec![HashMap::new(); constraints.len()];
-        for node in world.cache.nodes().filter(|n| has_all_labels(&constraints, n)) {
-            for (i, constraint) in constraints.iter().enumerate().filter(|(_, c)| eligible(c, pod, node)) {
-                let count = count_at(matching[i].as_ref(), node);
-                let value = &node.labels[&constraint.topology_key];
-                match domains[i].get_mut(value) {
-                    Some(sum) => *sum += count,
-                    None => {
-                        domains[i].insert(value.clone(), count);
-                    }
+        let mut domains: Vec<_> = constraints.iter().map(|c| Domains::new(world.cache.topology(&c.topology_key))).collect();
+        for (i, constraint) in constraints.iter().enumerate() {
+            let (matching, is_open) = (counts(constraint, pod, world), is_open_to_all(constraint, pod));
+            for slot in world.cache.order() {
+                let has_all_labels = domains.iter().all(|d| d.topology.domain(*slot).is_some());
+                if has_all_labels && (is_open || world.cache.in_slot(*slot).is_some_and(|n| eligible(constraint, pod, n))) {
+                    domains[i].add(*slot, count_at(matching.as_ref(), *slot));
                 }
             }
         }
-        let mut check = Check { pod, constraints: Arc::new(constraints), domains, least: Vec::new() };
+        let own = constraints.iter().map(|c| i64::from(c.selector.matches_map(Some(&pod.labels)))).collect();
+        let mut check = Check { pod, constraints: Arc::new(constraints), domains, least: Vec::new(), own };
         check.find_least();
         Prepared::Check(Box::new(check))
     }
@@ -206,33 +254,42 @@ impl Score for PodTopologySpread {
         let needs_all = !pod.spread.is_empty() || !self.system_defaults;
         let ignored = |node: &NodeState| needs_all && !has_all_labels(&constraints, node);
         let scored = nodes.iter().filter(|n| !ignored(n)).count();
+        let topologies: Vec<_> = constraints.iter().map(|c| world.cache.topology(&c.topology_key)).collect();
         let prepared: Vec<_> = constraints
             .iter()
-            .map(|constraint| {
+            .zip(&topologies)
+            .map(|(constraint, topology)| {
                 let matching = counts(constraint, pod, world);
-                let key = constraint.topology_key.as_str();
-                let mut domains: HashMap<&str, i64> = HashMap::new();
-                if key != HOSTNAME {
-                    domains.extend(nodes.iter().filter(|n| !ignored(n)).map(|n| (n.labels.get(key).map_or("", String::as_str), 0)));
-                    for node in world.cache.nodes().filter(|n| !ignored(n) && eligible(constraint, pod, n)) {
-                        if let Some(sum) = domains.get_mut(node.labels.get(key).map_or("", String::as_str)) {
-                            *sum += count_at(matching.as_ref(), node);
-                        }
+                if constraint.topology_key == HOSTNAME {
+                    return (constraint, matching, None, ((scored + 2) as f64).ln());
+                }
+                let mut domains = Domains::new(topology.clone());
+                let mut lacks_label = false;
+                for node in nodes.iter().filter(|n| !ignored(n)) {
+                    lacks_label |= domains.know(node.slot).is_none();
+                }
+                let is_open = is_open_to_all(constraint, pod);
+                for slot in world.cache.order() {
+                    let counts = topology.domain(*slot).is_some_and(|domain| domains.pods[domain] != UNKNOWN)
+                        && (!needs_all || topologies.iter().all(|t| t.domain(*slot).is_some()))
+                        && (is_open || world.cache.in_slot(*slot).is_some_and(|n| eligible(constraint, pod, n)));
+                    if counts {
+                        domains.add(*slot, count_at(matching.as_ref(), *slot));
                     }
                 }
-                let size = if key == HOSTNAME { scored } else { domains.len() };
-                // Few large domains weigh less than many small ones.
-                (constraint, matching, domains, ((size + 2) as f64).ln())
+                // Few large domains weigh less than many small ones; nodes without the label are one more.
+                let size = domains.known + usize::from(lacks_label);
+                (constraint, matching, Some(domains), ((size + 2) as f64).ln())
             })
             .collect();
         let cost = |node: &NodeState| -> i64 {
             let mut sum = 0.0;
             for (constraint, matching, domains, weight) in &prepared {
-                let Some(value) = node.labels.get(&constraint.topology_key) else { continue };
-                let count = match constraint.topology_key.as_str() {
-                    HOSTNAME => count_at(matching.as_ref(), node),
-                    _ => domains.get(value.as_str()).copied().unwrap_or_default(),
+                let count = match domains {
+                    None => node.labels.contains_key(HOSTNAME).then(|| count_at(matching.as_ref(), node.slot)),
+                    Some(domains) => domains.at(node.slot),
                 };
+                let Some(count) = count else { continue };
                 sum += count as f64 * weight + f64::from(constraint.max_skew - 1);
             }
             sum.round() as i64

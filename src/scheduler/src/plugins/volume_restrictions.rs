@@ -59,6 +59,9 @@ impl<'a> NodeCheck<'a> for Check<'a> {
         }
         Ok(())
     }
+    fn follows(&self) -> bool {
+        true
+    }
     fn with(&mut self, pod: &PodInfo, _: &NodeState) {
         self.users += self.uses(pod);
     }
