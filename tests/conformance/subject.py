@@ -79,13 +79,14 @@ class Upstream(Lab):
         super().__init__(xtask, name, out)
         self.bin = bin
 
-    def up(self):
+    def up(self, etcd=("--unsafe-no-fsync",), manager=()):
+        """`etcd` and `manager`: more flags of the store and of the controller manager."""
         self.task("up", "--name", self.name, "--servers", 0, "--agents", 0)
         pki, self.nodes = self.out / "pki", 2
         subprocess.run([HERE / "upstream-pki.sh", pki], check=True)
         self.kubeconfig = str(self.out / "kubeconfig.json")
         pathlib.Path(self.kubeconfig).write_text(kubeconfig_text("https://127.0.0.1:6443", pki / "ca.crt", pki / "admin.crt", pki / "admin.key"))
-        self.start("hub", self.bin / "etcd", "--data-dir", self.out / "etcd", "--unsafe-no-fsync", log="etcd.log")
+        self.start("hub", self.bin / "etcd", "--data-dir", self.out / "etcd", *etcd, log="etcd.log")
         self.start(
             "hub", self.bin / "kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", "--secure-port=6443", "--bind-address=0.0.0.0",
             f"--advertise-address=10.99.{self.state()['network']}.1", "--allow-privileged=true", "--authorization-mode=Node,RBAC",
@@ -109,7 +110,7 @@ class Upstream(Lab):
             "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller", "--use-service-account-credentials=true",
             f"--service-account-private-key-file={pki}/sa.key", f"--root-ca-file={pki}/ca.crt", f"--cluster-signing-cert-file={pki}/ca.crt",
             f"--cluster-signing-key-file={pki}/ca.key", f"--authentication-kubeconfig={self.kubeconfig}",
-            f"--authorization-kubeconfig={self.kubeconfig}", log="kube-controller-manager.log")
+            f"--authorization-kubeconfig={self.kubeconfig}", *manager, log="kube-controller-manager.log")
         for number in (1, 2):
             node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"node-{number}"}}
             ready = {"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "Always"}],
