@@ -1,7 +1,7 @@
 //! What controllers ask of pods: ready, available, active; which to delete first; how to make one from a template.
 //!
 //! Models pkg/api/v1/pod/util.go and pkg/controller/controller_utils.go, v1.37.
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,45 +142,32 @@ pub(crate) fn choose_deletions(pods: &[Arc<Pod>], related: &[Arc<Pod>], count: u
             *on_node.entry(node_name(pod)).or_default() += 1;
         }
         let rank = |pod: &Pod| on_node.get(node_name(pod)).copied().unwrap_or(0);
-        chosen.sort_by(|a, b| deletion_order(a, b, rank(a), rank(b), now));
+        chosen.sort_by_cached_key(|pod| deletion_key(pod, rank(pod), now));
         chosen.truncate(count);
     }
     chosen
 }
 
-/// ActivePodsWithRanks.Less, as an order: what is deleted first is less.
-fn deletion_order(a: &Pod, b: &Pod, rank_a: usize, rank_b: usize, now: Timestamp) -> Ordering {
-    let phase_order = |pod: &Pod| match phase(pod) {
-        "Pending" => 0,
+/// ActivePodsWithRanks.Less as a key: what is deleted first is less. Upstream lets the uid decide between two pods that became ready at different
+/// times of one magnitude, but restarts and age where those times are equal; that is no order (three pods can each come before the
+/// next), so here restarts and age come first and the uid last.
+fn deletion_key(pod: &Pod, rank: usize, now: Timestamp) -> impl Ord + use<> {
+    let phase_order = match phase(pod) {
         "Unknown" => 1,
         "Running" => 2,
         _ => 0,
     };
-    let by_state = (!node_name(a).is_empty())
-        .cmp(&!node_name(b).is_empty())
-        .then_with(|| phase_order(a).cmp(&phase_order(b)))
-        .then_with(|| is_ready(a).cmp(&is_ready(b)))
-        .then_with(|| deletion_cost(a).cmp(&deletion_cost(b)))
-        .then_with(|| rank_b.cmp(&rank_a));
-    if by_state != Ordering::Equal {
-        return by_state;
-    }
-    if is_ready(a) && is_ready(b) {
-        let since = |pod: &Pod| condition(pod, "Ready").and_then(|c| c.last_transition_time.clone());
-        let (ta, tb) = (since(a), since(b));
-        if ta != tb {
-            return younger_first(a, b, ta.as_ref(), tb.as_ref(), now);
-        }
-    }
-    let restarts = restarts(b).cmp(&restarts(a));
-    if restarts != Ordering::Equal {
-        return restarts;
-    }
-    let (ca, cb) = (a.metadata.creation_timestamp.as_ref(), b.metadata.creation_timestamp.as_ref());
-    match ca == cb {
-        true => Ordering::Equal,
-        false => younger_first(a, b, ca, cb, now),
-    }
+    let is_ready = is_ready(pod);
+    let since = condition(pod, "Ready").and_then(|c| c.last_transition_time.as_ref()).filter(|_| is_ready);
+    let state = (!node_name(pod).is_empty(), phase_order, is_ready, deletion_cost(pod), Reverse(rank));
+    let age = |time: Option<&Time>| time.map(|time| magnitude(time, now));
+    (state, age(since), Reverse(restarts(pod)), age(pod.metadata.creation_timestamp.as_ref()), pod.uid().to_owned())
+}
+
+/// Of an age: younger is less, and an unset time counts as youngest.
+fn magnitude(time: &Time, now: Timestamp) -> i64 {
+    let age = now.duration_since(time.0).as_nanos();
+    if age > 0 { i64::from(age.ilog2()) } else { -1 }
 }
 
 /// Sorts what is deleted first to the front, where neither cost nor nodes matter. Models ActivePods.Less.
@@ -190,25 +177,12 @@ pub(crate) fn sort_by_activity(pods: &mut [Arc<Pod>]) {
         "Running" => 2,
         _ => 0,
     };
-    let nanos = |time: Option<&Time>| time.map(|t| std::cmp::Reverse(t.0));
+    let nanos = |time: Option<&Time>| time.map(|t| Reverse(t.0));
     pods.sort_by_cached_key(|pod| {
         let since = condition(pod, "Ready").filter(|c| c.status == "True").and_then(|c| c.last_transition_time.as_ref());
         let state = (!node_name(pod).is_empty(), phase_order(pod), is_ready(pod));
-        (state, nanos(since), std::cmp::Reverse(restarts(pod)), nanos(pod.metadata.creation_timestamp.as_ref()))
+        (state, nanos(since), Reverse(restarts(pod)), nanos(pod.metadata.creation_timestamp.as_ref()))
     });
-}
-
-/// Younger first, on a logarithmic scale; within one magnitude by uid, which is as good as random.
-fn younger_first(a: &Pod, b: &Pod, ta: Option<&Time>, tb: Option<&Time>, now: Timestamp) -> Ordering {
-    let (Some(ta), Some(tb)) = (ta, tb) else {
-        // An unset time counts as youngest.
-        return ta.is_some().cmp(&tb.is_some());
-    };
-    let magnitude = |t: &Time| {
-        let age = now.duration_since(t.0).as_nanos();
-        if age > 0 { i64::from(age.ilog2()) } else { -1 }
-    };
-    magnitude(ta).cmp(&magnitude(tb)).then_with(|| a.uid().cmp(b.uid()))
 }
 
 fn deletion_cost(pod: &Pod) -> i32 {
