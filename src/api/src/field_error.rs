@@ -111,7 +111,7 @@ impl From<Option<&Tree>> for BadValue {
 }
 impl From<&crate::quantity::Quantity> for BadValue {
     fn from(q: &crate::quantity::Quantity) -> Self {
-        BadValue::Plain(q.to_string().into())
+        BadValue::Tree(q.to_string().into())
     }
 }
 
@@ -199,8 +199,6 @@ impl FieldError {
                     out.push_str(": ");
                     quote_into(&mut out, s);
                 }
-                // A nil pointer is replaced by the string "null" and printed as one.
-                BadValue::Tree(Tree::Null) => out.push_str(": \"null\""),
                 BadValue::Tree(tree) => {
                     out.push_str(": ");
                     out.push_str(&String::from_utf8_lossy(&tree.to_json()));

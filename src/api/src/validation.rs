@@ -13,10 +13,12 @@ mod check;
 mod conditions;
 mod container;
 mod core;
+mod csi;
 mod diff;
 mod endpoints;
 mod events;
 mod expressions;
+mod flowcontrol;
 mod meta;
 mod networking;
 mod pod;
@@ -200,6 +202,8 @@ pub fn validate_kind(group: &str, kind: &str, namespaced: bool, new: &Tree, old:
         "policy" | "scheduling.k8s.io" | "coordination.k8s.io" => policy::check(e, kind, new, old),
         "storage.k8s.io" => storage::check(e, kind, new, old),
         "storagemigration.k8s.io" => storagemigration::check(e, new, old),
+        "flowcontrol.apiserver.k8s.io" => flowcontrol::check(e, kind, new),
+        "node.k8s.io" if kind == "RuntimeClass" => policy::runtime_class(e, new, old),
         "admissionregistration.k8s.io" => {
             match kind {
                 "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => webhooks::configuration(e, new, old),

@@ -142,6 +142,9 @@ async fn dispatch(call: &mut Call, request: Request<Body>) -> Result<Response<Bo
             return Err(Status::method_not_allowed_because("create not allowed while custom resource definition is terminating"));
         }
     }
+    if call.resource.group.is_empty() && call.resource.plural == "endpoints" {
+        call.warnings.push("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned());
+    }
     if !call.resource.has_verb(verb) && !(verb == "watch" && call.resource.has_verb("list")) {
         return Err(Status::method_not_allowed_here());
     }

@@ -3,6 +3,7 @@
 //! Models the strategies of pkg/registry/*/*/strategy.go. Everything here is pure; kinds with more than a line have a file.
 mod certificates;
 mod daemonset;
+mod disabled;
 mod job;
 mod namespace;
 mod node;
@@ -53,6 +54,7 @@ pub fn allows_create_on_update(resource: &Resource) -> bool {
             | ("", "endpoints" | "limitranges" | "services" | "podtemplates")
             | ("" | "events.k8s.io", "events")
             | ("rbac.authorization.k8s.io", _)
+            | ("node.k8s.io", "runtimeclasses")
     )
 }
 
@@ -72,11 +74,15 @@ pub fn allows_unconditional_update(resource: &Resource) -> bool {
 
 /// Whether delete answers the object instead of a Status.
 pub fn returns_deleted(resource: &Resource) -> bool {
-    resource.group.is_empty()
-        && matches!(
+    match &*resource.group {
+        "" => matches!(
             &*resource.plural,
             "pods" | "podtemplates" | "persistentvolumes" | "persistentvolumeclaims" | "resourcequotas" | "serviceaccounts" | "services"
-        )
+        ),
+        "storage.k8s.io" => resource.plural != "csistoragecapacities",
+        "resource.k8s.io" => resource.plural != "devicetaintrules",
+        _ => false,
+    }
 }
 
 pub fn dependents(resource: &Resource) -> Dependents {
@@ -103,6 +109,13 @@ pub fn name_chosen(resource: &Resource, object: &mut Tree) {
         ("", "namespaces") => namespace::label(object),
         ("batch", "jobs") => job::select_own_pods(object),
         _ => {}
+    }
+}
+
+/// After a new object was found to be valid. Models Canonicalize.
+pub fn canonicalize(resource: &Resource, object: &mut Tree) {
+    if id(resource) == ("batch", "jobs") {
+        job::label_like_pods(object);
     }
 }
 
@@ -134,12 +147,12 @@ fn tracks_generation(resource: &Resource) -> bool {
         return true;
     }
     match &*resource.group {
-        "" => matches!(&*resource.plural, "pods" | "replicationcontrollers"),
+        "" => matches!(&*resource.plural, "pods" | "replicationcontrollers" | "podtemplates"),
         "apps" => resource.plural != "controllerrevisions",
         "networking.k8s.io" => !matches!(&*resource.plural, "ipaddresses" | "servicecidrs"),
         "autoscaling" | "batch" | "policy" | "flowcontrol.apiserver.k8s.io" | "admissionregistration.k8s.io" => true,
         "discovery.k8s.io" | "scheduling.k8s.io" | "apiextensions.k8s.io" => true,
-        "resource.k8s.io" => matches!(&*resource.plural, "deviceclasses" | "resourceslices"),
+        "resource.k8s.io" => matches!(&*resource.plural, "deviceclasses" | "resourceslices" | "devicetaintrules"),
         _ => false,
     }
 }
@@ -160,20 +173,21 @@ pub fn prepare_create(resource: &Resource, object: &mut Tree, user: &UserInfo) {
     }
     let keeps_status = matches!(id(resource), ("", "nodes"));
     if has_status(resource) && !keeps_status {
-        object.set(&["status"], Tree::object());
+        object.set(&["status"], empty_status(resource));
     }
+    disabled::drop(resource, object);
     if tracks_generation(resource) {
         meta::set_generation(object, 1);
-    } else {
-        object.remove(&["metadata", "generation"]);
     }
     match id(resource) {
         ("", "pods") => pod::prepare_create(object),
+        ("", "nodes") => node::agree_on_cidrs(object),
         ("", "namespaces") => namespace::prepare_create(object),
         ("apps", "daemonsets") => daemonset::prepare_create(object),
         ("", "persistentvolumes" | "persistentvolumeclaims") => volumes::prepare_create(&resource.plural, object),
         ("", "services") => object.set(&["status", "loadBalancer"], Tree::object()),
         ("", "secrets") => simple::merge_string_data(object),
+        ("", "serviceaccounts") => simple::keep_names_of_secrets(object),
         SIGNING_REQUEST => certificates::prepare_create(object, user),
         (crd::GROUP, crd::PLURAL) => store_versions(object),
         ("apiregistration.k8s.io", _) if object.at(&["spec", "service"]).is_none_or(Tree::is_null) => {
@@ -183,6 +197,12 @@ pub fn prepare_create(resource: &Resource, object: &mut Tree, user: &UserInfo) {
     }
     // Status was made anew: what Go always writes comes back.
     api::defaults::apply(resource, object);
+}
+
+/// A status of which nothing is known, with the zeros that Go always writes.
+fn empty_status(resource: &Resource) -> Tree {
+    let api::schema::Node::Object(fields) = &resource.schema().expect("a built-in kind").node else { return Tree::object() };
+    fields.field("status").map_or_else(Tree::object, |status| api::schema::zero(&status.schema))
 }
 
 /// What of `new` an update of `part` may change; the rest is as it was. Models PrepareForUpdate's resets.
@@ -251,9 +271,16 @@ fn copy(to: &mut Tree, from: &Tree, path: &[&str]) {
 pub fn prepare_update(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
     if id(resource) == ("", "nodes") && part == Part::Main {
         node::prepare_update(new, old);
+        node::agree_on_cidrs(new);
+    }
+    if id(resource) == ("", "serviceaccounts") {
+        simple::keep_names_of_secrets(new);
     }
     if is_definition(resource) && part == Part::Main {
         store_versions(new);
+    }
+    if part == Part::Main {
+        disabled::drop(resource, new);
     }
     if id(resource) == ("apps", "daemonsets") {
         daemonset::prepare_update(new, old, part == Part::Main);
@@ -344,6 +371,10 @@ pub fn warnings(resource: &Resource, object: &Tree, old: Option<&Tree>) -> Vec<S
     match id(resource) {
         ("", "pods") if old.is_none() => return simple::with_name_warning("the Pod's hostname", object, api::validation::pod_warnings(object, "")),
         ("apps", _) | ("batch", "jobs") | ("", "replicationcontrollers") if is_changed => return simple::template_warnings(object, old.is_none()),
+        ("", "podtemplates") => {
+            let template = object.get("template").cloned().unwrap_or_default();
+            return api::validation::pod_warnings(&template, "template");
+        }
         ("batch", "cronjobs") if is_changed => {
             let template = object.at(&["spec", "jobTemplate", "spec", "template"]).cloned().unwrap_or_default();
             return api::validation::pod_warnings(&template, "spec.jobTemplate.spec.template");
@@ -351,7 +382,6 @@ pub fn warnings(resource: &Resource, object: &Tree, old: Option<&Tree>) -> Vec<S
         _ => {}
     }
     match id(resource) {
-        ("", "endpoints") => vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()],
         ("", "componentstatuses") => vec!["v1 ComponentStatus is deprecated in v1.19+".to_owned()],
         ("", "services") => simple::service_warnings(object),
         ("networking.k8s.io", "ingresses") if old.is_none() => simple::ingress_warnings(object),

@@ -39,7 +39,12 @@ fn is_name_part_shaped(s: &str) -> bool {
     )
 }
 
+/// Upstream's util/validation says characters, its validate/content (label keys and values) bytes; both count bytes.
 pub fn max_length(bytes: usize) -> String {
+    format!("must be no more than {bytes} characters")
+}
+
+fn max_bytes(bytes: usize) -> String {
     format!("must be no more than {bytes} bytes")
 }
 
@@ -83,9 +88,13 @@ pub fn dns1123_label(value: &str) -> Texts {
 
 /// A DNS subdomain as RFC 1123 has it: most names of objects.
 pub fn dns1123_subdomain(value: &str) -> Texts {
+    subdomain(value, max_length)
+}
+
+fn subdomain(value: &str, too_long: fn(usize) -> String) -> Texts {
     let mut texts = Vec::new();
     if value.len() > SUBDOMAIN_BYTES_MAX {
-        texts.push(max_length(SUBDOMAIN_BYTES_MAX));
+        texts.push(too_long(SUBDOMAIN_BYTES_MAX));
     }
     if !is_subdomain_shaped(value) {
         let message = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
@@ -147,7 +156,7 @@ pub fn qualified_name(value: &str) -> Texts {
             if prefix.is_empty() {
                 texts.push("prefix part must be non-empty".to_owned());
             } else {
-                texts.extend(dns1123_subdomain(prefix).into_iter().map(|t| format!("prefix part {t}")));
+                texts.extend(subdomain(prefix, max_bytes).into_iter().map(|t| format!("prefix part {t}")));
             }
             name
         }
@@ -159,7 +168,7 @@ pub fn qualified_name(value: &str) -> Texts {
     if name.is_empty() {
         texts.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_BYTES_MAX {
-        texts.push(format!("name part {}", max_length(LABEL_BYTES_MAX)));
+        texts.push(format!("name part {}", max_bytes(LABEL_BYTES_MAX)));
     }
     if !is_name_part_shaped(name) {
         texts.push(format!("name part {}", regex_error(NAME_MESSAGE, NAME_FORMAT, &["MyName", "my.name", "123-abc"])));
@@ -170,7 +179,7 @@ pub fn qualified_name(value: &str) -> Texts {
 pub fn label_value(value: &str) -> Texts {
     let mut texts = Vec::new();
     if value.len() > LABEL_BYTES_MAX {
-        texts.push(max_length(LABEL_BYTES_MAX));
+        texts.push(max_bytes(LABEL_BYTES_MAX));
     }
     if !value.is_empty() && !is_name_part_shaped(value) {
         let message = format!("a valid label must be an empty string or consist of alphanumeric characters{}", &NAME_MESSAGE["must consist of alphanumeric characters".len()..]);
@@ -189,7 +198,7 @@ pub fn in_range(value: i64, low: i64, high: i64) -> Texts {
 
 /// Users and groups of the kernel: 32 bits.
 pub fn user_or_group_id(id: i64) -> Texts {
-    in_range(id, 0, 0xffff_ffff)
+    in_range(id, 0, i64::from(i32::MAX))
 }
 
 /// A service name of RFC 6335.

@@ -33,13 +33,18 @@ fn job(object: &mut Object) {
     absent(spec, "parallelism", 1);
     let backoff = if unset(spec, "backoffLimitPerIndex") { 6 } else { i64::from(i32::MAX) };
     absent(spec, "backoffLimit", backoff);
-    zero(spec, "completionMode", "NonIndexed");
+    absent(spec, "completionMode", "NonIndexed");
     absent(spec, "suspend", false);
     let replacement = if unset(spec, "podFailurePolicy") { "TerminatingOrFailed" } else { "Failed" };
     absent(spec, "podReplacementPolicy", replacement);
     absent(spec, "manualSelector", false);
     failure_policy(spec);
     pod::template(spec);
+    // A new job gets the labels of its template when those are complete: once it has a uid.
+    if object.get("metadata").is_none_or(|metadata| metadata.get("uid").is_none_or(is_zero)) {
+        return;
+    }
+    let spec = child_or_new(object, "spec");
     let labels = spec.get("template").and_then(|t| t.at(&["metadata", "labels"])).cloned();
     if let Some(labels) = labels.filter(|l| l.as_object().is_some()) {
         let metadata = child_or_new(object, "metadata");

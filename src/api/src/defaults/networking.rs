@@ -1,7 +1,7 @@
 //! Defaults of NetworkPolicies, IngressClasses and EndpointSlices.
 //!
 //! Models pkg/apis/networking/v1/defaults.go and pkg/apis/discovery/v1/defaults.go.
-use super::{absent, child, child_or_new, each, is_zero, strings, zero};
+use super::{absent, child, child_or_new, each, is_zero, strings};
 use crate::tree::Object;
 
 pub(super) fn apply(kind: &str, object: &mut Object) {
@@ -32,7 +32,7 @@ pub(super) fn apply(kind: &str, object: &mut Object) {
         "EndpointSlice" => {
             for port in each(object, "ports") {
                 absent(port, "name", "");
-                zero(port, "protocol", "TCP");
+                absent(port, "protocol", "TCP");
             }
         }
         _ => {}

@@ -72,9 +72,9 @@ pub(super) fn policy(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&T
 }
 
 fn supported_or_required(errors: &mut Errors, tree: &Tree, key: &str, values: &[&str], path: &Path) {
-    match text(tree, key) {
-        "" => errors.push(FieldError::required(path.child(key), "")),
-        value => supported(errors, value, values, &path.child(key)),
+    match set(tree, key) {
+        None => errors.push(FieldError::required(path.child(key), "")),
+        Some(value) => supported(errors, value.as_str().unwrap_or(""), values, &path.child(key)),
     }
 }
 
@@ -329,7 +329,7 @@ fn validation_actions(errors: &mut Errors, spec: &Tree, path: &Path) {
         errors.push(FieldError::invalid(path, at(spec, "validationActions"), detail));
     }
     if actions.is_empty() {
-        errors.push(FieldError::required(path, "at least one validation action is required"));
+        errors.push(FieldError::required(path, ""));
     }
 }
 

@@ -167,6 +167,8 @@ pub(super) fn tolerations(errors: &mut Errors, tolerations: &[Tree], path: &Path
                     errors.push(FieldError::invalid(path.child("operator"), value, detail));
                 }
             }
+            // Known, but behind a gate.
+            "Lt" | "Gt" => errors.push(FieldError::not_supported(path.child("operator"), operator, &["Equal", "Exists", "Lt", "Gt"])),
             other => errors.push(FieldError::not_supported(path.child("operator"), other, &["Equal", "Exists"])),
         }
         one_of_or_empty(errors, effect, TAINT_EFFECTS, &path.child("effect"));

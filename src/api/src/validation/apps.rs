@@ -4,13 +4,11 @@
 use super::check::*;
 use super::{pod, storage};
 use crate::field_error::{FieldError, Path};
-use crate::names;
 use crate::selector::LabelSelector;
 use crate::tree::Tree;
 
 const SPEC: Path<'static> = Path::new("spec");
 const STATUS: Path<'static> = Path::new("status");
-const STATEFUL_SET: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 
 pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tree>) {
     let spec = at(new, "spec");
@@ -66,7 +64,8 @@ fn template(errors: &mut Errors, spec: &Tree, owner: &str) {
     let selector = LabelSelector::from_tree(spec.get("selector"));
     match &selector {
         Err(_) => {
-            errors.push(FieldError::invalid(SPEC.child("selector"), at(spec, "selector"), "invalid label selector"));
+            let detail = if owner == "StatefulSet" { "" } else { "invalid label selector" };
+            errors.push(FieldError::invalid(SPEC.child("selector"), at(spec, "selector"), detail));
             return;
         }
         Ok(selector) => {
@@ -79,6 +78,12 @@ fn template(errors: &mut Errors, spec: &Tree, owner: &str) {
     }
     let mut template = std::borrow::Cow::Borrowed(template);
     if owner == "StatefulSet" {
+        // The controller names the pods.
+        for key in ["subdomain", "hostname"] {
+            if template.at(&["spec", key]).is_some() {
+                template.to_mut().remove(&["spec", key]);
+            }
+        }
         // Claims of the set stand in for the volumes that the template does not have.
         let claims: Vec<Tree> = list(spec, "volumeClaimTemplates")
             .iter()
@@ -148,12 +153,16 @@ fn deployment_strategy(errors: &mut Errors, strategy: &Tree, path: &Path) {
             None => errors.push(FieldError::required(rolling_path, "this should be defaulted and never be nil")),
             Some(rolling) => rolling_update(errors, rolling, "maxUnavailable", &rolling_path),
         },
-        other => errors.push(FieldError::not_supported(path, other, &["Recreate", "RollingUpdate"])),
+        _ => errors.push(FieldError::not_supported(path, strategy, &["Recreate", "RollingUpdate"])),
     }
 }
 
+/// Text that is no percentage counts as nothing, too.
 fn is_zero(value: &Tree) -> bool {
-    value.as_i64() == Some(0) || percent_value(value) == Some(0)
+    match value {
+        Tree::String(_) => percent_value(value).unwrap_or(0) == 0,
+        other => other.as_i64().unwrap_or(0) == 0,
+    }
 }
 
 fn rolling_update(errors: &mut Errors, rolling: &Tree, reported: &str, path: &Path) {
@@ -162,7 +171,7 @@ fn rolling_update(errors: &mut Errors, rolling: &Tree, reported: &str, path: &Pa
     int_or_percent(errors, surge, &path.child("maxSurge"));
     if is_zero(unavailable) && is_zero(surge) {
         let detail = "may not be 0 when `maxSurge` is 0";
-        errors.push(FieldError::invalid(path.child(reported), int_or_string(unavailable), detail));
+        errors.push(FieldError::invalid(path.child(reported), unavailable, detail));
     }
     at_most_hundred_percent(errors, unavailable, &path.child("maxUnavailable"));
 }
@@ -204,12 +213,12 @@ fn daemon_set(errors: &mut Errors, spec: &Tree, old_spec: Option<&Tree>) {
     label_selector(errors, selector, &path);
     let labels = at(spec, "template").at(&["metadata", "labels"]);
     if let Ok(parsed) = LabelSelector::from_tree(spec.get("selector"))
-        && !parsed.is_empty() && !parsed.matches_tree(labels) {
+        && !parsed.matches_tree(labels) {
             let template_path = SPEC.child("template");
             let detail = "`selector` does not match template `labels`";
             errors.push(FieldError::invalid(template_path.child("metadata").child("labels"), labels, detail));
         }
-    if selects_all(selector) {
+    if !selector.is_null() && selects_all(selector) {
         errors.push(FieldError::invalid(path, selector, "empty selector is invalid for daemonset"));
     }
     let template = at(spec, "template");
@@ -232,7 +241,7 @@ fn daemon_set(errors: &mut Errors, spec: &Tree, old_spec: Option<&Tree>) {
         ("OnDelete", _) => {}
         ("RollingUpdate", None) => errors.push(FieldError::required(path.child("rollingUpdate"), "")),
         ("RollingUpdate", Some(rolling)) => daemon_rolling_update(errors, rolling, &path.child("rollingUpdate")),
-        (other, _) => errors.push(FieldError::not_supported(path, other, &["RollingUpdate", "OnDelete"])),
+        _ => errors.push(FieldError::not_supported(path, strategy, &["RollingUpdate", "OnDelete"])),
     }
     if let Some(old) = old_spec {
         let generation = |s: &Tree| int(s, "templateGeneration").unwrap_or(0);
@@ -253,7 +262,7 @@ fn daemon_rolling_update(errors: &mut Errors, rolling: &Tree, path: &Path) {
     match (is_zero(unavailable), is_zero(surge)) {
         (false, false) => {
             let detail = "may not be set when maxUnavailable is non-zero";
-            errors.push(FieldError::invalid(path.child("maxSurge"), int_or_string(surge), detail));
+            errors.push(FieldError::invalid(path.child("maxSurge"), surge, detail));
         }
         (true, true) => {
             let detail = "cannot be 0 when maxSurge is 0";
@@ -284,7 +293,7 @@ fn stateful_set(errors: &mut Errors, spec: &Tree, old_spec: Option<&Tree>) {
                 let path = rolling_path.child("maxUnavailable");
                 int_or_percent(errors, unavailable, &path);
                 if is_zero(unavailable) {
-                    errors.push(FieldError::invalid(path, int_or_string(unavailable), "cannot be 0"));
+                    errors.push(FieldError::invalid(path, unavailable, "cannot be 0"));
                 }
                 at_most_hundred_percent(errors, unavailable, &path);
             }
@@ -298,43 +307,27 @@ fn stateful_set(errors: &mut Errors, spec: &Tree, old_spec: Option<&Tree>) {
             supported(errors, text(retention, key), &["Retain", "Delete"], &path.child(key));
         }
     }
+    // A set that is there keeps claims that would be refused now.
+    if old_spec.is_none_or(|old| !same_at(spec, old, "volumeClaimTemplates")) {
+        let claims = SPEC.child("volumeClaimTemplates");
+        for (i, claim) in list(spec, "volumeClaimTemplates").iter().enumerate() {
+            storage::claim_spec(errors, at(claim, "spec"), &claims.index(i).child("spec"));
+        }
+    }
     for key in ["replicas", "minReadySeconds"] {
         non_negative(errors, int(spec, key), &SPEC.child(key));
     }
     let ordinals = SPEC.child("ordinals");
     non_negative(errors, int(at(spec, "ordinals"), "start"), &ordinals.child("start"));
-    if old_spec.is_none() || !same(at(spec, "revisionHistoryLimit"), at(old_spec.unwrap_or(spec), "revisionHistoryLimit")) {
-        non_negative(errors, int(spec, "revisionHistoryLimit"), &SPEC.child("revisionHistoryLimit"));
+    let service = text(spec, "serviceName");
+    if !service.is_empty() && old_spec.is_none() {
+        dns_label(errors, service, &SPEC.child("serviceName"));
     }
     selector(errors, spec, "empty selector is invalid for statefulset");
     template(errors, spec, "StatefulSet");
-    let service = text(spec, "serviceName");
-    if !service.is_empty() && old_spec.is_none() {
-        invalid(errors, &SPEC.child("serviceName"), service, names::dns1123_subdomain(service));
-    }
-    let Some(old) = old_spec else {
-        for claim in list(spec, "volumeClaimTemplates") {
-            // Only what the controller would trip over is refused; the claim itself is checked when it is made.
-            storage::claim_template(errors, claim);
-        }
-        return;
-    };
-    let mutable = [
-        "replicas",
-        "ordinals",
-        "template",
-        "updateStrategy",
-        "revisionHistoryLimit",
-        "persistentVolumeClaimRetentionPolicy",
-        "minReadySeconds",
-    ];
-    let strip = |spec: &Tree| {
-        let mut spec = spec.clone();
-        spec.make_object().retain(|key, _| !mutable.contains(&key));
-        spec
-    };
-    if !same(&strip(spec), &strip(old)) {
-        errors.push(FieldError::forbidden(SPEC, STATEFUL_SET));
+    let Some(old) = old_spec else { return };
+    for key in ["selector", "volumeClaimTemplates", "serviceName", "podManagementPolicy"] {
+        immutable(errors, at(spec, key), at(old, key), &SPEC.child(key));
     }
 }
 

@@ -154,7 +154,9 @@ fn job_spec(errors: &mut Errors, spec: &Tree, path: &Path) {
         managed_by(errors, by, &path.child("managedBy"));
     }
     let mode = text(spec, "completionMode");
-    one_of_or_empty(errors, mode, &["Indexed", "NonIndexed"], &path.child("completionMode"));
+    if set(spec, "completionMode").is_some() {
+        supported(errors, mode, &["NonIndexed", "Indexed"], &path.child("completionMode"));
+    }
     if mode == "Indexed" {
         if completions.is_none() {
             errors.push(FieldError::required(path.child("completions"), "when completion mode is Indexed"));
@@ -255,7 +257,7 @@ fn time_zone(errors: &mut Errors, spec: &Tree) {
     let Some(zone) = set(spec, "timeZone").and_then(Tree::as_str) else { return };
     let path = SPEC.child("timeZone");
     if zone.is_empty() {
-        errors.push(FieldError::invalid(path, zone, "must be nil or non-empty string"));
+        errors.push(FieldError::invalid(path, zone, "timeZone must be nil or non-empty string"));
     } else if zone.eq_ignore_ascii_case("local") {
         errors.push(FieldError::invalid(
             path,

@@ -1,7 +1,7 @@
 //! What every validation needs: reading fields, and the checks that upstream's kinds share.
 //!
 //! Models apimachinery/pkg/api/validation and apimachinery/pkg/apis/meta/v1/validation.
-use crate::field_error::{BadValue, FieldError, Path};
+use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::quantity::Quantity;
 use crate::tree::Tree;
@@ -84,6 +84,13 @@ pub(super) fn invalid(errors: &mut Errors, path: &Path, value: &str, texts: Vec<
 pub(super) fn immutable(errors: &mut Errors, new: &Tree, old: &Tree, path: &Path) {
     if !same(new, old) {
         errors.push(FieldError::invalid(path, new, IMMUTABLE));
+    }
+}
+
+/// The same for a field at the top whose type upstream declares immutable: such checks do not print the value.
+pub(super) fn declared_immutable(errors: &mut Errors, new: &Tree, old: &Tree, key: &str) {
+    if !same_at(new, old, key) {
+        errors.push(FieldError::invalid(Path::new(key), &NULL, IMMUTABLE));
     }
 }
 
@@ -184,22 +191,10 @@ pub(super) fn port_number(errors: &mut Errors, port: i64, path: &Path) {
     errors.extend(names::port_number(port).into_iter().map(|t| FieldError::invalid(path, port, t)));
 }
 
-/// An int-or-string as upstream prints it: without quotes.
-pub(super) fn int_or_string(value: &Tree) -> BadValue {
-    match value {
-        Tree::String(s) => BadValue::Plain(s.clone()),
-        other => BadValue::Plain(String::from_utf8_lossy(&other.to_json()).into()),
-    }
-}
-
 /// Models pkg/apis/apps/validation `ValidatePositiveIntOrPercent`.
 pub(super) fn int_or_percent(errors: &mut Errors, value: &Tree, path: &Path) {
     match value {
-        Tree::String(s) => {
-            if !names::percent(s).is_empty() {
-                errors.push(FieldError::invalid(path, int_or_string(value), "must be an integer or percentage (e.g '5%%')"));
-            }
-        }
+        Tree::String(s) => invalid(errors, path, s, names::percent(s)),
         other => non_negative(errors, other.as_i64(), path),
     }
 }
@@ -212,7 +207,7 @@ pub(super) fn percent_value(value: &Tree) -> Option<i64> {
 
 pub(super) fn at_most_hundred_percent(errors: &mut Errors, value: &Tree, path: &Path) {
     if percent_value(value).is_some_and(|v| v > 100) {
-        errors.push(FieldError::invalid(path, int_or_string(value), "must not be greater than 100%"));
+        errors.push(FieldError::invalid(path, value, "must not be greater than 100%"));
     }
 }
 

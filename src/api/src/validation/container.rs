@@ -105,7 +105,9 @@ pub(super) fn ephemeral(errors: &mut Errors, cx: &PodContext, path: &Path) {
         }
         let refused = ["ports", "resources", "resizePolicy", "restartPolicy", "restartPolicyRules", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"];
         for key in refused {
-            if !same(at(container, key), &Tree::Null) {
+            // A pointer to nothing is something, a list of nothing is not.
+            let is_given = set(container, key).is_some_and(|value| !matches!(value, Tree::Array(items) if items.is_empty()));
+            if is_given && (key != "resources" || !same(at(container, key), &Tree::Null)) {
                 errors.push(FieldError::forbidden(path.child(key), EPHEMERAL));
             }
         }
@@ -191,8 +193,9 @@ fn restart_policy(errors: &mut Errors, container: &Tree, path: &Path) {
             Some(codes) => {
                 let path = path.child("exitCodes");
                 supported(errors, text(codes, "operator"), &["In", "NotIn"], &path.child("operator"));
-                if list(codes, "values").is_empty() {
-                    errors.push(FieldError::required(path.child("values"), "must specify at least one value"));
+                let values = list(codes, "values").len();
+                if values > 255 {
+                    errors.push(FieldError::too_many(path.child("values"), values, 255));
                 }
             }
         }

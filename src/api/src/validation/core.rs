@@ -84,14 +84,18 @@ fn node(errors: &mut Errors, node: &Tree, old: Option<&Tree>) {
     let Some(old) = old else {
         for (i, range) in ranges.iter().enumerate() {
             cidr(errors, range, &path.index(i));
-            if ranges[..i].contains(range) {
-                errors.push(FieldError::duplicate(path.index(i), *range));
-            }
         }
-        let v6 = ranges.iter().filter(|r| r.contains(':')).count();
-        if v6 > 1 || ranges.len() - v6 > 1 {
-            let detail = "may specify no more than one CIDR for each IP family";
-            errors.push(FieldError::invalid(path, at(spec, "podCIDRs"), detail));
+        if ranges.len() > 1 {
+            let bad = ranges.iter().enumerate().find(|(_, range)| names::parse_cidr_sloppy(range).is_none());
+            if let Some((i, range)) = bad {
+                let why = format!("invalid CIDR[{i}]: <nil> (invalid CIDR address: {range})");
+                errors.push(FieldError::internal(path, format!("invalid PodCIDRs. failed to check with dual stack with error:{why}")));
+            }
+            let v6 = ranges.iter().filter(|range| range.contains(':')).count();
+            if bad.is_some() || v6 == 0 || v6 == ranges.len() || ranges.len() > 2 {
+                let detail = "may specify no more than one CIDR for each IP family";
+                errors.push(FieldError::invalid(path, at(spec, "podCIDRs"), detail));
+            }
         }
         return;
     };

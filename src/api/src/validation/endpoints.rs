@@ -74,12 +74,13 @@ pub(super) fn endpoints(errors: &mut Errors, endpoints: &Tree) {
 pub(super) fn endpoint_slice(errors: &mut Errors, slice: &Tree, old: Option<&Tree>) {
     let kind = text(slice, "addressType");
     let path = Path::new("addressType");
-    let kinds: &[&str] = if old.is_some() { &["FQDN", "IP", "IPv4", "IPv6"] } else { &["FQDN", "IPv4", "IPv6"] };
-    one_of(errors, kind, kinds, &path);
-    slice_endpoints(errors, slice, kind);
+    one_of(errors, kind, &["FQDN", "IPv4", "IPv6"], &path);
     slice_ports(errors, slice);
+    if old.is_none_or(|old| !same_at(slice, old, "endpoints")) {
+        slice_endpoints(errors, slice, kind);
+    }
     if let Some(old) = old {
-        immutable(errors, at(slice, "addressType"), at(old, "addressType"), &path);
+        declared_immutable(errors, slice, old, "addressType");
     }
 }
 
@@ -95,22 +96,23 @@ fn slice_endpoints(errors: &mut Errors, slice: &Tree, kind: &str) {
         let addresses_path = path.child("addresses");
         let addresses = strings(endpoint, "addresses");
         match addresses.len() {
-            0 => errors.push(FieldError::required(addresses_path, "must contain at least 1 address")),
+            0 => errors.push(FieldError::required(addresses_path, "")),
             1..=100 => {}
             count => errors.push(FieldError::too_many(addresses_path, count, 100)),
         }
         for (j, address) in addresses.into_iter().enumerate() {
             let path = addresses_path.index(j);
-            let parsed = names::parse_ip_sloppy(address);
             match kind {
-                "IPv4" | "IPv6" => {
-                    if parsed.is_none_or(|ip| ip.is_ipv4() != (kind == "IPv4")) {
-                        errors.push(FieldError::invalid(path, address, format!("must be a valid {kind} address")));
+                "IPv4" | "IPv6" => match names::parse_ip_sloppy(address) {
+                    None => ip(errors, address, &path),
+                    Some(parsed) => {
+                        if parsed.is_ipv4() != (kind == "IPv4") {
+                            errors.push(FieldError::invalid(addresses_path, address, format!("must be an {kind} address")));
+                        }
+                        ordinary_ip(errors, address, &path);
                     }
-                    ordinary_ip(errors, address, &path);
-                }
+                },
                 "FQDN" => fqdn(errors, address, &path),
-                "IP" => ip(errors, address, &path),
                 _ => {}
             }
         }
@@ -131,6 +133,20 @@ fn slice_endpoints(errors: &mut Errors, slice: &Tree, kind: &str) {
         let zones: Vec<&str> = endpoint.array_at(&["hints", "forZones"]).iter().map(|z| text(z, "name")).collect();
         if zones.len() > 8 {
             errors.push(FieldError::too_many(zones_path, zones.len(), 8));
+        }
+        let nodes_path = hints.child("forNodes");
+        let nodes: Vec<&str> = endpoint.array_at(&["hints", "forNodes"]).iter().map(|node| text(node, "name")).collect();
+        if nodes.len() > 8 {
+            errors.push(FieldError::too_many(nodes_path, nodes.len(), 8));
+        }
+        for (j, node) in nodes.iter().enumerate().take(if nodes.len() > 8 { 0 } else { 8 }) {
+            let path = nodes_path.index(j).child("name").to_string();
+            if nodes[..j].contains(node) {
+                errors.push(FieldError::duplicate(&path, *node));
+            }
+            errors.extend(names::dns1123_subdomain(node).into_iter().map(|text| FieldError::invalid(&path, *node, text)));
+        }
+        if zones.len() > 8 {
             continue;
         }
         for (j, zone) in zones.iter().enumerate() {
@@ -183,9 +199,9 @@ fn slice_ports(errors: &mut Errors, slice: &Tree) {
             errors.push(FieldError::duplicate(path.child("name"), name));
         }
         seen.push(name);
-        one_of(errors, text(port, "protocol"), PROTOCOLS, &path.child("protocol"));
-        if let Some(number) = int(port, "port") {
-            port_number(errors, number, &path.child("port"));
+        match set(port, "protocol") {
+            None => errors.push(FieldError::required(path.child("protocol"), "")),
+            Some(protocol) => supported(errors, protocol.as_str().unwrap_or(""), PROTOCOLS, &path.child("protocol")),
         }
         if let Some(protocol) = set(port, "appProtocol").and_then(Tree::as_str) {
             label_name(errors, protocol, &path.child("appProtocol"));

@@ -82,11 +82,12 @@ pub(super) fn create_with(errors: &mut Errors, object: &Tree, namespaced: bool, 
         (false, true) => {}
     }
     non_negative(errors, int(meta, "generation"), &PATH.child("generation"));
-    common(errors, meta);
+    common(errors, object, false);
 }
 
 /// `metadata` of an update.
 pub(super) fn update(errors: &mut Errors, new: &Tree, old: &Tree) {
+    let object = new;
     let (new, old) = (at(new, "metadata"), at(old, "metadata"));
     if set(old, "deletionTimestamp").is_some() {
         let known = strings(old, "finalizers");
@@ -109,16 +110,24 @@ pub(super) fn update(errors: &mut Errors, new: &Tree, old: &Tree) {
     for key in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         immutable(errors, at(new, key), at(old, key), &PATH.child(key));
     }
-    common(errors, new);
+    common(errors, object, true);
 }
 
 /// What holds for new and updated objects alike; also for the metadata of a template.
-fn common(errors: &mut Errors, meta: &Tree) {
+fn common(errors: &mut Errors, object: &Tree, is_update: bool) {
+    let meta = at(object, "metadata");
+    let (group, _) = crate::registry::split_api_version(text(object, "apiVersion"));
+    let kind = text(object, "kind");
     labels(errors, at(meta, "labels"), &PATH.child("labels"));
     annotations(errors, at(meta, "annotations"), &PATH.child("annotations"));
     owner_references(errors, meta);
-    finalizers(errors, meta);
+    if !is_update {
+        finalizers(errors, meta);
+    }
     managed_fields(errors, meta);
+    if has_kube_finalizers(group, kind, is_update) {
+        kube_finalizers(errors, meta);
+    }
 }
 
 pub(super) fn annotations(errors: &mut Errors, annotations: &Tree, path: &Path) {
@@ -133,16 +142,19 @@ pub(super) fn annotations(errors: &mut Errors, annotations: &Tree, path: &Path) 
 }
 
 fn owner_references(errors: &mut Errors, meta: &Tree) {
-    let path = PATH.child("ownerReferences");
+    let all = PATH.child("ownerReferences");
     let mut controller: Option<String> = None;
-    for owner in list(meta, "ownerReferences") {
+    for (i, owner) in list(meta, "ownerReferences").iter().enumerate() {
+        let path = all.index(i);
         let (api_version, kind) = (text(owner, "apiVersion"), text(owner, "kind"));
-        if api_version.is_empty() || api_version.ends_with('/') || api_version.matches('/').count() > 1 {
-            errors.push(FieldError::invalid(path.child("apiVersion"), api_version, "version must not be empty"));
+        if api_version.is_empty() {
+            errors.push(FieldError::required(path.child("apiVersion"), "must not be empty"));
+        } else if api_version.ends_with('/') || api_version.matches('/').count() > 1 {
+            errors.push(FieldError::invalid(path.child("apiVersion"), api_version, "must be <group>/<version> or <version>"));
         }
         for key in ["kind", "name", "uid"] {
             if text(owner, key).is_empty() {
-                errors.push(FieldError::invalid(path.child(key), "", "must not be empty"));
+                errors.push(FieldError::required(path.child(key), "must not be empty"));
             }
         }
         if (api_version, kind) == ("v1", "Event") {
@@ -156,13 +168,14 @@ fn owner_references(errors: &mut Errors, meta: &Tree) {
                     let detail = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
-                    errors.push(FieldError::invalid(path, at(meta, "ownerReferences"), detail));
+                    errors.push(FieldError::invalid(all, at(meta, "ownerReferences"), detail));
                 }
             }
         }
     }
 }
 
+/// Only new objects are asked for these.
 fn finalizers(errors: &mut Errors, meta: &Tree) {
     let path = PATH.child("finalizers");
     let finalizers = strings(meta, "finalizers");
@@ -173,11 +186,26 @@ fn finalizers(errors: &mut Errors, meta: &Tree) {
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";
         errors.push(FieldError::invalid(path, at(meta, "finalizers"), detail));
     }
-    for (i, finalizer) in finalizers.iter().enumerate() {
-        if !finalizer.contains('/') && !matches!(*finalizer, "kubernetes" | "orphan" | "foregroundDeletion") {
+}
+
+/// Models pkg/apis/core/validation `validateKubeFinalizerName`.
+fn kube_finalizers(errors: &mut Errors, meta: &Tree) {
+    let path = PATH.child("finalizers");
+    for (i, finalizer) in strings(meta, "finalizers").into_iter().enumerate() {
+        if !finalizer.contains('/') && !matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion") {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid(path.index(i), *finalizer, detail));
+            errors.push(FieldError::invalid(path.index(i), finalizer, detail));
         }
+    }
+}
+
+/// Whether a kind's finalizers must be qualified, when it is created or (`is_update`) changed: of some kinds upstream asks apimachinery alone.
+fn has_kube_finalizers(group: &str, kind: &str, is_update: bool) -> bool {
+    match (group, kind) {
+        ("apiregistration.k8s.io" | "admissionregistration.k8s.io" | "node.k8s.io" | "coordination.k8s.io" | "apiextensions.k8s.io", _) => false,
+        ("policy", "PodDisruptionBudget") => false,
+        ("storage.k8s.io", "VolumeAttributesClass") => !is_update,
+        _ => true,
     }
 }
 

@@ -42,7 +42,7 @@ fn ingress(errors: &mut Errors, spec: &Tree) {
     let default = set(spec, "defaultBackend");
     if rules.is_empty() && default.is_none() {
         let detail = "either `defaultBackend` or `rules` must be specified";
-        errors.push(FieldError::invalid(SPEC, &Tree::Array(Vec::new()), detail));
+        errors.push(FieldError::invalid(SPEC, &Tree::Null, detail));
     }
     if let Some(default) = default {
         backend(errors, default, &SPEC.child("defaultBackend"));
@@ -161,7 +161,9 @@ fn object_reference(errors: &mut Errors, reference: &Tree, path: &Path) {
 fn ingress_class(errors: &mut Errors, spec: &Tree, old: Option<&Tree>) {
     let path = SPEC.child("controller");
     if let Some(old) = old {
-        immutable(errors, at(spec, "controller"), at(old, "controller"), &path);
+        if text(spec, "controller") != text(old, "controller") {
+            errors.push(FieldError::invalid(path, text(spec, "controller"), IMMUTABLE));
+        }
     }
     let controller = text(spec, "controller");
     if controller.is_empty() {
@@ -280,10 +282,10 @@ fn policy_peer(errors: &mut Errors, peer: &Tree, path: &Path) {
         (None, 0) => errors.push(FieldError::required(path, "must specify a peer")),
         (None, _) => {}
         (Some(block), count) => {
-            ip_block(errors, block, &path.child("ipBlock"));
             if count > 0 {
                 errors.push(FieldError::forbidden(path, "may not specify both ipBlock and another peer"));
             }
+            ip_block(errors, block, &path.child("ipBlock"));
         }
     }
 }

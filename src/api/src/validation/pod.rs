@@ -176,7 +176,7 @@ fn pod_spec(errors: &mut Errors, spec: &Tree, pod_name: &str, is_pod: bool, path
     if let Some(os) = set(spec, "os") {
         let path = path.child("os");
         match text(os, "name") {
-            "" => errors.push(FieldError::required(path.child("name"), "cannot be empty")),
+            "" => errors.push(FieldError::required(path.child("name"), "")),
             name => supported(errors, name, &["linux", "windows"], &path),
         }
     }

@@ -92,3 +92,35 @@ fn lease(errors: &mut Errors, spec: &Tree) {
         errors.push(FieldError::forbidden(SPEC.child("preferredHolder"), detail));
     }
 }
+
+/// Models pkg/apis/node/validation.
+pub(super) fn runtime_class(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
+    if let Some(old) = old {
+        declared_immutable(errors, new, old, "handler");
+    }
+    let handler = text(new, "handler");
+    if handler.is_empty() {
+        errors.push(FieldError::required(Path::new("handler"), ""));
+    } else {
+        dns_label(errors, handler, &Path::new("handler"));
+    }
+    if let Some(overhead) = set(new, "overhead") {
+        let mut requirements = Tree::object();
+        if let Some(fixed) = set(overhead, "podFixed") {
+            requirements.set(&["limits"], fixed.clone());
+        }
+        super::resources::container(errors, &requirements, &[], &Path::new("overhead"));
+    }
+    let Some(scheduling) = set(new, "scheduling") else { return };
+    let path = Path::new("scheduling");
+    labels(errors, at(scheduling, "nodeSelector"), &path.child("nodeSelector"));
+    let path = path.child("tolerations");
+    let tolerations = list(scheduling, "tolerations");
+    super::affinity::tolerations(errors, tolerations, &path);
+    for (i, toleration) in tolerations.iter().enumerate() {
+        let is_same = |other: &&Tree| ["key", "operator", "value", "effect"].iter().all(|key| same_at(other, toleration, key));
+        if tolerations[..i].iter().any(|other| is_same(&other)) {
+            errors.push(FieldError::duplicate(path.index(i), toleration));
+        }
+    }
+}

@@ -17,7 +17,7 @@ pub(super) fn resize_policy(errors: &mut Errors, container: &Tree, pod_restart_p
         one_of(errors, resource, &["cpu", "memory"], path);
         one_of(errors, restart, &["NotRequired", "RestartContainer"], path);
         if pod_restart_policy == "Never" && restart != "NotRequired" {
-            errors.push(FieldError::invalid(path, restart, "must be 'NotRequired' when `restartPolicy` is 'Never'"));
+            errors.push(FieldError::invalid(path, restart, "must be 'NotRequired' when pod `restartPolicy` is 'Never'"));
         }
     }
 }

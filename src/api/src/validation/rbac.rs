@@ -30,7 +30,7 @@ pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tr
         "RoleBinding" | "ClusterRoleBinding" => {
             binding(errors, new, kind == "RoleBinding");
             if old.is_some_and(|old| !same_at(new, old, "roleRef")) {
-                errors.push(FieldError::invalid(Path::new("roleRef"), at(new, "roleRef"), "cannot change roleRef"));
+                errors.push(FieldError::invalid(Path::new("roleRef"), at(new, "roleRef"), IMMUTABLE));
             }
         }
         _ => {}
@@ -40,7 +40,7 @@ pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tr
 fn policy_rule(errors: &mut Errors, rule: &Tree, namespaced: bool, path: &Path) {
     let has = |key: &str| !list(rule, key).is_empty();
     if !has("verbs") {
-        errors.push(FieldError::required(path.child("verbs"), "verbs must contain at least one value"));
+        errors.push(FieldError::required(path.child("verbs"), ""));
     }
     if has("nonResourceURLs") {
         let (path, urls) = (path.child("nonResourceURLs"), at(rule, "nonResourceURLs"));
@@ -76,9 +76,6 @@ fn binding(errors: &mut Errors, binding: &Tree, namespaced: bool) {
     for (i, subject) in list(binding, "subjects").iter().enumerate() {
         let path = subjects.index(i);
         let (kind, name) = (text(subject, "kind"), text(subject, "name"));
-        if name.is_empty() {
-            errors.push(FieldError::required(path.child("name"), ""));
-        }
         match kind {
             "ServiceAccount" => {
                 if !name.is_empty() {
@@ -90,16 +87,15 @@ fn binding(errors: &mut Errors, binding: &Tree, namespaced: bool) {
                 }
             }
             "User" | "Group" => {
-                if name.is_empty() {
-                    let detail = format!("{} name cannot be empty", kind.to_lowercase());
-                    errors.push(FieldError::invalid(path.child("name"), name, detail));
-                }
                 supported(errors, text(subject, "apiGroup"), &[GROUP], &path.child("apiGroup"));
             }
             other => {
                 let kinds = ["ServiceAccount", "User", "Group"];
                 errors.push(FieldError::not_supported(path.child("kind"), other, &kinds));
             }
+        }
+        if name.is_empty() {
+            errors.push(FieldError::required(path.child("name"), ""));
         }
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn container(errors: &mut Errors, requirements: &Tree, claims: &[&str
 /// `spec.resources` of a pod.
 pub(super) fn pod(errors: &mut Errors, requirements: &Tree, path: &Path) {
     if set(requirements, "claims").is_some() {
-        errors.push(FieldError::forbidden(path.child("claims"), "claims cannot be set for Resources at pod-level"));
+        errors.push(FieldError::forbidden(path.child("claims"), "claims may not be set for Resources at pod-level"));
     }
     check(errors, requirements, pod_name, &[], path);
 }

@@ -283,7 +283,7 @@ fn traffic_policies(errors: &mut Errors, spec: &Tree, kind: &str) {
         None => {}
     }
     if let Some(distribution) = set(spec, "trafficDistribution") {
-        let values = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+        let values = ["PreferClose", "PreferSameZone", "PreferSameNode"];
         supported(errors, distribution.as_str().unwrap_or(""), &values, &SPEC.child("trafficDistribution"));
     }
 }

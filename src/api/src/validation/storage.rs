@@ -4,9 +4,8 @@
 //! pkg/apis/storage/validation.
 use super::check::*;
 use super::diff::diff;
-use super::{affinity, meta, resources, volume};
+use super::{affinity, resources, volume};
 use crate::field_error::{FieldError, Path};
-use crate::names;
 use crate::tree::Tree;
 
 const SPEC: Path<'static> = Path::new("spec");
@@ -78,14 +77,6 @@ pub(super) fn claim_spec(errors: &mut Errors, spec: &Tree, path: &Path) {
             errors.push(FieldError::invalid(path, shown, "must match dataSourceRef"));
         }
     }
-}
-
-/// A template of a StatefulSet: its name becomes part of the names of claims.
-pub(super) fn claim_template(errors: &mut Errors, claim: &Tree) {
-    let path = SPEC.child("volumeClaimTemplates");
-    let metadata = at(claim, "metadata");
-    labels(errors, at(metadata, "labels"), &path.child("labels"));
-    meta::annotations(errors, at(metadata, "annotations"), &path.child("annotations"));
 }
 
 pub(super) fn claim(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
@@ -197,8 +188,9 @@ pub(super) fn persistent_volume(errors: &mut Errors, new: &Tree, old: Option<&Tr
     let mut found = false;
     for name in VOLUME_SOURCES {
         let Some(source) = set(spec, name) else { continue };
-        let path = SPEC.child(name);
+        let path = SPEC.child(if *name == "gcePersistentDisk" { "persistentDisk" } else { *name });
         if found {
+            let path = if *name == "cephfs" { SPEC.child("cephFS") } else { path };
             errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
             continue;
         }
@@ -266,8 +258,9 @@ fn volume_source(errors: &mut Errors, name: &str, source: &Tree, has_affinity: b
 }
 
 pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tree>) {
-    if kind == "StorageClass" {
-        storage_class(errors, new, old);
+    match kind {
+        "StorageClass" => storage_class(errors, new, old),
+        _ => super::csi::check(errors, kind, new, old),
     }
 }
 
@@ -277,38 +270,76 @@ fn storage_class(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
     if provisioner.is_empty() {
         errors.push(FieldError::required(path, provisioner));
     } else {
-        for text in names::qualified_name(&provisioner.to_lowercase()) {
-            errors.push(FieldError::invalid(path, provisioner, text));
-        }
+        label_name(errors, &provisioner.to_lowercase(), &path);
     }
-    let parameters = Path::new("parameters");
-    let count = entries(new, "parameters").count();
-    if count > 512 {
-        errors.push(FieldError::too_long(parameters, 512));
-    } else {
-        let bytes: usize = entries(new, "parameters").map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();
-        if entries(new, "parameters").any(|(k, _)| k.is_empty()) {
-            errors.push(FieldError::invalid(parameters, "", "field can not be empty."));
-        }
-        if bytes > 256 * 1024 {
-            errors.push(FieldError::too_long(parameters, 256 * 1024));
-        }
-    }
+    parameters(errors, new, true);
     one_of_or_empty(errors, text(new, "reclaimPolicy"), &["Delete", "Retain"], &Path::new("reclaimPolicy"));
     let mode_path = Path::new("volumeBindingMode");
-    one_of(errors, text(new, "volumeBindingMode"), &["Immediate", "WaitForFirstConsumer"], &mode_path);
+    match set(new, "volumeBindingMode") {
+        None => errors.push(FieldError::required(mode_path, "")),
+        Some(mode) => supported(errors, mode.as_str().unwrap_or(""), &["Immediate", "WaitForFirstConsumer"], &mode_path),
+    }
+    allowed_topologies(errors, new);
     let Some(old) = old else { return };
-    let detail = "updates to parameters are forbidden.";
-    if !same_at(new, old, "parameters") {
-        errors.push(FieldError::forbidden(parameters, detail));
+    for key in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
+        declared_immutable(errors, new, old, key);
     }
-    for (key, detail) in [
-        ("provisioner", "updates to provisioner are forbidden."),
-        ("reclaimPolicy", "updates to reclaimPolicy are forbidden."),
-    ] {
-        if !same_at(new, old, key) {
-            errors.push(FieldError::forbidden(Path::new(key), detail));
+}
+
+/// What a driver is told of a class.
+pub(super) fn parameters(errors: &mut Errors, class: &Tree, may_be_empty: bool) {
+    let path = Path::new("parameters");
+    let count = entries(class, "parameters").count();
+    if count > 512 {
+        errors.push(FieldError::too_long(path, 512));
+        return;
+    }
+    let bytes: usize = entries(class, "parameters").map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();
+    if entries(class, "parameters").any(|(k, _)| k.is_empty()) {
+        errors.push(FieldError::invalid(path, "", "field can not be empty."));
+    }
+    if bytes > 256 * 1024 {
+        errors.push(FieldError::too_long(path, 256 * 1024));
+    }
+    if !may_be_empty && count == 0 {
+        errors.push(FieldError::required(path, "must contain at least one key/value pair"));
+    }
+}
+
+/// Models pkg/apis/core/validation `ValidateTopologySelectorTerm`; two terms must not say the same.
+fn allowed_topologies(errors: &mut Errors, class: &Tree) {
+    let all = Path::new("allowedTopologies");
+    let mut terms: Vec<Vec<(&str, Vec<&str>)>> = Vec::new();
+    for (i, term) in list(class, "allowedTopologies").iter().enumerate() {
+        let path = all.index(i);
+        let expressions_path = path.child("matchLabelExpressions");
+        let mut expressions: Vec<(&str, Vec<&str>)> = Vec::new();
+        for (i, expression) in list(term, "matchLabelExpressions").iter().enumerate() {
+            let path = expressions_path.index(i);
+            let (key, mut values) = (text(expression, "key"), strings(expression, "values"));
+            if values.is_empty() {
+                errors.push(FieldError::required(path.child("values"), ""));
+            }
+            let values_path = path.child("values");
+            for (i, value) in values.iter().enumerate().filter(|(i, value)| values[..*i].contains(value)) {
+                errors.push(FieldError::duplicate(values_path.index(i), *value));
+            }
+            label_name(errors, key, &path.child("key"));
+            if expressions.iter().any(|(other, _)| *other == key) {
+                errors.push(FieldError::duplicate(path.child("key"), key));
+            }
+            values.sort_unstable();
+            values.dedup();
+            expressions.retain(|(other, _)| *other != key);
+            expressions.push((key, values));
         }
+        expressions.sort_unstable();
+        // Upstream compares with one empty term for each that there is.
+        if expressions.is_empty() || terms.contains(&expressions) {
+            let count = if expressions.is_empty() { list(class, "allowedTopologies").len() } else { 0 };
+            let same = terms.iter().filter(|other| **other == expressions).count();
+            (0..count + same).for_each(|_| errors.push(FieldError::duplicate(expressions_path, "")));
+        }
+        terms.push(expressions);
     }
-    immutable(errors, at(new, "volumeBindingMode"), at(old, "volumeBindingMode"), &mode_path);
 }

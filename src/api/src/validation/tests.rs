@@ -76,7 +76,7 @@ fn metadata_is_checked_for_every_kind() {
     );
     check(
         "{metadata: {ownerReferences: [{apiVersion: v1, kind: A, name: b}]}}",
-        &["metadata.ownerReferences.uid: Invalid value: \"\": must not be empty"],
+        &["metadata.ownerReferences[0].uid: Required value: must not be empty"],
     );
     super::tests::check("", "Node", false, "{metadata: {namespace: a}}", &["metadata.namespace: Forbidden: not allowed on this type"]);
 }
@@ -144,7 +144,7 @@ fn resources_are_checked() {
     check_pod("resources: {limits: {cpu: -1}}", "", &["spec.containers[0].resources.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0", "spec.containers[0].resources.requests[cpu]: Invalid value: \"-1\": must be greater than or equal to 0"]);
     check_pod("resources: {requests: {foo: 1}}", "", &["spec.containers[0].resources.requests[foo]: Invalid value: \"foo\": must be a standard resource type or fully qualified", "spec.containers[0].resources.requests[foo]: Invalid value: \"foo\": must be a standard resource for containers"]);
     check_pod("resources: {requests: {a.com/b: 1}}", "", &["spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable resources"]);
-    check_pod("resources: {limits: {a.com/b: 500m}}", "", &["spec.containers[0].resources.limits[a.com/b]: Invalid value: 500m: must be an integer", "spec.containers[0].resources.requests[a.com/b]: Invalid value: 500m: must be an integer"]);
+    check_pod("resources: {limits: {a.com/b: 500m}}", "", &["spec.containers[0].resources.limits[a.com/b]: Invalid value: \"500m\": must be an integer", "spec.containers[0].resources.requests[a.com/b]: Invalid value: \"500m\": must be an integer"]);
     check_pod("resources: {limits: {hugepages-2Mi: 2Mi}}", "", &["spec.containers[0].resources: Forbidden: HugePages require cpu or memory"]);
 }
 
@@ -159,7 +159,7 @@ fn the_pod_spec_is_checked() {
     check_pod("", "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: []}}}", &["spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required value: must have at least one node selector term"]);
     check_pod("", "affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 0, podAffinityTerm: {topologyKey: z}}]}}", &["spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: Invalid value: 0: must be in the range 1-100"]);
     check_pod("", "topologySpreadConstraints: [{maxSkew: 0, whenUnsatisfiable: x}]", &["spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero", "spec.topologySpreadConstraints[0].topologyKey: Required value: can not be empty", "spec.topologySpreadConstraints[0].whenUnsatisfiable: Unsupported value: \"x\": supported values: \"DoNotSchedule\", \"ScheduleAnyway\""]);
-    check_pod("", "securityContext: {runAsUser: -1, seccompProfile: {type: Localhost}, sysctls: [{name: A}]}", &["spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 4294967295, inclusive", "spec.securityContext.sysctls[0].name: Invalid value: \"A\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$", "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost"]);
+    check_pod("", "securityContext: {runAsUser: -1, seccompProfile: {type: Localhost}, sysctls: [{name: A}]}", &["spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive", "spec.securityContext.sysctls[0].name: Invalid value: \"A\": must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$", "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when seccomp type is Localhost"]);
     check_pod("", "hostAliases: [{ip: x, hostnames: [A]}]", &["spec.hostAliases[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)", &format!("spec.hostAliases[0].hostnames[0]: Invalid value: \"A\": {SUBDOMAIN}")]);
     check_pod("", "ephemeralContainers: [{name: e, image: e}]", &["spec.ephemeralContainers: Forbidden: cannot be set on create"]);
     check_pod("", "resources: {requests: {cpu: 1}, limits: {cpu: 1}}", &[]);
@@ -171,7 +171,7 @@ fn only_few_fields_of_a_pod_may_change() {
     update("", "nodeName: n, activeDeadlineSeconds: 3, tolerations: [{key: a, operator: Exists}]", &[]);
     update("image: b", "nodeName: n, activeDeadlineSeconds: 5", &[]);
     update("", "nodeName: n, activeDeadlineSeconds: 6", &["spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value"]);
-    update("", "nodeName: n", &["spec.activeDeadlineSeconds: Invalid value: \"null\": must not update from a positive integer to nil value"]);
+    update("", "nodeName: n", &["spec.activeDeadlineSeconds: Invalid value: null: must not update from a positive integer to nil value"]);
     let forbidden = "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
     update("", "nodeName: m, activeDeadlineSeconds: 5", &[forbidden]);
     update("command: [x]", "nodeName: n, activeDeadlineSeconds: 5", &[forbidden]);
@@ -259,16 +259,16 @@ fn workloads_are_checked() {
     deployment(&format!("replicas: -1, selector: {{matchLabels: {{a: c}}}}, {TEMPLATE}"), &["spec.replicas: Invalid value: -1: must be greater than or equal to 0", "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"]);
     deployment(TEMPLATE, &["spec.selector: Required value", "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"]);
     deployment(&format!("selector: {{}}, {TEMPLATE}"), &["spec.selector: Invalid value: {}: empty selector is invalid for deployment"]);
-    deployment(&format!("strategy: {{type: x}}, selector: {{matchLabels: {{a: b}}}}, {TEMPLATE}"), &["spec.strategy: Unsupported value: \"x\": supported values: \"Recreate\", \"RollingUpdate\""]);
-    deployment(&format!("strategy: {{rollingUpdate: {{maxSurge: 0, maxUnavailable: 0%}}}}, minReadySeconds: 600, selector: {{matchLabels: {{a: b}}}}, {TEMPLATE}"), &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0%: may not be 0 when `maxSurge` is 0", "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"]);
+    deployment(&format!("strategy: {{type: x}}, selector: {{matchLabels: {{a: b}}}}, {TEMPLATE}"), &["spec.strategy: Unsupported value: {\"type\":\"x\"}: supported values: \"Recreate\", \"RollingUpdate\""]);
+    deployment(&format!("strategy: {{rollingUpdate: {{maxSurge: 0, maxUnavailable: 0%}}}}, minReadySeconds: 600, selector: {{matchLabels: {{a: b}}}}, {TEMPLATE}"), &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0", "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"]);
     deployment("selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {restartPolicy: Never, containers: [{name: a, image: a}]}}", &["spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""]);
     let good = format!("{{spec: {{selector: {{matchLabels: {{a: b}}}}, {TEMPLATE}}}}}");
     let other = good.replace("a: b", "a: c");
     check_update("apps", "Deployment", true, &good, &other, &["spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"c\"}}: field is immutable"]);
     let set = |extra: &str| format!("{{spec: {{selector: {{matchLabels: {{a: b}}}}, {TEMPLATE}{extra}}}}}");
     check("apps", "StatefulSet", true, &set(""), &[]);
-    check("apps", "StatefulSet", true, "{spec: {selector: {matchLabels: {a: b}}, volumeClaimTemplates: [{metadata: {name: d}}], template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a, volumeMounts: [{name: d, mountPath: /d}]}]}}}}", &[]);
-    check_update("apps", "StatefulSet", true, &set(""), &set(", serviceName: s"), &["spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"]);
+    check("apps", "StatefulSet", true, "{spec: {selector: {matchLabels: {a: b}}, volumeClaimTemplates: [{metadata: {name: d}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}], template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a, volumeMounts: [{name: d, mountPath: /d}]}]}}}}", &[]);
+    check_update("apps", "StatefulSet", true, &set(""), &set(", serviceName: s"), &["spec.serviceName: Invalid value: \"s\": field is immutable"]);
     check_update("apps", "StatefulSet", true, &set(""), &set(", replicas: 5"), &[]);
     check("apps", "DaemonSet", true, &set(", updateStrategy: {rollingUpdate: {maxSurge: 1}}"), &["spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero"]);
     check("", "ReplicationController", true, "{spec: {}}", &["spec.selector: Required value", "spec.template: Required value"]);
@@ -304,7 +304,7 @@ fn services_are_checked() {
     service("ports: [{port: 1}], externalIPs: [127.0.0.1, x]", &["spec.externalIPs[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)", "spec.externalIPs[1]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]);
     service("clusterIP: 10.0.0.300, clusterIPs: [10.0.0.300], ports: [{port: 1}]", &["spec.clusterIPs[0]: Invalid value: \"10.0.0.300\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]);
     check_update("", "Service", true, "{spec: {clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], ports: [{port: 1}]}}", "{spec: {clusterIP: 10.0.0.2, clusterIPs: [10.0.0.2], ports: [{port: 1}]}}", &["spec.clusterIPs[0]: Invalid value: [\"10.0.0.2\"]: may not change once set"]);
-    check("discovery.k8s.io", "EndpointSlice", true, "{addressType: IPv4, endpoints: [{addresses: [1.2.3.4]}, {addresses: ['::1']}, {}], ports: [{port: 1}, {port: 2}]}", &["endpoints[1].addresses[0]: Invalid value: \"::1\": must be a valid IPv4 address", "endpoints[1].addresses[0]: Invalid value: \"::1\": may not be in the loopback range (127.0.0.0/8, ::1/128)", "endpoints[2].addresses: Required value: must contain at least 1 address", "ports[1].name: Duplicate value: \"\""]);
+    check("discovery.k8s.io", "EndpointSlice", true, "{addressType: IPv4, endpoints: [{addresses: [1.2.3.4]}, {addresses: ['::1']}, {}], ports: [{port: 1}, {port: 2}]}", &["ports[1].name: Duplicate value: \"\"", "endpoints[1].addresses: Invalid value: \"::1\": must be an IPv4 address", "endpoints[1].addresses[0]: Invalid value: \"::1\": may not be in the loopback range (127.0.0.0/8, ::1/128)", "endpoints[2].addresses: Required value"]);
     check("", "Endpoints", true, "{subsets: [{}]}", &["subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`"]);
 }
 
@@ -312,7 +312,7 @@ fn services_are_checked() {
 fn networking_is_checked() {
     let ingress = |spec: &str, expected: &[&str]| check("networking.k8s.io", "Ingress", true, &format!("{{spec: {{{spec}}}}}"), expected);
     ingress("rules: [{host: a.b, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: s, port: {number: 80}}}}]}}]", &[]);
-    ingress("ingressClassName: c", &["spec: Invalid value: []: either `defaultBackend` or `rules` must be specified"]);
+    ingress("ingressClassName: c", &["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"]);
     ingress("defaultBackend: {service: {name: s}}", &["spec.defaultBackend: Required value: port name or number is required"]);
     ingress("rules: [{host: 1.2.3.4, http: {paths: [{path: a//b, pathType: Exact, backend: {}}]}}]", &["spec.rules[0].host: Invalid value: \"1.2.3.4\": must be a DNS name, not an IP address", "spec.rules[0].http.paths[0].path: Invalid value: \"a//b\": must be an absolute path", "spec.rules[0].http.paths[0].path: Invalid value: \"a//b\": must not contain '//'", "spec.rules[0].http.paths[0].backend: Invalid value: \"\": resource or service backend is required"]);
     ingress("rules: [{http: {paths: [{path: /}]}}]", &["spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"]);
@@ -327,8 +327,8 @@ fn configuration_is_checked() {
     check("", "Secret", true, "{type: kubernetes.io/tls}", &["data[tls.crt]: Required value", "data[tls.key]: Required value"]);
     check_update("", "Secret", true, "{type: a}", "{type: b}", &["type: Invalid value: \"b\": field is immutable"]);
     check("", "Namespace", false, "{metadata: {name: a.b}}", &["metadata.name: Invalid value: \"a.b\": must not contain dots"]);
-    check("", "LimitRange", true, "{spec: {limits: [{type: Container, min: {cpu: 2}, max: {cpu: 1}}]}}", &["spec.limits[0].min[cpu]: Invalid value: 2: min value 2 is greater than max value 1", "spec.limits[0].defaultRequest[cpu]: Invalid value: 1: min value 2 is greater than default request value 1", "spec.limits[0].default[cpu]: Invalid value: 2: min value 2 is greater than default value 1"]);
-    check("", "ResourceQuota", true, "{spec: {hard: {pods: 1.5, foo: 1, count/x.y: 2}, scopes: [BestEffort]}}", &["spec.hard[foo]: Invalid value: \"foo\": must be a standard resource type or fully qualified", "spec.hard[foo]: Invalid value: \"foo\": must be a standard resource for quota", "spec.hard[pods]: Invalid value: 1500m: must be an integer"]);
+    check("", "LimitRange", true, "{spec: {limits: [{type: Container, min: {cpu: 2}, max: {cpu: 1}}]}}", &["spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1", "spec.limits[0].defaultRequest[cpu]: Invalid value: \"1\": min value 2 is greater than default request value 1", "spec.limits[0].default[cpu]: Invalid value: \"2\": min value 2 is greater than default value 1"]);
+    check("", "ResourceQuota", true, "{spec: {hard: {pods: 1.5, foo: 1, count/x.y: 2}, scopes: [BestEffort]}}", &["spec.hard[foo]: Invalid value: \"foo\": must be a standard resource type or fully qualified", "spec.hard[foo]: Invalid value: \"foo\": must be a standard resource for quota", "spec.hard[pods]: Invalid value: \"1500m\": must be an integer"]);
     check("", "Node", false, "{spec: {taints: [{key: a}], podCIDRs: [10.0.0.0/8]}}", &["metadata.taints[0].effect: Required value"]);
     check_update("", "Node", false, "{spec: {podCIDRs: [10.0.0.0/24], podCIDR: 10.0.0.0/24}}", "{spec: {}}", &["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"]);
 }
@@ -337,9 +337,9 @@ fn configuration_is_checked() {
 fn access_control_is_checked() {
     let group = "rbac.authorization.k8s.io";
     check(group, "Role", true, "{metadata: {name: 'a:b'}, rules: [{verbs: [get], apiGroups: [''], resources: [pods]}]}", &[]);
-    check(group, "Role", true, "{rules: [{nonResourceURLs: [/x]}, {}]}", &["rules[0].verbs: Required value: verbs must contain at least one value", "rules[0].nonResourceURLs: Invalid value: [\"/x\"]: namespaced rules cannot apply to non-resource URLs", "rules[1].verbs: Required value: verbs must contain at least one value", "rules[1].apiGroups: Required value: resource rules must supply at least one api group", "rules[1].resources: Required value: resource rules must supply at least one resource"]);
+    check(group, "Role", true, "{rules: [{nonResourceURLs: [/x]}, {}]}", &["rules[0].verbs: Required value", "rules[0].nonResourceURLs: Invalid value: [\"/x\"]: namespaced rules cannot apply to non-resource URLs", "rules[1].verbs: Required value", "rules[1].apiGroups: Required value: resource rules must supply at least one api group", "rules[1].resources: Required value: resource rules must supply at least one resource"]);
     check(group, "ClusterRoleBinding", false, "{roleRef: {kind: Role, name: r}, subjects: [{kind: ServiceAccount, name: s}, {kind: X, name: z}]}", &["roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\"", "subjects[0].namespace: Required value", "subjects[1].kind: Unsupported value: \"X\": supported values: \"ServiceAccount\", \"User\", \"Group\""]);
-    check_update(group, "RoleBinding", true, "{roleRef: {kind: Role, name: r}}", "{roleRef: {kind: Role, name: s}}", &["roleRef: Invalid value: {\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Role\",\"name\":\"s\"}: cannot change roleRef"]);
+    check_update(group, "RoleBinding", true, "{roleRef: {kind: Role, name: r}}", "{roleRef: {kind: Role, name: s}}", &["roleRef: Invalid value: {\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Role\",\"name\":\"s\"}: field is immutable"]);
 }
 
 #[test]
@@ -349,8 +349,8 @@ fn storage_and_policies_are_checked() {
     check_update("", "PersistentVolumeClaim", true, "{spec: {accessModes: [ReadWriteOnce], volumeName: a, resources: {requests: {storage: 1Gi}}}}", "{spec: {accessModes: [ReadWriteOnce], volumeName: b, resources: {requests: {storage: 1Gi}}}}", &["spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"]);
     check("", "PersistentVolume", false, "{spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], local: {path: /x}}}", &["spec.local.nodeAffinity: Required value: Local volume requires node affinity"]);
     check("storage.k8s.io", "StorageClass", false, "{provisioner: ''}", &["provisioner: Required value"]);
-    check_update("storage.k8s.io", "StorageClass", false, "{provisioner: a/b}", "{provisioner: a/c}", &["provisioner: Forbidden: updates to provisioner are forbidden."]);
-    check("policy", "PodDisruptionBudget", true, "{spec: {minAvailable: 101%}}", &["spec.minAvailable: Invalid value: 101%: must not be greater than 100%"]);
+    check_update("storage.k8s.io", "StorageClass", false, "{provisioner: a/b}", "{provisioner: a/c}", &["provisioner: Invalid value: null: field is immutable"]);
+    check("policy", "PodDisruptionBudget", true, "{spec: {minAvailable: 101%}}", &["spec.minAvailable: Invalid value: \"101%\": must not be greater than 100%"]);
     check("scheduling.k8s.io", "PriorityClass", false, "{value: 1000000001}", &["value: Forbidden: maximum allowed value of a user defined priority is 1000000000"]);
     check("coordination.k8s.io", "Lease", true, "{spec: {leaseDurationSeconds: 0}}", &["spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"]);
     check("", "Event", true, "{involvedObject: {namespace: other}}", &["involvedObject.namespace: Invalid value: \"other\": does not match event.namespace"]);
@@ -360,6 +360,6 @@ fn storage_and_policies_are_checked() {
 fn reviews_need_no_name() {
     let check = |kind: &str, yaml: &str, expected: &[&str]| check("authorization.k8s.io", kind, false, yaml, expected);
     check("SelfSubjectAccessReview", "{spec: {resourceAttributes: {verb: get}}}", &[]);
-    check("SubjectAccessReview", "{spec: {}}", &["spec.resourceAttributes: Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified", "spec.user: Invalid value: \"\": at least one of user or group must be specified"]);
+    check("SubjectAccessReview", "{spec: {}}", &["spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified", "spec.user: Invalid value: \"\": at least one of user or group must be specified"]);
     super::tests::check("authentication.k8s.io", "TokenRequest", true, "{spec: {expirationSeconds: 5}}", &["spec.expirationSeconds: Invalid value: 5: may not specify a duration less than 10 minutes"]);
 }

@@ -87,9 +87,15 @@ fn source(errors: &mut Errors, volume: &Tree, pod_name: &str, path: &Path) {
     let mut found = false;
     for name in SOURCES {
         let Some(source) = set(volume, name) else { continue };
-        let source_path = path.child(name);
+        let source_path = path.child(if *name == "gcePersistentDisk" { "persistentDisk" } else { *name });
         if found {
-            errors.push(FieldError::forbidden(source_path, "may not specify more than 1 volume type"));
+            // Upstream's spelling of these two is another when they come second.
+            let shown = match *name {
+                "cephfs" => "cephFS",
+                "downwardAPI" => "downwarAPI",
+                other => other,
+            };
+            errors.push(FieldError::forbidden(path.child(shown), "may not specify more than 1 volume type"));
             continue;
         }
         found = true;
@@ -189,7 +195,31 @@ pub(super) fn shared_source(errors: &mut Errors, name: &str, source: &Tree, path
             if !(0..=255).contains(&lun) {
                 errors.push(FieldError::invalid(path.child("lun"), lun, names::inclusive_range(0, 255)));
             }
-            &["targetPortal", "iqn"]
+            require(errors, source, "targetPortal", path);
+            require(errors, source, "iqn", path);
+            for (key, shown) in [("iqn", "iqn"), ("initiatorName", "initiatorname")] {
+                let name = text(source, key);
+                if !name.is_empty() && !["iqn", "eui", "naa"].iter().any(|start| name.starts_with(start)) {
+                    errors.push(FieldError::invalid(path.child(shown), name, "must be valid format starting with iqn, eui, or naa"));
+                }
+            }
+            if (flag(source, "chapAuthDiscovery") || flag(source, "chapAuthSession")) && set(source, "secretRef").is_none() {
+                errors.push(FieldError::required(path.child("secretRef"), ""));
+            }
+            &[]
+        }
+        // Upstream calls it by the name that it had before v1.
+        "gcePersistentDisk" => &["pdName"],
+        "fc" => {
+            let (names, ids, path) = (list(source, "targetWWNs"), list(source, "wwids"), path.child("targetWWNs"));
+            if names.is_empty() && ids.is_empty() {
+                errors.push(FieldError::required(path, "must specify either targetWWNs or wwids, but not both"));
+            }
+            if !names.is_empty() && !ids.is_empty() {
+                let detail = "targetWWNs and wwids can not be specified simultaneously";
+                errors.push(FieldError::invalid(path, at(source, "targetWWNs"), detail));
+            }
+            &[]
         }
         "rbd" => {
             if list(source, "monitors").is_empty() {
@@ -203,7 +233,6 @@ pub(super) fn shared_source(errors: &mut Errors, name: &str, source: &Tree, path
             }
             &[]
         }
-        "gcePersistentDisk" => &["pdName"],
         "awsElasticBlockStore" | "cinder" => &["volumeID"],
         "glusterfs" => &["endpoints", "path"],
         "flexVolume" => &["driver"],
@@ -222,6 +251,7 @@ pub(super) fn shared_source(errors: &mut Errors, name: &str, source: &Tree, path
 pub(super) fn driver_name(errors: &mut Errors, driver: &str, path: &Path) {
     if driver.is_empty() {
         errors.push(FieldError::required(path, ""));
+        return;
     }
     if driver.len() > 63 {
         errors.push(FieldError::too_long(path, 63));

@@ -224,8 +224,12 @@ fn url(errors: &mut Errors, url: &str, path: &Path) {
 }
 
 fn service(errors: &mut Errors, service: &Tree, path: &Path) {
-    require(errors, service, "name", path);
-    require(errors, service, "namespace", path);
+    // Upstream's callers give these two in the wrong order.
+    for (key, shown) in [("namespace", "name"), ("name", "namespace")] {
+        if text(service, key).is_empty() {
+            errors.push(FieldError::required(path.child(shown), ""));
+        }
+    }
     let port = int(service, "port").unwrap_or(443);
     let texts = names::port_number(port);
     if !texts.is_empty() {
@@ -239,10 +243,11 @@ fn service(errors: &mut Errors, service: &Tree, path: &Path) {
         errors.push(FieldError::invalid(path, target, "segment[0] may not be empty"));
         return;
     }
-    let Some(steps) = target.strip_prefix('/') else {
+    if !target.starts_with('/') {
         errors.push(FieldError::invalid(path, target, "must start with a '/'"));
-        return;
-    };
+    }
+    // Upstream takes one byte off whatever it is.
+    let Some(steps) = target.get(1..) else { return };
     for (i, step) in steps.strip_suffix('/').unwrap_or(steps).split('/').enumerate() {
         if step.is_empty() {
             errors.push(FieldError::invalid(path, target, format!("segment[{i}] may not be empty")));
@@ -286,7 +291,10 @@ mod tests {
             &["if '*' is present, must not specify other resources without subresources"],
         );
         check(&GOOD.replace(r#"["pods"]"#, r#"["pods/*","pods/status"]"#), &["if 'pods/*' is present, must not specify pods/status"]);
-        check(&GOOD.replace("/x", "x"), &["webhooks[0].clientConfig.service.path: Invalid value: \"x\": must start with a '/'"]);
+        check(&GOOD.replace("/x", "x"), &[
+            "webhooks[0].clientConfig.service.path: Invalid value: \"x\": must start with a '/'",
+            "webhooks[0].clientConfig.service.path: Invalid value: \"x\": segment[0] may not be empty",
+        ]);
         let conditions = |conditions: &str| GOOD.replace(r#""sideEffects""#, &format!(r#""matchConditions":[{conditions}],"sideEffects""#));
         check(&conditions(r#"{"name":"x","expression":"object.metadata.name == 'x'"}"#), &[]);
         check(

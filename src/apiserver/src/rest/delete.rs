@@ -223,7 +223,8 @@ impl Target {
     }
 
     fn check_preconditions(&self, old: &Tree, options: &DeleteOptions) -> Result<(), Status> {
-        let (group, plural) = (&self.resource.group, &self.resource.plural);
+        // Upstream names the kind here, where everything else names the resource.
+        let (group, kind) = (&self.resource.group, &self.resource.kind);
         if let Some(uid) = &options.precondition_uid
             && uid != meta::uid(old)
         {
@@ -231,7 +232,7 @@ impl Target {
                 "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
                 meta::uid(old)
             );
-            return Err(Status::conflict(group, plural, &self.name, &why));
+            return Err(Status::conflict(group, kind, &self.name, &why));
         }
         if let Some(version) = &options.precondition_version
             && version != meta::resource_version(old)
@@ -240,7 +241,7 @@ impl Target {
                 "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
                 meta::resource_version(old)
             );
-            return Err(Status::conflict(group, plural, &self.name, &why));
+            return Err(Status::conflict(group, kind, &self.name, &why));
         }
         Ok(())
     }

@@ -137,7 +137,7 @@ impl DeleteOptions {
             Some("Background") => Some(Propagation::Background),
             Some("Foreground") => Some(Propagation::Foreground),
             Some(other) => {
-                errors.push(FieldError::not_supported("propagationPolicy", other, &["Background", "Foreground", "Orphan", "nil"]));
+                errors.push(FieldError::not_supported("propagationPolicy", other, &["Foreground", "Background", "Orphan", "nil"]));
                 None
             }
         };
@@ -210,7 +210,7 @@ impl ListOptions {
                     errors.push(forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"));
                 }
                 if !matches!(text, "Exact" | "NotOlderThan") {
-                    errors.push(FieldError::not_supported("resourceVersionMatch", text, &["Exact", "NotOlderThan"]));
+                    errors.push(FieldError::not_supported("resourceVersionMatch", text, &["Exact", "NotOlderThan", ""]));
                 }
                 if text == "Exact" && version_text == Some("0") {
                     errors.push(forbidden("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));

@@ -54,6 +54,19 @@ impl Patch {
         })
     }
 
+    /// Upstream decodes what these patches made by its name; what a strategic one made goes into the object as it is.
+    fn check_kind(&self, expected: Expected<'_>, name: &str, made: &Tree) -> Result<(), Status> {
+        let kind = meta::kind(made);
+        if matches!(self, Patch::Strategic(_)) || expected.custom.is_some() || kind.is_empty() || kind == expected.kind {
+            return Ok(());
+        }
+        let version = meta::api_version(made);
+        let text = format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"");
+        let shown = String::from_utf8_lossy(&made.to_json()).into_owned();
+        let error = api::field_error::FieldError::invalid("patch", shown, text);
+        Err(Status::invalid(expected.group, expected.kind, name, &[error]))
+    }
+
     pub fn apply(&self, expected: Expected<'_>, target: &mut Tree) -> Result<(), Status> {
         let failed = |error: PatchError| match error {
             PatchError::BadRequest(text) => Status::bad_request(text),
@@ -94,7 +107,14 @@ pub fn retype(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Tree, Status> {
-    model::typed(expected, tree, Vec::new(), validation, warnings).map_err(|error| match error {
+    let typed = model::typed(expected, tree, Vec::new(), validation, warnings).map(|mut tree| {
+        // Whatever a patch calls it, it is what it was.
+        if expected.custom.is_none() {
+            meta::set_type(&mut tree, &api::registry::api_version(expected.group, expected.version), expected.kind);
+        }
+        tree
+    });
+    typed.map_err(|error| match error {
         Untyped::Wrong(text) => {
             let error = api::field_error::FieldError::invalid("patch", "", text);
             Status::invalid(expected.group, expected.kind, name, &[error])
@@ -215,6 +235,7 @@ pub async fn patch(call: &mut Call, request: Request<Body>, part: Part) -> Resul
         }
         let mut tree = old.clone();
         patch.apply(expected, &mut tree)?;
+        patch.check_kind(expected, &target.name, &tree)?;
         let mut complaints = complaints.lock().expect("no panic under the lock");
         complaints.clear();
         retype(expected, &target.name, tree, options.field_validation, &mut complaints)

@@ -15,7 +15,7 @@ use crate::admission::{self, Request};
 use crate::auth::{ALL_FIELDS, ALL_LABELS, Attributes, UserInfo};
 use crate::cache::{self, Cached};
 use crate::server::ApiServer;
-use crate::status::{Details, Status};
+use crate::status::Status;
 use crate::{alloc, convert, pipeline, strategy};
 
 /// Which part of an object an update may change.
@@ -217,6 +217,7 @@ impl Target {
             if attempt == 1 {
                 warnings.extend(strategy::warnings(resource, &object, None));
             }
+            strategy::canonicalize(resource, &mut object);
             let object = self.admission_validate(admission::Operation::Create, Part::Main, object, None, dry_run, warnings).await?;
             let name = meta::name(&object).to_owned();
             let key = self.key(&name);
@@ -296,8 +297,8 @@ impl Target {
                 }
                 _ => {}
             }
-        } else if !meta::namespace(object).is_empty() {
-            return Err(Status::bad_request("namespace is not allowed on this type: the object is cluster-scoped").cluster_scoped());
+        } else {
+            object.remove(&["metadata", "namespace"]);
         }
         if !self.name.is_empty() && meta::name(object).is_empty() {
             meta::set_name(object, &self.name);
@@ -487,6 +488,8 @@ impl Target {
                 }
                 _ => {}
             }
+        } else {
+            new.remove(&["metadata", "namespace"]);
         }
         let uid = meta::uid(new);
         if !uid.is_empty() && uid != meta::uid(old) {
@@ -560,14 +563,6 @@ fn already_exists(resource: &Resource, name: &str, existing: &Tree) -> Status {
         status.message = format!("object is being deleted: {}", status.message);
     }
     status
-}
-
-impl Status {
-    /// Upstream has no details on this one.
-    fn cluster_scoped(mut self) -> Self {
-        self.details = None::<Box<Details>>;
-        self
-    }
 }
 
 /// The object under the revision of its write, as clients read it.

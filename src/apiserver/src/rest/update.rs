@@ -15,6 +15,10 @@ pub async fn update(call: &mut Call, request: Request<Body>, part: Part) -> Resu
     let media = negotiate::content_type(&call.headers).to_owned();
     let object = model::decode(Expected::of(&call.resource), &media, &bytes, options.field_validation, &mut call.warnings)?;
     let target = call.write_target(&options);
+    if api::meta::name(&object).is_empty() {
+        let text = format!("the name of the object ({} based on URL) was undeterminable: name must be provided", target.name);
+        return Err(Status::bad_request(text));
+    }
     let outcome = target.update(part, false, options.dry_run, &mut call.warnings, &|_| Ok(object.clone())).await?;
     let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
     read::answer(call, code, outcome.bytes)

@@ -29,9 +29,14 @@ pub fn select_own_pods(object: &mut Tree) {
     if object.at(&selected).is_none() {
         object.set(&selected, uid);
     }
-    // Upstream's default of a job's own labels, which it comes upon when it reads the job back.
-    if meta::labels(object).is_empty() {
-        let labels = object.at(&["spec", "template", "metadata", "labels"]).cloned().unwrap_or_default();
+}
+
+/// What has no labels of its own has those of its pods: a default of upstream, which it comes upon when it reads the job back.
+pub fn label_like_pods(object: &mut Tree) {
+    let labels = object.at(&["spec", "template", "metadata", "labels"]).cloned();
+    if meta::labels(object).is_empty()
+        && let Some(labels) = labels
+    {
         object.set(&["metadata", "labels"], labels);
     }
 }

@@ -8,6 +8,10 @@ pub fn prepare_create(object: &mut Tree) {
     object.set(&["status", "phase"], "Pending");
     object.set(&["status", "qosClass"], class);
     apply_scheduling_gates(object);
+    let grace = ["spec", "terminationGracePeriodSeconds"];
+    if object.at(&grace).and_then(Tree::as_i64).is_some_and(|seconds| seconds < 0) {
+        object.set(&grace, 1);
+    }
 }
 
 /// A pod behind gates says so from its first moment.
@@ -20,6 +24,8 @@ fn apply_scheduling_gates(object: &mut Tree) {
     condition.set(&["status"], "False");
     condition.set(&["reason"], "SchedulingGated");
     condition.set(&["message"], "Scheduling is blocked due to non-empty scheduling gates");
+    condition.set(&["lastProbeTime"], Tree::Null);
+    condition.set(&["lastTransitionTime"], crate::rest::storage::now());
     object.set(&["status", "conditions"], Tree::Array(vec![condition]));
 }
 

@@ -12,33 +12,37 @@ pub fn merge_string_data(object: &mut Tree) {
     }
 }
 
-/// Models pkg/api/service/warnings.go. Left out: addresses in unusual forms.
+/// ServiceAccounts refer to secrets of their namespace by name. Models pkg/registry/core/serviceaccount/strategy.go cleanSecretReferences.
+pub fn keep_names_of_secrets(account: &mut Tree) {
+    for secret in account.at_mut(&["secrets"]).and_then(Tree::as_array_mut).into_iter().flatten() {
+        secret.make_object().retain(|key, _| key == "name");
+    }
+}
+
+/// Models pkg/api/service/warnings.go. Left out: deprecated spellings of addresses.
 pub fn service_warnings(object: &Tree) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let text = |field: &str| object.str_at(&["spec", field]);
+    let text = |key: &str| object.str_at(&["spec", key]);
     let has_external = !object.array_at(&["spec", "externalIPs"]).is_empty();
     let (is_headless, is_name) = (text("clusterIP") == "None", text("type") == "ExternalName");
-    if is_headless {
-        if !text("loadBalancerIP").is_empty() {
-            warnings.push("spec.loadBalancerIP is ignored for headless services".to_owned());
+    let mut out = Vec::new();
+    if api::meta::annotations(object).contains_key("service.kubernetes.io/topology-aware-hints") {
+        let new = "service.kubernetes.io/topology-mode";
+        out.push(format!("annotation service.kubernetes.io/topology-aware-hints is deprecated, please use {new} instead"));
+    }
+    let mut warn = |holds: bool, warning: &str| {
+        if holds {
+            out.push(warning.to_owned());
         }
-        if has_external {
-            warnings.push("spec.externalIPs is ignored for headless services".to_owned());
-        }
-        if text("sessionAffinity") != "None" {
-            warnings.push("spec.SessionAffinity is ignored for headless services".to_owned());
-        }
-    }
-    if has_external && !is_headless && !is_name {
-        warnings.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
-    }
-    if has_external && is_name {
-        warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
-    }
-    if !is_name && !text("externalName").is_empty() {
-        warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
-    }
-    warnings
+    };
+    warn(is_headless && !text("loadBalancerIP").is_empty(), "spec.loadBalancerIP is ignored for headless services");
+    warn(is_headless && has_external, "spec.externalIPs is ignored for headless services");
+    warn(is_headless && text("sessionAffinity") != "None", "spec.SessionAffinity is ignored for headless services");
+    warn(has_external && !is_headless && !is_name, "spec.externalIPs is deprecated and may no longer be implemented in some clusters");
+    warn(is_name && has_external, "spec.externalIPs is ignored when spec.type is \"ExternalName\"");
+    warn(!is_name && !text("externalName").is_empty(), "spec.externalName is ignored when spec.type is not \"ExternalName\"");
+    let close = text("trafficDistribution") == "PreferClose";
+    warn(close, "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"");
+    out
 }
 
 /// Models pkg/registry/networking/ingress/strategy.go.

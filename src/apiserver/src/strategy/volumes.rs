@@ -13,13 +13,16 @@ pub fn prepare_create(plural: &str, object: &mut Tree) {
     }
     // The old field and the new one say the same, where they can.
     let is_core = |source: &Tree| {
-        source.str_at(&["kind"]) == "PersistentVolumeClaim" || source.str_at(&["apiGroup"]) == "snapshot.storage.k8s.io"
+        let claim_or_snapshot = [("PersistentVolumeClaim", ""), ("VolumeSnapshot", "snapshot.storage.k8s.io")];
+        claim_or_snapshot.contains(&(source.str_at(&["kind"]), source.str_at(&["apiGroup"])))
     };
-    let source = object.at(&["spec", "dataSource"]).cloned();
-    let reference = object.at(&["spec", "dataSourceRef"]).cloned();
+    let source = object.at(&["spec", "dataSource"]).filter(|source| !source.is_null()).cloned();
+    let reference = object.at(&["spec", "dataSourceRef"]).filter(|reference| !reference.is_null()).cloned();
     match (source, reference) {
-        (Some(source), None) => object.set(&["spec", "dataSourceRef"], source),
-        (None, Some(reference)) if is_core(&reference) && reference.get("namespace").is_none() => object.set(&["spec", "dataSource"], reference),
+        (Some(source), None) if is_core(&source) => object.set(&["spec", "dataSourceRef"], source),
+        // Anything else was never allowed in the old field, and goes without a word.
+        (Some(_), None) => drop(object.remove(&["spec", "dataSource"])),
+        (None, Some(reference)) if reference.str_at(&["namespace"]).is_empty() => object.set(&["spec", "dataSource"], reference),
         _ => {}
     }
 }
