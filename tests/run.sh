@@ -43,6 +43,8 @@ echo "== unit and kernel tests"
 cargo test -j2 --locked --workspace --quiet --no-fail-fast || status=1
 echo "== system tests"
 "$python" -m pytest -q -p no:cacheprovider tests/system || status=1
+echo "== the API server's answers against upstream's"
+tests/differential/quick.sh > "$cache/differential.log" 2>&1 || { tail -40 "$cache/differential.log"; status=1; }
 echo "== conformance tests, a slice"
 wait $suite || { cat "$cache/conformance-build.log"; status=1; }
 "$python" -m pytest -q -p no:cacheprovider tests/conformance || status=1

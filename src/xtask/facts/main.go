@@ -2,6 +2,10 @@
 // printed columns, bootstrap policy, feature gates. Run by `cargo xtask codegen`; nothing of it is needed to build rk.
 //
 // usage: facts DIRECTORY [OPENAPI-DIRECTORY]
+//
+//	facts --oracle
+//
+// The second form answers requests, see oracle.go and tests/differential.
 package main
 
 import (
@@ -45,8 +49,12 @@ func check(err error) {
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: facts DIRECTORY [OPENAPI-DIRECTORY]")
+		fmt.Fprintln(os.Stderr, "usage: facts DIRECTORY [OPENAPI-DIRECTORY] | facts --oracle")
 		os.Exit(64)
+	}
+	if os.Args[1] == "--oracle" {
+		install(true).answerQuestions(os.Stdin, os.Stdout)
+		return
 	}
 	dir := os.Args[1]
 	write := func(name string, data []byte) { check(os.WriteFile(filepath.Join(dir, name), data, 0o644)) }

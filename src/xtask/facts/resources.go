@@ -81,17 +81,12 @@ import (
 	"k8s.io/kubernetes/pkg/serviceaccount"
 )
 
-// installed is upstream's API server with every group installed on a storage that is never asked.
+// installed is upstream's API server with every group installed on a storage in memory.
 type installed struct {
 	server *genericapiserver.GenericAPIServer
 	groups []*genericapiserver.APIGroupInfo
 	served *serverstorage.ResourceConfig
 }
-
-// unused stands for etcd: nothing is read or written.
-type unused struct{ storage.Interface }
-
-func (unused) ReadinessCheck() error { return nil }
 
 // emptyEtcd listens so that the port allocator finds a connection; every call on it fails.
 func emptyEtcd() string {
@@ -107,9 +102,9 @@ type optionsGetter struct {
 
 func (g optionsGetter) GetRESTOptions(resource schema.GroupResource, example runtime.Object) (generic.RESTOptions, error) {
 	o, err := g.inner.GetRESTOptions(resource, example)
-	o.Decorator = func(*storagebackend.ConfigForResource, string, func(runtime.Object) (string, error), func() runtime.Object,
-		func() runtime.Object, storage.AttrFunc, storage.IndexerFuncs, *cache.Indexers) (storage.Interface, factory.DestroyFunc, error) {
-		return unused{}, func() {}, nil
+	o.Decorator = func(config *storagebackend.ConfigForResource, _ string, _ func(runtime.Object) (string, error), _ func() runtime.Object,
+		_ func() runtime.Object, _ storage.AttrFunc, _ storage.IndexerFuncs, _ *cache.Indexers) (storage.Interface, factory.DestroyFunc, error) {
+		return newMemory(config.Codec, config.GroupResource), func() {}, nil
 	}
 	o.CountMetricPollPeriod = 0
 	return o, err
