@@ -305,7 +305,10 @@ impl Tree {
     }
 
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a tree has only string keys")
+        // Most objects have one or two kilobytes.
+        let mut out = Vec::with_capacity(2048);
+        serde_json::to_writer(&mut out, self).expect("a tree has only string keys");
+        out
     }
 
     /// The tree of a typed object.

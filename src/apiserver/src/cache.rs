@@ -71,6 +71,16 @@ impl Cached {
         Some(Self { is_stored_otherwise, ..Self::of(resource, key, &tree, bytes, revision, version_at) })
     }
 
+    /// The same of what this process has printed just now: nothing but what selectors read is parsed.
+    fn written(resource: &Resource, key: Arc<str>, value: &[u8], revision: u64) -> Option<Self> {
+        if resource.custom.is_some() {
+            return Self::new(resource, key, value, revision);
+        }
+        let tree = api::selector::skim(value).ok()?;
+        let (bytes, version_at) = splice::resource_version(value, revision)?;
+        Some(Self::of(resource, key, &tree, bytes, revision, version_at))
+    }
+
     fn of(resource: &Resource, key: Arc<str>, tree: &Tree, bytes: Bytes, revision: u64, version_at: usize) -> Self {
         let labels = tree.at(&["metadata", "labels"]).and_then(Tree::as_object).map_or_else(Box::default, |labels| {
             labels.iter().map(|(k, v)| (k.into(), v.as_str().unwrap_or("").into())).collect()
@@ -459,7 +469,7 @@ impl Cache {
     fn parse(&self, event: &Event) -> Option<(KindId, Arc<Cached>)> {
         let id = self.kind_of_key(&event.key)?;
         let names = self.0.names.load();
-        let parsed = Cached::new(names.resources.get(&id)?, event.key.clone(), &event.value, event.revision.0);
+        let parsed = Cached::written(names.resources.get(&id)?, event.key.clone(), &event.value, event.revision.0);
         if parsed.is_none() {
             tracing::error!(key = %event.key, "written object is unreadable and is not served");
         }

@@ -191,6 +191,11 @@ impl Client {
         self.send_patch(ApiResource::of::<K>().object_path(key) + "/status", patch).await
     }
 
+    /// As [`Self::patch_status`], for who does not care what became of the object.
+    pub async fn patch_status_unread<K: Kind>(&self, key: &ObjectKey, patch: &Patch) -> Result<IgnoredAny, ApiError> {
+        self.send_patch(ApiResource::of::<K>().object_path(key) + "/status", patch).await
+    }
+
     pub async fn delete<K: Kind>(&self, key: &ObjectKey, options: &DeleteOptions) -> Result<(), ApiError> {
         self.delete_at(&ApiResource::of::<K>(), key, options).await
     }

@@ -87,7 +87,7 @@ fn status_patch(object: &Pod, failure: &Failure, time: &Value) -> Option<Value> 
 pub(super) fn write_status(client: &Client, key: ObjectKey, patch: Value) {
     let client = client.clone();
     tokio::spawn(async move {
-        if let Err(error) = client.patch_status::<Pod>(&key, &Patch::Strategic(patch)).await {
+        if let Err(error) = client.patch_status_unread::<Pod>(&key, &Patch::Strategic(patch)).await {
             tracing::debug!(pod = %key, error = &error as &dyn std::error::Error, "status not written");
         }
     });

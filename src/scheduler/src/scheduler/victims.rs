@@ -91,7 +91,7 @@ async fn delete(client: &Client, key: &ObjectKey, victim: &PodInfo, sentence: &S
     }
     let patch = json!({"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}});
     let gone = |error: &ApiError| error.is_not_found() || error.is_conflict();
-    match client.patch_status::<Pod>(key, &Patch::Strategic(patch)).await {
+    match client.patch_status_unread::<Pod>(key, &Patch::Strategic(patch)).await {
         Ok(_) => {}
         Err(error) if gone(&error) => return Ok(false),
         Err(error) => return Err(error),
