@@ -6,8 +6,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::clock::Clock;
 use crate::object::ObjectKey;
 
@@ -24,7 +22,8 @@ struct Entry {
     creations: usize,
     /// Uids, because the deletion of one object may be seen more than once (its deletionTimestamp, its end).
     deletions: HashSet<String>,
-    since: Timestamp,
+    /// On the clock that nobody sets.
+    since: Duration,
 }
 
 impl Expectations {
@@ -44,13 +43,13 @@ impl Expectations {
 
     /// Replaces what was expected for `key`. Call before the first create or delete.
     pub fn expect(&self, key: &ObjectKey, creations: usize, deletions: impl IntoIterator<Item = String>) {
-        let entry = Entry { creations, deletions: deletions.into_iter().collect(), since: self.clock.now() };
+        let entry = Entry { creations, deletions: deletions.into_iter().collect(), since: self.clock.elapsed() };
         self.entries.lock().expect(POISON).insert(key.clone(), entry);
     }
 
     /// Adds to what is expected for `key`. Call before the first create or delete.
     pub fn raise(&self, key: &ObjectKey, creations: usize, deletions: impl IntoIterator<Item = String>) {
-        let since = self.clock.now();
+        let since = self.clock.elapsed();
         let mut entries = self.entries.lock().expect(POISON);
         let entry = entries.entry(key.clone()).or_insert(Entry { creations: 0, deletions: HashSet::new(), since });
         entry.creations += creations;
@@ -81,8 +80,7 @@ impl Expectations {
     pub fn satisfied(&self, key: &ObjectKey) -> bool {
         let entries = self.entries.lock().expect(POISON);
         let Some(entry) = entries.get(key) else { return true };
-        let age = self.clock.now().duration_since(entry.since);
-        entry.creations == 0 && entry.deletions.is_empty() || age > TIMEOUT.try_into().expect("five minutes fit")
+        entry.creations == 0 && entry.deletions.is_empty() || self.clock.elapsed().saturating_sub(entry.since) > TIMEOUT
     }
 
     pub fn forget(&self, key: &ObjectKey) {
@@ -92,6 +90,8 @@ impl Expectations {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     #[test]
@@ -103,6 +103,8 @@ mod tests {
         expectations.deletion_observed(&key, "x");
         expectations.deletion_observed(&key, "x");
         assert!(!expectations.satisfied(&key));
+        clock.set(Timestamp::from_second(3600).unwrap());
+        assert!(!expectations.satisfied(&key), "a clock that is set makes nothing old");
         clock.advance(Duration::from_secs(301));
         assert!(expectations.satisfied(&key));
         expectations.expect_creations(&key, 2);

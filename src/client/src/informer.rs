@@ -200,6 +200,16 @@ impl<K: Kind> Informer<K> {
         self.inner.mirror.by_index(name, value)
     }
 
+    /// How many objects there are for which the index `name` gives `value`.
+    pub fn count_by_index(&self, name: &'static str, value: &str) -> usize {
+        self.inner.mirror.count_by_index(name, value)
+    }
+
+    /// Whether the namespace has any object.
+    pub fn has_any_in(&self, namespace: &str) -> bool {
+        self.inner.mirror.has_any_in(namespace)
+    }
+
     /// Whether the first list is complete.
     pub fn has_synced(&self) -> bool {
         *self.inner.mirror.synced.borrow()

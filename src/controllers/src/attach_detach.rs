@@ -117,9 +117,10 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
                 let all = cx.attachments.by_index(ATTACHMENTS_BY_VOLUME, volume);
                 all.into_iter().filter(|a| a.spec.node_name != key.name).collect()
             },
-            unwanted_since: &|name| *cx.unwanted_since.lock().expect(POISON).entry(name.to_owned()).or_insert_with(|| cx.clock.now()),
+            unwanted_since: &|name| *cx.unwanted_since.lock().expect(POISON).entry(name.to_owned()).or_insert_with(|| cx.clock.steady()),
             handle_of: &|volume| desired::unique_name(&*cx.volumes.get(&ObjectKey::cluster(volume))?),
-            now: cx.clock.now(),
+            // A clock that is set takes no volume away from a node that still has it mounted.
+            now: cx.clock.steady(),
         };
         plan::plan(&view)
     };

@@ -87,6 +87,8 @@ struct Work<'a> {
     hpa: Arc<HorizontalPodAutoscaler>,
     conditions: Conditions,
     now: Timestamp,
+    /// What the history goes by: a clock that is set makes no recommendation older.
+    steady: Timestamp,
 }
 
 /// Whether the autoscaler is still there. What fails is said in its status and events, and tried again in the next period.
@@ -96,7 +98,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> bool {
         return false;
     };
     let now = cx.clock.now();
-    let mut work = Work { cx, key, conditions: Conditions::of(&hpa, now), hpa, now };
+    let mut work = Work { cx, key, conditions: Conditions::of(&hpa, now), hpa, now, steady: cx.clock.steady() };
     if let Err(why) = work.run().await {
         warn!(autoscaler = %key, error = why, "scale");
     }
@@ -133,7 +135,7 @@ impl Work<'_> {
         };
         self.conditions.set("AbleToScale", true, "SucceededGetScale", "the HPA controller was able to get the target's current scale");
         let current = scale.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
-        let now = self.now;
+        let now = self.steady;
         self.known(|k| k.history.begin(current, now));
         let (desired, why, statuses, error) = match plan::gate(&self.hpa, current) {
             Gate::Disabled => {
@@ -233,7 +235,7 @@ impl Work<'_> {
         self.conditions.set("AbleToScale", true, "SucceededRescale", format!("the HPA controller was able to update the target scale to {to}"));
         self.tell(false, "SuccessfulRescale", format!("New size: {to}; reason: {why}"));
         info!(autoscaler = %self.key, from, to, why, "rescaled");
-        let (hpa, now) = (self.hpa.clone(), self.now);
+        let (hpa, now) = (self.hpa.clone(), self.steady);
         self.known(|k| k.history.rescaled(hpa.spec.behavior.as_ref(), from, to, now));
         if from > 0 && to == 0 && plan::min_replicas(&hpa) == 0 && plan::has_outer_metrics(&hpa) {
             self.conditions.set("ScaledToZero", true, "ScaledToZero", "the HPA controller scaled the workload to zero");

@@ -173,9 +173,11 @@ fn sooner(a: Next, b: Next) -> Next {
 async fn act(cx: &Context, key: &ObjectKey, ds: &DaemonSet, revisions: &history::Revisions) -> Result<Next, Failure> {
     let (nodes, now) = (cx.nodes.list(), cx.clock.now());
     let pods = pods_by_node(cx, ds, false).await?;
-    let failed = |node: &str| cx.failed.remaining(ds, node, now);
+    // By the clock that nobody sets.
+    let steady = cx.clock.steady();
+    let failed = |node: &str| cx.failed.remaining(ds, node, steady);
     let plan = manage(ds, &nodes, &pods, &revisions.hash, &failed, now);
-    note(cx, ds, &plan.notes, now);
+    note(cx, ds, &plan.notes, steady);
     sync(cx, key, ds, &revisions.hash, &plan.changes).await?;
     if cx.expectations.satisfied(key) && rolling::is_rolling(ds) {
         let pods = pods_by_node(cx, ds, false).await?;

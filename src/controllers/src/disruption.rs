@@ -71,8 +71,11 @@ pub(crate) async fn run(cx: ControllerContext) {
 
 /// A budget without a selector covers nothing, one with an empty selector everything.
 fn covers(budget: &PodDisruptionBudget, pod: &Pod) -> bool {
-    LabelSelector::from_typed(budget.spec.as_ref().and_then(|s| s.selector.as_ref()))
-        .is_ok_and(|s| s.matches_map(pod.metadata.labels.as_ref()))
+    selector(budget).is_some_and(|s| s.matches_map(pod.metadata.labels.as_ref()))
+}
+
+fn selector(budget: &PodDisruptionBudget) -> Option<LabelSelector> {
+    LabelSelector::from_typed(budget.spec.as_ref().and_then(|s| s.selector.as_ref())).ok()
 }
 
 fn on_pod(cx: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<Pod>) {
@@ -109,7 +112,8 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
 
 async fn try_reconcile(cx: &Context, budget: &PodDisruptionBudget) -> Result<Next, Failure> {
     let mut pods = cx.pods.list_namespace(budget.namespace());
-    pods.retain(|p| covers(budget, p));
+    let selector = selector(budget);
+    pods.retain(|p| selector.as_ref().is_some_and(|s| s.matches_map(p.metadata.labels.as_ref())));
     if pods.is_empty() {
         cx.recorder.record(budget, EventType::Normal, "NoPods", "No matching pods found");
     }

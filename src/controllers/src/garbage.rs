@@ -5,6 +5,7 @@
 //! CustomResourceDefinition or APIService changes, not every 30 seconds.
 //! Reads the metadata of every deletable kind but events. Writes metadata (owner references, finalizers) of any, deletes any.
 //! Wakes on every change of metadata, with the uid of whatever the change concerns.
+mod absent;
 mod graph;
 mod monitors;
 mod plan;
@@ -20,6 +21,7 @@ use client::{
 };
 use serde_json::json;
 
+use self::absent::Absent;
 use self::graph::{Graph, Node};
 use self::monitors::Monitors;
 use self::plan::{Action, Owners, plan};
@@ -34,6 +36,7 @@ pub(crate) struct Context {
     client: Client,
     recorder: EventRecorder,
     graph: Mutex<Graph>,
+    absent: Mutex<Absent>,
     monitors: Monitors,
 }
 
@@ -46,6 +49,7 @@ pub(crate) async fn run(cx: ControllerContext) {
         monitors: Monitors::new(cx.informers.client().clone()),
         client,
         graph: Mutex::default(),
+        absent: Mutex::default(),
     });
     // Keys are uids.
     let controller = Controller::new(NAME, cx.clone()).workers(20);
@@ -122,8 +126,13 @@ async fn classify(cx: &Context, node: &Node, latest: &PartialObject) -> Result<O
         }
         let namespace = if resource.namespaced { node.key.namespace.clone() } else { String::new() };
         let key = ObjectKey::new(namespace, owner.name.clone());
+        if cx.absent.lock().expect(POISON).has(&resource, &key, &owner.uid) {
+            owners.gone.push(owner.clone());
+            continue;
+        }
         match read(cx, &resource, &key, &owner.uid).await? {
             None => {
+                cx.absent.lock().expect(POISON).add(&resource, &key, &owner.uid);
                 warn_if_elsewhere(cx, node, latest, owner, &key);
                 owners.gone.push(owner.clone());
             }

@@ -89,16 +89,22 @@ fn on_job(cx: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<Job>) {
     let (job, key) = (event.object(), event.object().key());
     match event {
         Event::Deleted(_) => {
-            cx.expectations.forget(&key);
-            cx.released.forget(&key);
-            cx.written.forget(&key);
-            cx.backoffs.lock().expect(POISON).remove(&key);
+            forget(cx, &key);
+            // Once more after the reconcile that may be under way, which may remember it anew.
+            queue.add(key);
         }
         Event::Updated { old, .. } if old.metadata.generation == job.metadata.generation && finished(job).is_none() => {
             queue.add_after(key, BATCH);
         }
         _ => queue.add(key),
     }
+}
+
+fn forget(cx: &Context, key: &ObjectKey) {
+    cx.expectations.forget(key);
+    cx.released.forget(key);
+    cx.written.forget(key);
+    cx.backoffs.lock().expect(POISON).remove(key);
 }
 
 /// Lowers expectations and wakes the job that the pod concerns.
@@ -136,7 +142,10 @@ fn on_pod(cx: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<Pod>) {
 }
 
 async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
-    let Some(job) = cx.jobs.get(key) else { return Ok(Next::Wait) };
+    let Some(job) = cx.jobs.get(key) else {
+        forget(cx, key);
+        return Ok(Next::Wait);
+    };
     if is_managed_elsewhere(&job) {
         return Ok(Next::Wait);
     }

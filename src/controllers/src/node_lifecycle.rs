@@ -24,7 +24,7 @@ use client::{
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt, future::join};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 
 use self::health::{Probe, Verdict};
@@ -35,11 +35,11 @@ use crate::pods;
 const NAME: &str = "node-controller";
 const LEASES: &str = "kube-node-lease";
 /// Silence after which a node counts as unknown (`--node-monitor-grace-period`).
-const GRACE: SignedDuration = SignedDuration::from_secs(50);
+const GRACE: Duration = Duration::from_secs(50);
 /// The same for a node that has not reported yet (`--node-startup-grace-period`).
-const STARTUP_GRACE: SignedDuration = SignedDuration::from_secs(60);
+const STARTUP_GRACE: Duration = Duration::from_secs(60);
 /// Between two nodes that are put under eviction: 0.1 a second (`--node-eviction-rate`).
-const EVICTION_PAUSE: SignedDuration = SignedDuration::from_secs(10);
+const EVICTION_PAUSE: Duration = Duration::from_secs(10);
 /// Pods by the node they are bound to.
 pub(crate) const NODE_INDEX: &str = "node";
 
@@ -51,7 +51,8 @@ struct Context {
     leases: Informer<Lease>,
     pods: Informer<Pod>,
     probes: Mutex<HashMap<String, Probe>>,
-    next_eviction: Mutex<Timestamp>,
+    /// By [`Clock::elapsed`].
+    next_eviction: Mutex<Duration>,
 }
 
 const POISON: &str = "nothing panics while it holds the lock";
@@ -65,7 +66,7 @@ pub(crate) async fn run(cx: ControllerContext) {
         pods: cx.informers.get(),
         leases: Informer::builder(cx.informers.client()).namespace(LEASES).start(),
         probes: Mutex::default(),
-        next_eviction: Mutex::new(Timestamp::MIN),
+        next_eviction: Mutex::new(Duration::ZERO),
         clock: cx.clock,
     });
     index_by_node(&cx.pods);
@@ -113,8 +114,8 @@ fn on_lease(cx: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<Lease>) {
     let key = ObjectKey::cluster(lease.name());
     let mut probes = cx.probes.lock().expect(POISON);
     let Some(probe) = probes.get_mut(lease.name()) else { return };
-    let was_silent = probe.is_overdue(cx.clock.now());
-    if probe.saw_lease(lease, cx.clock.now()) && was_silent {
+    let was_silent = probe.is_overdue(cx.clock.elapsed());
+    if probe.saw_lease(lease, cx.clock.elapsed()) && was_silent {
         queue.add(key);
     }
 }
@@ -125,16 +126,16 @@ fn reconcile_boxed(cx: Arc<Context>, key: ObjectKey) -> BoxFuture<'static, Resul
 
 async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
     let Some(node) = cx.nodes.get(key) else { return Ok(Next::Wait) };
-    let now = cx.clock.now();
+    let (now, elapsed) = (cx.clock.now(), cx.clock.elapsed());
     let lease = cx.leases.get(&ObjectKey::new(LEASES, key.name.clone()));
     let (overdue, due) = {
         let mut probes = cx.probes.lock().expect(POISON);
-        let probe = probes.entry(key.name.clone()).or_insert_with(|| Probe::new(&node, lease.as_deref(), now));
-        probe.saw_node(&node, now);
+        let probe = probes.entry(key.name.clone()).or_insert_with(|| Probe::new(&node, lease.as_deref(), elapsed, now));
+        probe.saw_node(&node, elapsed);
         if let Some(lease) = &lease {
-            probe.saw_lease(lease, now);
+            probe.saw_lease(lease, elapsed);
         }
-        (probe.is_overdue(now), probe.due())
+        (probe.is_overdue(elapsed), probe.due())
     };
     let verdict = health::judge(&node, overdue, now);
     if let Some(conditions) = &verdict.conditions {
@@ -150,7 +151,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
         mark_pods_not_ready(cx, &key.name).await?;
     }
     let wait = taint(cx, &node, &verdict, now).await?;
-    let due = (!overdue).then(|| pods::until(due, now) + Duration::from_millis(100));
+    let due = (!overdue).then(|| due.saturating_sub(elapsed) + Duration::from_millis(100));
     Ok([wait, due].into_iter().flatten().min().map_or(Next::Wait, Next::After))
 }
 
@@ -159,10 +160,10 @@ async fn taint(cx: &Context, node: &Node, verdict: &Verdict, now: Timestamp) -> 
     let all_lost = cx.nodes.list().iter().all(|n| n.name() == node.name() || !health::is_ready(n)) && !verdict.is_ready();
     let wanted = taints::wanted(node, &verdict.ready, all_lost, now);
     let (wanted, wait) = match taints::begins_eviction(node, &wanted) {
-        true => match cx.take_turn(now) {
+        true => match cx.take_turn(cx.clock.elapsed()) {
             Ok(()) => (wanted, None),
             // The taint that only keeps new pods away need not wait.
-            Err(at) => (taints::without_new_eviction(node, wanted), Some(pods::until(at, now))),
+            Err(wait) => (taints::without_new_eviction(node, wanted), Some(wait)),
         },
         false => (wanted, None),
     };
@@ -175,12 +176,13 @@ async fn taint(cx: &Context, node: &Node, verdict: &Verdict, now: Timestamp) -> 
 }
 
 impl Context {
-    fn take_turn(&self, now: Timestamp) -> Result<(), Timestamp> {
+    /// The error is how long to wait.
+    fn take_turn(&self, now: Duration) -> Result<(), Duration> {
         let mut next = self.next_eviction.lock().expect(POISON);
         if now < *next {
-            return Err(*next);
+            return Err(*next - now);
         }
-        *next = now.saturating_add(EVICTION_PAUSE).unwrap_or(Timestamp::MAX);
+        *next = now.saturating_add(EVICTION_PAUSE);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use client::k8s_openapi::api::core::v1::{Node, Pod};
 use client::{Client, Clock, Controller, DeleteOptions, Event, Informer, Named, Next, ObjectKey, Patch};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::context::{Config, ControllerContext};
@@ -20,9 +20,11 @@ use crate::pods;
 
 const NAME: &str = "pod-garbage-collector";
 /// How long a node must have been missing, as upstream's quarantineTime.
-const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
+const QUARANTINE: Duration = Duration::from_secs(40);
 /// Finished pods are counted together, under this key.
 const FINISHED: &str = "finished pods";
+/// All finished pods, under one value.
+const FINISHED_INDEX: &str = "finished";
 const POISON: &str = "nothing panics while it holds the map";
 
 struct Context {
@@ -31,8 +33,8 @@ struct Context {
     config: Arc<Config>,
     pods: Informer<Pod>,
     nodes: Informer<Node>,
-    /// Nodes that pods name and that are not there, and since when that is known.
-    missing: Mutex<HashMap<String, Timestamp>>,
+    /// Nodes that pods name and that are not there, and since when that is known, by [`Clock::elapsed`].
+    missing: Mutex<HashMap<String, Duration>>,
 }
 
 pub(crate) async fn run(cx: ControllerContext) {
@@ -45,13 +47,16 @@ pub(crate) async fn run(cx: ControllerContext) {
         missing: Mutex::default(),
     });
     index_by_node(&cx.pods);
+    cx.pods.add_index(FINISHED_INDEX, |pod: &Pod| if pods::is_terminated(pod) { vec![String::new()] } else { Vec::new() });
     let (pods, nodes) = (cx.pods.clone(), cx.nodes.clone());
     Controller::new("pod-garbage-collector-controller", cx)
         .watches(&pods, |cx, event| {
             let pod = event.object();
             let finishes = pods::is_terminated(pod) && !event.old().is_some_and(|old| pods::is_terminated(old));
             let mut keys = Vec::new();
-            if finishes && cx.config.terminated_pods_max > 0 {
+            // Counted, not listed: every pod of a Job comes by here.
+            let most = cx.config.terminated_pods_max;
+            if finishes && most > 0 && cx.pods.count_by_index(FINISHED_INDEX, "") > most {
                 keys.push(ObjectKey::cluster(FINISHED));
             }
             if !matches!(event, Event::Deleted(_)) && (lost_its_node(cx, pod) || is_unscheduled_and_deleted(pod)) {
@@ -86,7 +91,7 @@ fn is_unscheduled_and_deleted(pod: &Pod) -> bool {
 
 async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
     if key.namespace.is_empty() {
-        for pod in excess(cx.pods.list(), cx.config.terminated_pods_max) {
+        for pod in excess(cx.pods.by_index(FINISHED_INDEX, ""), cx.config.terminated_pods_max) {
             remove(cx, &pod, None).await?;
         }
         return Ok(Next::Wait);
@@ -102,11 +107,11 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
 
 /// Waits out the quarantine, in which the node may come back or turn out to be new, then asks the server itself.
 async fn orphaned(cx: &Context, pod: &Pod) -> Result<Next, Failure> {
-    let now = cx.clock.now();
+    let now = cx.clock.elapsed();
     let since = *cx.missing.lock().expect(POISON).entry(pods::node_name(pod).to_owned()).or_insert(now);
-    let due = since.saturating_add(QUARANTINE).unwrap_or(Timestamp::MAX);
+    let due = since.saturating_add(QUARANTINE);
     if due > now {
-        return Ok(Next::After(pods::until(due, now).max(Duration::from_millis(100))));
+        return Ok(Next::After((due - now).max(Duration::from_millis(100))));
     }
     let node = node_key(pod);
     let result = unless_gone(cx.client.get::<Node>(&node).await).during(|| format!("check node {}", node.name))?;
@@ -122,7 +127,8 @@ fn created(pod: &Pod) -> Option<Timestamp> {
 
 /// The oldest finished pods beyond the limit, evicted ones first.
 fn excess(pods: Vec<Arc<Pod>>, max: usize) -> Vec<Arc<Pod>> {
-    let mut finished: Vec<_> = pods.into_iter().filter(|p| pods::is_terminated(p)).collect();
+    let mut finished = pods;
+    finished.retain(|p| pods::is_terminated(p));
     let count = if max == 0 { 0 } else { finished.len().saturating_sub(max) };
     let is_evicted = |pod: &Pod| pod.status.as_ref().and_then(|s| s.reason.as_deref()) == Some("Evicted");
     finished.sort_by_key(|p| (!is_evicted(p), created(p), p.name().to_owned()));

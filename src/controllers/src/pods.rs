@@ -253,6 +253,24 @@ mod tests {
     }
 
     #[test]
+    fn the_order_is_one_whatever_the_times_of_hundreds_of_pods() {
+        let ages = [3, 3, 4, 5, 40, 41, 60, 60, 900];
+        let mut pods: Vec<_> = (0..300)
+            .map(|i: usize| {
+                let mut pod = Arc::unwrap_or_clone(running(&format!("{:x}", i.wrapping_mul(2_654_435_761) % 977), "n", true, 0, ages[i % ages.len()]));
+                let made = Timestamp::from_second(1_000_000 - ages[i / 7 % ages.len()]).unwrap();
+                pod.metadata.creation_timestamp = Some(Time(made));
+                Arc::new(pod)
+            })
+            .collect();
+        let first = order(&pods);
+        for turn in 1..10 {
+            pods.rotate_left(turn * 31);
+            assert_eq!(order(&pods), first);
+        }
+    }
+
+    #[test]
     fn a_pod_is_available_only_after_its_minimum_of_ready_seconds() {
         let pod = running("a", "n", true, 0, 10);
         let now = Timestamp::from_second(1_000_000).unwrap();

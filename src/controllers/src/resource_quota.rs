@@ -30,7 +30,9 @@ const NAME: &str = "resourcequota-controller";
 /// When a quota is counted again after it was charged.
 const RECOUNT: Duration = Duration::from_secs(10);
 /// From the charge to the commit of the object that was charged, and more.
-const IN_FLIGHT: SignedDuration = SignedDuration::from_secs(1);
+const IN_FLIGHT: Duration = Duration::from_secs(1);
+/// What is freed within this time is counted once: a count goes through all objects of the namespace.
+const BATCH: Duration = Duration::from_millis(200);
 /// When a kind that nobody serves yet is looked for again.
 const UNKNOWN_KIND: Duration = Duration::from_secs(30);
 
@@ -39,25 +41,25 @@ pub(crate) struct Context {
     clock: Clock,
     quotas: Informer<ResourceQuota>,
     watches: Watches,
-    /// Which version of each quota was seen when.
-    seen: Mutex<HashMap<ObjectKey, (String, Timestamp)>>,
+    /// Which version of each quota was seen when, by [`Clock::elapsed`].
+    seen: Mutex<HashMap<ObjectKey, (String, Duration)>>,
 }
 
 impl Context {
     fn saw(&self, quota: &ResourceQuota) {
         let version = quota.metadata.resource_version.clone().unwrap_or_default();
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(quota.key(), (version, self.clock.now()));
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(quota.key(), (version, self.clock.elapsed()));
     }
 
     /// Whether this version may have been written for an object that is not stored yet.
     fn is_fresh(&self, quota: &ResourceQuota) -> bool {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        is_fresh(seen.get(&quota.key()), quota.metadata.resource_version.as_deref().unwrap_or_default(), self.clock.now())
+        is_fresh(seen.get(&quota.key()), quota.metadata.resource_version.as_deref().unwrap_or_default(), self.clock.elapsed())
     }
 }
 
-fn is_fresh(seen: Option<&(String, Timestamp)>, version: &str, now: Timestamp) -> bool {
-    seen.is_none_or(|(known, at)| known != version || now.duration_since(*at) < IN_FLIGHT)
+fn is_fresh(seen: Option<&(String, Duration)>, version: &str, now: Duration) -> bool {
+    seen.is_none_or(|(known, at)| known != version || now.saturating_sub(*at) < IN_FLIGHT)
 }
 
 pub(crate) async fn run(cx: ControllerContext) {
@@ -113,7 +115,7 @@ fn wake(quotas: &Informer<ResourceQuota>, queue: &WorkQueue<ObjectKey>, group: &
     for quota in quotas.list_namespace(namespace) {
         let hard = quota.spec.as_ref().and_then(|s| s.hard.as_ref());
         if hard.is_some_and(|hard| hard.keys().any(|name| quota::measures(group, plural, name))) {
-            queue.add(quota.key());
+            queue.add_after(quota.key(), BATCH);
         }
     }
 }
@@ -176,7 +178,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
         return Ok(next);
     }
     if counts_down(&old, &used) && cx.is_fresh(&quota) {
-        return Ok(Next::After(IN_FLIGHT.unsigned_abs()));
+        return Ok(Next::After(IN_FLIGHT));
     }
     let mut update = quota.clone();
     let typed = |amounts: &Amounts| -> BTreeMap<_, _> {
@@ -248,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_quota_that_was_charged_just_now_is_not_counted_down() {
-        let at = |second| Timestamp::from_second(second).unwrap();
+        let at = Duration::from_secs;
         let seen = ("7".to_owned(), at(100));
         assert!(is_fresh(None, "7", at(200)), "not heard of yet");
         assert!(is_fresh(Some(&seen), "8", at(200)), "charged again, and not heard of yet");

@@ -127,6 +127,19 @@ impl<K: Kind> Mirror<K> {
         keys.into_iter().flatten().filter_map(|k| objects.by_key.get(k).cloned()).collect()
     }
 
+    pub(super) fn count_by_index(&self, name: &'static str, value: &str) -> usize {
+        let objects = self.objects.read().expect(POISON);
+        let index = objects.indices.get(name);
+        debug_assert!(index.is_some(), "no index {name}");
+        index.and_then(|i| i.keys.get(value)).map_or(0, BTreeSet::len)
+    }
+
+    pub(super) fn has_any_in(&self, namespace: &str) -> bool {
+        let objects = self.objects.read().expect(POISON);
+        let mut range = objects.by_key.range((Bound::Included(ObjectKey::new(namespace, "")), Bound::Unbounded));
+        range.next().is_some_and(|(key, _)| key.namespace == namespace)
+    }
+
     pub(super) fn add_handler(&self, handler: Handler<K>) -> u64 {
         let mut handlers = self.handlers.lock().expect(POISON);
         for object in self.list() {

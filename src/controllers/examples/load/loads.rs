@@ -213,15 +213,16 @@ async fn garbage(bench: &Bench, count: usize) -> anyhow::Result<()> {
 /// hour, upstream keeps those on disk only) is as much as it gets.
 async fn rounds(bench: &Bench) -> anyhow::Result<()> {
     let mut memory = Vec::new();
-    for round in 0..10 {
+    for round in 0..bench.rounds {
         let name = format!("round-{round}-a");
         bench.namespace(&name).await?;
         roll(bench, &name, bench.size(200, 50)).await?;
         jobs(bench, &format!("round-{round}-b"), bench.size(500, 50)).await?;
         namespace(bench, &format!("round-{round}-c"), bench.size(1000, 100)).await?;
-        memory.push(bench.rest(&format!("round {round}")).await? as f64 / 1e6);
+        memory.push(bench.rest(&format!("round {round}")).await?.own_mb());
     }
-    println!("memory of all rounds: {:.2} MB more with each; of the last five: {:.2} MB", slope(&memory), slope(&memory[5..]));
+    let last = &memory[memory.len().saturating_sub(5)..];
+    println!("own memory over {} rounds: {:.2} MB more with each; of the last five: {:.2} MB", memory.len(), slope(&memory), slope(last));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Load for workload controllers, at upstream's sizes, on any cluster that a kubeconfig reaches. `tests/bench/controllers.py` starts it.
 //!
-//! usage: load KUBECONFIG [--quick] [--bind] [--pids=PID,...] [LOAD ...]
+//! usage: load KUBECONFIG [--quick] [--bind] [--rounds=10] [--pids=PID,...] [LOAD ...]
 //!
 //! Loads: rollout, quota (the same under a ResourceQuota), jobs, cronjobs, namespace, garbage, rounds; all of them unless some are named. Nodes are simulated (`kubelets.rs`). For each
 //! load: its time, objects per second, and of the processes with the given ids (the control plane's) seconds on a core, memory at the
@@ -17,7 +17,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::{Value, json};
 
-use self::usage::Processes;
+use self::usage::{Memory, Processes};
 
 /// Calls under way at once.
 pub const MAKERS: usize = 64;
@@ -30,6 +30,8 @@ pub struct Bench {
     pub client: Client,
     pub is_quick: bool,
     pub binds: bool,
+    /// Of the load of this name.
+    pub rounds: usize,
     processes: Processes,
 }
 
@@ -45,16 +47,16 @@ impl Bench {
         let took = began.elapsed().as_secs_f64();
         let cpu = self.processes.cpu() - cpu;
         println!(
-            "{what:<44} {took:8.2} s {:8.0} /s   cpu {cpu:7.2} s ({:6.3} ms each)   peak {:6.1} MB",
+            "{what:<44} {took:8.2} s {:8.0} /s   cpu {cpu:7.2} s ({:6.3} ms each)   peak {}",
             count as f64 / took,
             cpu * 1000.0 / count as f64,
-            peak.bytes() as f64 / 1e6,
+            peak.memory(),
         );
         Ok(result)
     }
 
     /// Waits until nothing is left to be done, then says what that costs; returns the memory.
-    pub async fn rest(&self, what: &str) -> anyhow::Result<u64> {
+    pub async fn rest(&self, what: &str) -> anyhow::Result<Memory> {
         let began = Instant::now();
         while self.percent(Duration::from_secs(1)).await > REST_PERCENT {
             if began.elapsed() > Duration::from_secs(180) {
@@ -65,7 +67,7 @@ impl Bench {
         let quiet = began.elapsed().as_secs_f64();
         let percent = self.percent(Duration::from_secs(if self.is_quick { 5 } else { 15 })).await;
         let memory = self.processes.memory();
-        println!("{what:<44} at rest after {quiet:.0} s: {percent:.2} % of a core, {:.1} MB", memory as f64 / 1e6);
+        println!("{what:<44} at rest after {quiet:.0} s: {percent:.2} % of a core, {memory}");
         Ok(memory)
     }
 
@@ -112,8 +114,9 @@ async fn main() -> anyhow::Result<()> {
     let has = |flag: &str| flags.iter().any(|f| f == flag);
     let ids = flags.iter().find_map(|f| f.strip_prefix("--pids=")).unwrap_or_default();
     let ids = ids.split(',').filter(|id| !id.is_empty()).map(str::parse).collect::<Result<_, _>>()?;
+    let rounds = flags.iter().find_map(|f| f.strip_prefix("--rounds=")).map_or(Ok(10), str::parse)?;
     let client = Client::from_kubeconfig(kubeconfig.as_ref()).await?;
-    let bench = Bench { client, is_quick: has("--quick"), binds: has("--bind"), processes: Processes::new(ids) };
+    let bench = Bench { client, is_quick: has("--quick"), binds: has("--bind"), rounds, processes: Processes::new(ids) };
     bench.rest("before").await?;
     let _kubelets = kubelets::start(&bench.client, bench.size(100, 10)).await?;
     bench.rest("with nodes").await?;

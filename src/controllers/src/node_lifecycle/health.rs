@@ -1,4 +1,6 @@
 //! When a node was last heard of, and what follows from its silence.
+use std::time::Duration;
+
 use client::k8s_openapi::api::coordination::v1::Lease;
 use client::k8s_openapi::api::core::v1::{Node, NodeCondition};
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -7,9 +9,10 @@ use jiff::Timestamp;
 
 use super::{GRACE, STARTUP_GRACE};
 
-/// Judged by this process's clock: a change seen now is a sign of life now, whatever the node's clock says.
+/// Judged by the time that passes in this process: a change seen now is a sign of life now, whatever the node's clock says, and a clock that is
+/// set silences no node. All times are of [`client::Clock::elapsed`] but those that the node gives.
 pub(super) struct Probe {
-    at: Timestamp,
+    at: Duration,
     startup: bool,
     heartbeat: Option<Timestamp>,
     renewal: Option<Timestamp>,
@@ -37,37 +40,39 @@ fn renewal(lease: &Lease) -> Option<Timestamp> {
 
 impl Probe {
     /// A node seen for the first time has its whole grace, from now, or from its creation if it never reported.
-    pub fn new(node: &Node, lease: Option<&Lease>, now: Timestamp) -> Self {
+    /// `today` is the time of the day.
+    pub fn new(node: &Node, lease: Option<&Lease>, now: Duration, today: Timestamp) -> Self {
         let startup = ready(node).is_none();
         let created = node.metadata.creation_timestamp.as_ref().map(|t| t.0);
-        let at = if startup { created.unwrap_or(now) } else { now };
+        let age = created.map_or(Duration::ZERO, |at| Duration::try_from(today.duration_since(at)).unwrap_or(Duration::ZERO));
+        let at = if startup { now.saturating_sub(age) } else { now };
         Self { at, startup, heartbeat: heartbeat(node), renewal: lease.and_then(renewal) }
     }
 
-    pub fn saw_node(&mut self, node: &Node, now: Timestamp) {
+    pub fn saw_node(&mut self, node: &Node, now: Duration) {
         let seen = heartbeat(node);
-        if self.startup && ready(node).is_some() || seen > self.heartbeat {
+        if self.startup && ready(node).is_some() || seen != self.heartbeat {
             (self.at, self.startup) = (now, false);
         }
-        self.heartbeat = seen.max(self.heartbeat);
+        self.heartbeat = seen;
     }
 
-    /// Whether this is a renewal that was not known.
-    pub fn saw_lease(&mut self, lease: &Lease, now: Timestamp) -> bool {
+    /// Whether this is a renewal that was not known. One with an earlier time is one, too (upstream passes it over): the node's clock was set back.
+    pub fn saw_lease(&mut self, lease: &Lease, now: Duration) -> bool {
         let seen = renewal(lease);
-        let fresh = seen > self.renewal;
+        let fresh = seen != self.renewal;
         if fresh {
             (self.at, self.renewal) = (now, seen);
         }
         fresh
     }
 
-    pub fn due(&self) -> Timestamp {
+    pub fn due(&self) -> Duration {
         let grace = if self.startup { STARTUP_GRACE } else { GRACE };
-        self.at.saturating_add(grace).unwrap_or(Timestamp::MAX)
+        self.at.saturating_add(grace)
     }
 
-    pub fn is_overdue(&self, now: Timestamp) -> bool {
+    pub fn is_overdue(&self, now: Duration) -> bool {
         now > self.due()
     }
 }

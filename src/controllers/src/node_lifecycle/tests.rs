@@ -30,18 +30,22 @@ fn told(taints: &[Taint]) -> Vec<String> {
 #[test]
 fn a_node_is_lost_fifty_seconds_after_its_last_sign_of_life() {
     let node = node(Some("True"), |_| {});
-    let mut probe = Probe::new(&node, Some(&lease(0)), at(0));
-    assert!(!probe.is_overdue(at(50)) && probe.is_overdue(at(51)));
+    let after = Duration::from_secs;
+    let mut probe = Probe::new(&node, Some(&lease(0)), after(0), at(0));
+    assert!(!probe.is_overdue(after(50)) && probe.is_overdue(after(51)));
     // The same renewal again is no sign of life, whatever the node's clock says of a new one.
-    assert!(!probe.saw_lease(&lease(0), at(40)));
-    assert!(probe.saw_lease(&lease(5), at(40)));
-    assert!(!probe.is_overdue(at(90)) && probe.is_overdue(at(91)));
+    assert!(!probe.saw_lease(&lease(0), after(40)));
+    assert!(probe.saw_lease(&lease(5), after(40)));
+    assert!(!probe.is_overdue(after(90)) && probe.is_overdue(after(91)));
+    assert!(probe.saw_lease(&lease(-3600), after(80)), "its clock was set back");
+    assert!(!probe.is_overdue(after(130)));
 }
 
 #[test]
 fn a_node_that_never_reported_has_a_minute_from_its_creation() {
-    let probe = Probe::new(&node(None, |_| {}), None, at(30));
-    assert!(!probe.is_overdue(at(60)) && probe.is_overdue(at(61)));
+    let after = Duration::from_secs;
+    let probe = Probe::new(&node(None, |_| {}), None, after(100), at(30));
+    assert!(!probe.is_overdue(after(130)) && probe.is_overdue(after(131)));
 }
 
 #[test]
