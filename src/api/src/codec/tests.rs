@@ -31,6 +31,8 @@ fn the_deepest_document_fits_a_small_stack() {
         let parsed = parse_json(text.as_bytes()).unwrap();
         assert_eq!(parsed.tree.clone().to_json(), text.as_bytes());
         assert_eq!(Tree::from_json(text.as_bytes()).unwrap(), parsed.tree);
+        assert_eq!(parse_yaml(text.as_bytes()).unwrap(), parsed);
+        assert!(parse_yaml("[".repeat(100_000).as_bytes()).is_err());
     };
     std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap().join().unwrap();
 }

@@ -4,7 +4,19 @@ use serde_saphyr::{Budget, DuplicateKeyPolicy, Error, Options};
 use super::{DEPTH_MAX, ParseError, Parsed};
 use crate::tree::Tree;
 
+/// For the deepest document: serde-saphyr recurses, with some 40 KiB for each level where nothing is optimized.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Reads on a stack of its own, as callers' stacks are small.
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().name("yaml".into()).stack_size(STACK_BYTES).spawn_scoped(scope, || read(bytes));
+        let reader = reader.map_err(|error| ParseError(format!("yaml: no thread to read on: {error}")))?;
+        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn read(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|_| ParseError("yaml: invalid leading UTF-8 octet".into()))?;
     let tree: Tree = serde_saphyr::from_str_with_options(text, options(bytes.len(), DuplicateKeyPolicy::LastWins)).map_err(conversion)?;
     // A second reading names the first duplicate, as upstream's strict converter does.
