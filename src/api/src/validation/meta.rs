@@ -4,6 +4,7 @@
 use super::check::*;
 use crate::field_error::{FieldError, Path, quote};
 use crate::names;
+use crate::registry::Registry;
 use crate::tree::Tree;
 
 const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
@@ -205,7 +206,8 @@ fn has_kube_finalizers(group: &str, kind: &str, is_update: bool) -> bool {
         ("apiregistration.k8s.io" | "admissionregistration.k8s.io" | "node.k8s.io" | "coordination.k8s.io" | "apiextensions.k8s.io", _) => false,
         ("policy", "PodDisruptionBudget") => false,
         ("storage.k8s.io", "VolumeAttributesClass") => !is_update,
-        _ => true,
+        // Custom resources: their controllers call theirs what they like.
+        _ => Registry::get().groups().iter().any(|built_in| built_in.name == group),
     }
 }
 

@@ -102,6 +102,9 @@ async fn what_does_not_fit_the_schema_is_refused_by_its_place() {
         status.str_at(&["message"]),
         r#"Foo.example.com "a" is invalid: spec.size: Invalid value: "string": spec.size in body must be of type integer: "string""#
     );
+    // What holds it is its controller's to name.
+    let held = r#"{"apiVersion":"example.com/v1","kind":"Foo","metadata":{"name":"held","finalizers":["resources-finalizer.example.com"]}}"#;
+    assert_eq!(f.post(FOOS, held).await.code, 201);
     let strict = f.post(&format!("{FOOS}?fieldValidation=Strict"), &foo("a", r#"{"odd":1}"#)).await;
     assert_eq!(strict.code, 400);
     assert!(String::from_utf8_lossy(&strict.bytes).contains(r#"strict decoding error: unknown field \"spec.odd\""#));

@@ -151,6 +151,8 @@ impl Provider {
             this.fetch_now().await
         });
         let flight = async move { task.await.unwrap_or_else(|error| Err(error.to_string())) }.boxed().shared();
+        // It ends though nobody waits for it any more: what came of it must not be taken for news later.
+        tokio::spawn(flight.clone());
         pace.flight = Some(flight.clone());
         Ok(flight)
     }

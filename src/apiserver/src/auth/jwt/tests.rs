@@ -206,6 +206,26 @@ async fn keys_are_rotated_and_nobody_makes_the_server_hammer_an_issuer() {
 }
 
 #[tokio::test]
+async fn who_leaves_while_keys_are_fetched_leaves_nothing_stale() {
+    let provider = Provider::start().await;
+    let (old, new) = (Signer::ec256(), Signer::ec256());
+    provider.publish(&[&old]);
+    let issuers = issuers(&provider, BY_CLAIM).await;
+    let valid = claims(&provider.url, json!({"sub": "jane", "uid": "7"}));
+    let token = old.token("ES256", &valid);
+    assert!(futures::FutureExt::now_or_never(issuers.authenticate(&token, now())).is_none(), "the fetch takes its time");
+    let fetched = async {
+        while provider.key_fetches() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await; // and is taken in
+    };
+    tokio::time::timeout(Duration::from_secs(60), fetched).await.unwrap();
+    provider.publish(&[&new]);
+    assert!(issuers.authenticate(&new.token("ES256", &valid), now()).await.unwrap().is_ok(), "the new key is asked for");
+}
+
+#[tokio::test]
 async fn an_issuer_that_fails_or_says_too_much_is_not_believed_and_recovers() {
     let provider = Provider::start().await;
     let signer = Signer::ec256();

@@ -75,7 +75,10 @@ fn ask(shared: Arc<Inner>, key: Key, spec: Tree, wanted: Vec<String>, own: Vec<S
         shared.answers.put(key, judged.clone(), shared.ttl);
         Ok(judged)
     });
-    async move { task.await.unwrap_or_else(|error| Err(error.to_string())) }.boxed().shared()
+    let flight = async move { task.await.unwrap_or_else(|error| Err(error.to_string())) }.boxed().shared();
+    // It ends though nobody waits for it any more, and is forgotten then.
+    tokio::spawn(flight.clone());
+    flight
 }
 
 fn judge(status: &Tree, wanted: &[String], own: &[String]) -> Judged {
