@@ -590,6 +590,13 @@ impl Cache {
         world.compacted = world.compacted.max(revision);
     }
 
+    /// Forgets changes that are too old, of kinds of which nothing new comes to push them out.
+    pub fn forget_old(&self) {
+        let mut world = self.0.world.write().expect("no panic under the lock");
+        let now = Instant::now();
+        world.kinds.values_mut().for_each(|kind| kind.trim(now));
+    }
+
     /// A cursor that sees every change of the kind after `after`.
     pub fn watch(&self, id: KindId, after: u64) -> Result<Cursor, VersionError> {
         let world = self.0.world.read().expect("no panic under the lock");
@@ -667,6 +674,11 @@ impl Kind {
         self.ring_bytes += change.object.bytes.len();
         let now = change.at;
         self.ring.push_back(change);
+        self.trim(now);
+    }
+
+    /// Forgets changes beyond the limits.
+    fn trim(&mut self, now: Instant) {
         while let Some(front) = self.ring.front() {
             let old = now.duration_since(front.at) > RING_AGE_MAX;
             if self.ring.len() <= RING_CHANGES_MAX && self.ring_bytes <= RING_BYTES_MAX && !old {
@@ -675,6 +687,10 @@ impl Kind {
             self.ring_bytes -= front.object.bytes.len();
             self.floor = front.revision;
             self.ring.pop_front();
+        }
+        // A burst leaves no room behind that nobody fills again.
+        if self.ring.capacity() > 64 + 4 * self.ring.len() {
+            self.ring.shrink_to(2 * self.ring.len());
         }
     }
 }

@@ -36,6 +36,7 @@ pub async fn run(server: ApiServer) {
                     Err(error) => tracing::warn!(%error, "compaction failed, tried again later"),
                 }
             }
+            server.0.parts.cache.forget_old();
             keep_from = server.0.parts.cache.revision();
             next_compaction = now + interval;
         }

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::resource_quota::Charges;
 use crate::aggregation::{self, Aggregation};
 use crate::alloc::{self, Services};
 use crate::auth::UserInfo;
@@ -97,6 +98,7 @@ pub(crate) struct Shared {
     pub resource_metrics: Collector,
     pub metrics: Arc<Metrics>,
     pub flow: FlowControl,
+    pub charges: Charges,
     pub health: Health,
     /// Ends watches and listeners.
     pub shutdown: CancellationToken,
@@ -115,6 +117,7 @@ impl ApiServer {
             aggregation,
             resource_metrics: Collector::default(),
             metrics: Arc::default(),
+            charges: Charges::default(),
             flow,
             health: Health::default(),
             shutdown: CancellationToken::new(),

@@ -1,74 +1,37 @@
 //! Refuses what would exceed a ResourceQuota of the namespace, and charges what does not to its status.
 //!
-//! Models k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go, v1.37. The last of the chain, since it writes. A charge is one
-//! conditional write per quota; a lost race is computed again, so two requests never get the same remainder. What is charged for
-//! a write that fails afterwards comes back with the quota controller's next count. Left out: `limitedResources` of an admission
-//! configuration, which rk has none of.
-use std::sync::Arc;
+//! Models k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go, v1.37. The last of the chain, since it writes. Requests of one
+//! namespace that wait at the same time are charged together ([`Charges`]), by one conditional write per quota; a lost race is computed again,
+//! so two requests never get the same remainder. What is charged for a write that fails afterwards comes back with the quota
+//! controller's next count. Left out: `limitedResources` of an admission configuration, which rk has none of.
+mod charges;
 
 use api::quantity::Quantity;
 use api::quota::{self, Amounts};
-use api::registry::Registry;
 use api::tree::Tree;
 use futures::future::BoxFuture;
 
+pub use self::charges::Charges;
 use super::{Operation, Request};
-use crate::auth::UserInfo;
-use crate::rest::storage::{Part, Target};
 use crate::server::ApiServer;
 use crate::status::Status;
 
-/// Boxed, since a charge is itself an update that is admitted.
-pub fn charge<'a>(server: &'a ApiServer, request: &'a Request) -> BoxFuture<'a, Result<(), Status>> {
+/// Refuses the request or charges it, and gives it back. Boxed, since a charge is itself an update that is admitted.
+pub fn charge(server: &ApiServer, request: Request) -> BoxFuture<'_, Result<Request, Status>> {
     Box::pin(check_and_charge(server, request))
 }
 
-async fn check_and_charge(server: &ApiServer, request: &Request) -> Result<(), Status> {
+async fn check_and_charge(server: &ApiServer, request: Request) -> Result<Request, Status> {
     let (group, plural) = (&*request.resource.group, &*request.resource.plural);
     let changes = matches!(request.operation, Operation::Create | Operation::Update);
     if request.namespace.is_empty() || !changes || quota::is_ignored(group, plural) {
-        return Ok(());
+        return Ok(request);
     }
-    let quotas = server.0.parts.cache.list("", "resourcequotas", Some(&request.namespace));
-    if quotas.is_empty() || !quota::is_charged(group, plural, request.subresource, &request.object, request.old.as_deref()) {
-        return Ok(());
+    let has_quotas = !server.0.parts.cache.list("", "resourcequotas", Some(&request.namespace)).is_empty();
+    if !has_quotas || !quota::is_charged(group, plural, request.subresource, &request.object, request.old.as_deref()) {
+        return Ok(request);
     }
-    // All are asked before any is charged.
-    let mut charged = Vec::new();
-    for quota in &quotas {
-        let tree = quota.tree();
-        if added(request, &tree)?.is_some() {
-            charged.push(api::meta::name(&tree).to_owned());
-        }
-    }
-    if request.dry_run {
-        return Ok(());
-    }
-    for name in charged {
-        let target = Target {
-            server: server.clone(),
-            user: Arc::new(UserInfo::new("system:apiserver", &["system:masters"])),
-            resource: Registry::get().resource("", "v1", "resourcequotas").expect("the core group has quotas").into(),
-            namespace: request.namespace.clone(),
-            name,
-            manager: Some(crate::rest::managed::SERVER.into()),
-        };
-        let change = |old: &Tree| {
-            let mut new = old.clone();
-            if !old.is_null()
-                && let Some(used) = added(request, old)?
-            {
-                new.set(&["status", "used"], quota::to_tree(&used));
-            }
-            Ok(new)
-        };
-        match target.update(Part::Status, true, false, &mut Vec::new(), &change).await {
-            // The quota has been deleted meanwhile.
-            Err(status) if status.code == 404 => {}
-            result => drop(result?),
-        }
-    }
-    Ok(())
+    server.0.charges.charge(server, request).await
 }
 
 /// What is used with this request; `None` where the quota is not about it or nothing more is used. Refuses what exceeds it.
@@ -119,7 +82,12 @@ fn added(request: &Request, quota: &Tree) -> Result<Option<Amounts>, Status> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use api::registry::Registry;
+
     use super::*;
+    use crate::auth::UserInfo;
 
     fn tree(json: &str) -> Tree {
         Tree::from_json(json.as_bytes()).unwrap()

@@ -7,6 +7,8 @@ use api::meta;
 use api::tree::Tree;
 use axum::body::Body;
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
 use http::{Request, Response, StatusCode};
 
 use super::model::Expected;
@@ -21,6 +23,8 @@ use crate::strategy::{self, Dependents};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
+/// Objects of a collection that are deleted side by side: they share a commit, and so its wait for the disk.
+const AT_ONCE: usize = 32;
 
 /// What a delete came to.
 pub enum Deleted {
@@ -51,16 +55,33 @@ pub async fn delete(call: &mut Call, request: Request<Body>) -> Result<Response<
 pub async fn delete_collection(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
     let selected = list::select(call).await?;
     let options = read_options(call, request).await?;
-    let mut items = Vec::with_capacity(selected.len());
-    for cached in selected {
-        let mut target = call.target();
-        target.name = cached.name().to_owned();
-        match target.delete(&options, &mut call.warnings).await {
+    let target = call.target();
+    let mut waiting = selected.into_iter();
+    let mut deleting = FuturesOrdered::new();
+    let mut items = Vec::with_capacity(waiting.len());
+    let mut failure = None;
+    loop {
+        // Once one could not be deleted no other is begun, but what has begun is done.
+        while deleting.len() < AT_ONCE && failure.is_none() {
+            let Some(cached) = waiting.next() else { break };
+            let one = Target { name: cached.name().to_owned(), ..target.clone() };
+            let options = &options;
+            deleting.push_back(async move {
+                let mut warnings = Vec::new();
+                (one.delete(options, &mut warnings).await, warnings)
+            });
+        }
+        let Some((result, warnings)) = deleting.next().await else { break };
+        call.warnings.extend(warnings);
+        match result {
             Ok(Deleted::Now(tree)) => items.push(tree.to_json().into()),
             Ok(Deleted::Later(bytes)) => items.push(bytes),
             Err(status) if status.reason == "NotFound" => {}
-            Err(status) => return Err(status),
+            Err(status) => failure = failure.or(Some(status)),
         }
+    }
+    if let Some(status) = failure {
+        return Err(status);
     }
     list::answer_items(call, items, &list::Meta { version: Some(call.server.0.parts.cache.revision()), ..Default::default() })
 }

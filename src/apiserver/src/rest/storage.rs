@@ -183,8 +183,7 @@ impl Target {
         let mut request = self.request(operation, part, object, old, dry_run);
         self.server.0.parts.admission.validate(&mut request).await?;
         warnings.append(&mut request.warnings);
-        admission::resource_quota::charge(&self.server, &request).await?;
-        Ok(request.object)
+        Ok(admission::resource_quota::charge(&self.server, request).await?.object)
     }
 
     /// Creates `object` (decoded, not yet defaulted).

@@ -13,7 +13,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use self::perturb::How;
-use self::world::{Scenario, World};
+use self::world::Scenario;
+use crate::world::World;
 
 fn template(app: &str, image: &str) -> Value {
     json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": image}]}})

@@ -1,26 +1,20 @@
-//! One run: an API server, what stands in for scheduler and kubelets, the controller that is treated badly, and the look at what is left.
+//! One run: the controller that is treated badly, and the look at what is left.
 use std::collections::BTreeSet;
-use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use apiserver::admission::AdmitAll;
-use apiserver::auth::{Attributes, Authenticated, Authenticator, Authorizer, Credential, Decision, Tokens, UserRules};
-use apiserver::{ApiServer, Cache, NodeDialer, NodeStream, Parts, UserInfo};
+use apiserver::UserInfo;
 use client::k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet};
 use client::k8s_openapi::api::core::v1::Pod;
-use client::{Client, Clock, Event, HandlerGuard, Informer, Kind, Named, SharedInformers};
-use futures::future::BoxFuture;
+use client::{Client, Event, HandlerGuard, Informer, Kind, Named, SharedInformers};
 use serde_json::{Value, json};
-use store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::perturb::{Counted, Gate, Gated, How, Plan};
+use crate::world::World;
 
-const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// Longest time to get to a state; what is disturbed may have to wait for a back-off.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// How long a view is stale.
@@ -42,172 +36,6 @@ pub trait Scenario: Sized + 'static {
     fn is_done(world: &World, step: usize) -> impl Future<Output = bool> + Send;
 }
 
-struct Nobody;
-
-impl Authenticator for Nobody {
-    fn authenticate<'a>(&'a self, _: Credential<'a>) -> BoxFuture<'a, Result<Option<Authenticated>, String>> {
-        Box::pin(async { Ok(None) })
-    }
-}
-
-struct Everything;
-
-impl Authorizer for Everything {
-    fn authorize(&self, _: &Attributes) -> Decision {
-        Decision::allow("")
-    }
-    fn rules_for(&self, _: &UserInfo, _: &str) -> UserRules {
-        UserRules::default()
-    }
-}
-
-struct NoNodes;
-
-impl NodeDialer for NoNodes {
-    fn dial<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Box<dyn NodeStream>>> {
-        Box::pin(async { Err(io::ErrorKind::NotFound.into()) })
-    }
-}
-
-pub struct World {
-    server: ApiServer,
-    admin: Client,
-    pki: Arc<pki::Cluster>,
-    tokens: Arc<pki::ServiceAccountSigner>,
-    /// Where the store is; removed at the end.
-    _folder: tempfile::TempDir,
-}
-
-impl World {
-    async fn new() -> Self {
-        // In memory, where there is room: what is tested here is not the disk.
-        let shm = PathBuf::from("/dev/shm");
-        let folder = tempfile::tempdir_in(if shm.is_dir() { shm } else { std::env::temp_dir() }).unwrap();
-        let store: Arc<dyn Store> = Arc::new(store::sqlite::open(&folder.path().join("db"), store::sqlite::Options::default()).unwrap());
-        let cache = Cache::start(&store).await.unwrap();
-        let issuer = "https://kubernetes.default.svc";
-        let pki = Arc::new(pki::Cluster::load_or_create(&folder.path().join("tls"), issuer, std::time::SystemTime::now()).unwrap());
-        let tokens = Arc::new(pki::ServiceAccountSigner::load_or_create(&folder.path().join("key"), issuer).unwrap());
-        let parts = Parts {
-            store,
-            cache,
-            authenticator: Arc::new(Nobody),
-            authorizer: Arc::new(Everything),
-            admission: Arc::new(AdmitAll),
-            tokens: Arc::new(Tokens::new(tokens.clone(), "https://localhost/jwks")),
-            nodes: Arc::new(NoNodes),
-            extensions: Vec::new(),
-            audit: None,
-        };
-        let server = ApiServer::new(apiserver::Config::default(), parts);
-        server.start().await.unwrap();
-        let admin = Client::from_service(server.local(UserInfo::new("admin", &["system:masters"])));
-        let world = Self { server, admin, pki, tokens, _folder: folder };
-        for node in NODES {
-            let status = json!({"conditions": [{"type": "Ready", "status": "True"}]});
-            world.post("/api/v1/nodes", json!({"metadata": {"name": node}, "status": status})).await;
-        }
-        world
-    }
-
-    async fn call(&self, method: http::Method, path: &str, body: Value, media: &'static str) -> Result<Value, client::ApiError> {
-        let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        let answer = self.admin.bytes(method, path, bytes, media, "application/json").await?;
-        Ok(serde_json::from_slice(&answer).unwrap_or_default())
-    }
-
-    async fn post(&self, path: &str, object: Value) {
-        self.call(http::Method::POST, path, object, "application/json").await.unwrap();
-    }
-
-    pub async fn create(&self, path: &str, name: &str, spec: Value) {
-        let mut spec = spec;
-        // A pod needs no grace where nothing runs.
-        spec["template"]["spec"]["terminationGracePeriodSeconds"] = json!(1);
-        self.post(path, json!({"metadata": {"name": name}, "spec": spec})).await;
-    }
-
-    pub async fn patch(&self, path: &str, name: &str, patch: Value) {
-        self.call(http::Method::PATCH, &format!("{path}/{name}"), patch, "application/merge-patch+json").await.unwrap();
-    }
-
-    pub async fn get(&self, path: &str, name: &str) -> Value {
-        self.admin.get_path(&format!("{path}/{name}")).await.unwrap_or_default()
-    }
-
-    pub async fn list(&self, path: &str) -> Vec<Value> {
-        let list: Value = self.admin.get_path(path).await.unwrap();
-        list["items"].as_array().cloned().unwrap_or_default()
-    }
-
-    /// Scheduler and kubelets, very quick ones: pods get a node, run, and end when they are told to.
-    async fn run_pods(&self) {
-        loop {
-            for pod in self.list("/api/v1/namespaces/default/pods").await {
-                // Somebody else may have been quicker, and the next round sees it.
-                let _ = self.advance(&pod).await;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn advance(&self, pod: &Value) -> Result<(), client::ApiError> {
-        let path = format!("/api/v1/namespaces/default/pods/{}", pod["metadata"]["name"].as_str().unwrap_or_default());
-        let phase = pod["status"]["phase"].as_str().unwrap_or_default();
-        if pod["metadata"]["deletionTimestamp"].is_string() {
-            if phase == "Running" && pod["metadata"]["finalizers"].is_array() {
-                // A Job's pod says how it ended before it goes.
-                let status = json!({"status": {"phase": "Failed"}});
-                self.call(http::Method::PATCH, &format!("{path}/status"), status, "application/merge-patch+json").await?;
-            }
-            let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}});
-            return self.call(http::Method::DELETE, &path, options, "application/json").await.map(drop);
-        }
-        let node = pod.pointer(
-            "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields/0/values/0",
-        );
-        if pod["spec"]["nodeName"].is_null() {
-            let target = json!({"apiVersion": "v1", "kind": "Node", "name": node.and_then(Value::as_str).unwrap_or(NODES[0])});
-            let binding = json!({"metadata": {"name": pod["metadata"]["name"]}, "target": target});
-            return self.call(http::Method::POST, &format!("{path}/binding"), binding, "application/json").await.map(drop);
-        }
-        if matches!(phase, "Running" | "Succeeded" | "Failed") {
-            return Ok(());
-        }
-        let phase = if pod["spec"]["restartPolicy"] == "Never" { "Succeeded" } else { "Running" };
-        let ready = json!({"type": "Ready", "status": if phase == "Running" { "True" } else { "False" }, "lastTransitionTime": "2026-01-01T00:00:00Z"});
-        let status = json!({"status": {"phase": phase, "conditions": [ready]}});
-        self.call(http::Method::PATCH, &format!("{path}/status"), status, "application/merge-patch+json").await.map(drop)
-    }
-
-    fn context(&self, plan: Option<&Arc<Plan>>, informers: SharedInformers) -> controllers::ControllerContext {
-        let (server, plan) = (self.server.clone(), plan.cloned());
-        let client_for = move |name: &str| {
-            let inner = server.local(UserInfo::new(format!("system:serviceaccount:kube-system:{name}"), &["system:authenticated"]));
-            match plan.clone() {
-                Some(plan) => Client::from_service(Counted { inner, plan }),
-                None => Client::from_service(inner),
-            }
-        };
-        controllers::ControllerContext {
-            client_for: Arc::new(client_for),
-            informers,
-            clock: Clock::system(),
-            config: Arc::new(controllers::Config {
-                cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
-                node_cidr_mask: 24,
-                root_ca: String::new(),
-                terminated_pods_max: 100,
-                server_node: "n1".into(),
-                system_image: "image".into(),
-                autoscaling: controllers::AutoscalingSettings::default(),
-            }),
-            pki: self.pki.clone(),
-            tokens: self.tokens.clone(),
-        }
-    }
-}
-
 /// What was ever there, `KIND/UID`: a call that was cut off may have been done all the same, so calls do not tell.
 type Seen = Arc<Mutex<BTreeSet<String>>>;
 
@@ -225,7 +53,7 @@ async fn see<K: Kind>(world: &World, seen: &Seen) -> (Informer<K>, HandlerGuard)
 
 /// One run; the number of calls that the controller made, or what went wrong.
 pub async fn run<S: Scenario>(how: How, at: usize) -> Result<usize, String> {
-    let world = Arc::new(World::new().await);
+    let world = Arc::new(World::lenient().await);
     let plan = Plan::new(how, at);
     let seen = Seen::default();
     let _revisions = see::<ControllerRevision>(&world, &seen).await;
@@ -238,7 +66,7 @@ pub async fn run<S: Scenario>(how: How, at: usize) -> Result<usize, String> {
     beside.spawn(async move { pods.run_pods().await });
     for name in S::OTHERS {
         let manager = Client::from_service(world.server.local(UserInfo::new("manager", &["system:masters"])));
-        beside.spawn(controllers::only(name, world.context(None, SharedInformers::new(&manager))).expect("a known controller"));
+        beside.spawn(controllers::only(name, world.context(SharedInformers::new(&manager), |_, inner| Client::from_service(inner))).expect("a known controller"));
     }
     let (gate, gate_seen) = watch::channel(Gate::Open);
     let disturbed = world.clone();
@@ -281,7 +109,8 @@ async fn disturb<S: Scenario>(world: &World, plan: &Arc<Plan>, gate: watch::Send
     let start = || {
         let inner = world.server.local(UserInfo::new("manager", &["system:masters"]));
         let manager = Client::from_service(Gated { inner, plural: S::CHILD, gate: seen.clone() });
-        let context = world.context(Some(plan), SharedInformers::new(&manager));
+        let plan = plan.clone();
+        let context = world.context(SharedInformers::new(&manager), move |_, inner| Client::from_service(Counted { inner, plan: plan.clone() }));
         let mut task = JoinSet::new();
         task.spawn(controllers::only(S::CONTROLLER, context).expect("a known controller"));
         task
