@@ -112,9 +112,12 @@ async fn large_answers_are_compressed_for_who_takes_it() {
         f.post(MAPS, &config_map(&format!("m{i}"), "v").replace("\"k\"", &format!("\"{}\"", "k".repeat(200)))).await.ok();
         f.post(MAPS, &format!(r#"{{"metadata":{{"name":"l{i}"}},"data":{{"k":"{}"}}}}"#, "long ".repeat(20_000))).await.ok();
     }
+    // Of one revision: the server writes objects of its own meanwhile.
+    let revision = f.get(MAPS).await.tree().str_at(&["metadata", "resourceVersion"]).to_owned();
+    let maps = format!("{MAPS}?resourceVersion={revision}&resourceVersionMatch=Exact");
     for accept in [PROTOBUF, "application/json"] {
-        let plain = get(&f, MAPS, accept).await;
-        let packed = f.send_with("GET", MAPS, &[("accept", accept), ("accept-encoding", "br, gzip")], "").await;
+        let plain = get(&f, &maps, accept).await;
+        let packed = f.send_with("GET", &maps, &[("accept", accept), ("accept-encoding", "br, gzip")], "").await;
         assert_eq!((&packed.headers["content-encoding"], packed.bytes.len() < plain.bytes.len() / 10), (&"gzip".parse().unwrap(), true));
         let mut unpacked = Vec::new();
         std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&packed.bytes[..]), &mut unpacked).unwrap();
