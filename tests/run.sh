@@ -11,7 +11,7 @@ mkdir -p "$cache"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target} CARGO_TERM_COLOR=never
 
 missing=()
-for package in busybox-static nftables iproute2 docker-registry apache2-utils curl gcc libc6-dev make util-linux python3 python3-venv procps openssl binutils e2fsprogs; do
+for package in busybox-static nftables iproute2 docker-registry apache2-utils curl gcc libc6-dev make util-linux python3 python3-venv procps openssl binutils e2fsprogs etcd-server; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
 done
 command -v kubectl >/dev/null || missing+=(kubernetes-client)
@@ -21,7 +21,7 @@ done
 command -v cargo >/dev/null || { missing+=(rustc-web cargo-web); PATH=$PATH:/usr/lib/rust-web/bin:/usr/share/cargo-web/bin; }
 if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -qq
-    # docker-registry would start a service of its own; the tests start theirs.
+    # docker-registry and etcd-server would start services of their own; the tests start theirs.
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 python=$cache/venv/bin/python

@@ -40,6 +40,7 @@ def arguments():
     parser.add_argument("--no-retry", action="store_true", help="do not run failed tests once more alone")
     parser.add_argument("--keep", action="store_true", help="leave the lab up")
     parser.add_argument("--name", default="conformance", help="of the lab [%(default)s]")
+    parser.add_argument("--etcd", action="store_true", help="rk keeps its state in an etcd on the server's machine")
     parser.add_argument("--guest", action="store_true", help="in a virtual machine with cgroup v2 and systemd")
     return parser.parse_args()
 
@@ -142,7 +143,7 @@ def main():
     elif os.environ.get("RK_TEST_SUBJECT", "rk") == "upstream":
         cluster = subject.Upstream(xtask, args.name, out, BIN)
     else:
-        cluster = subject.Rk(xtask, args.name, out, os.environ["RK_BINARY"], args.agents, CACHE / "images")
+        cluster = subject.Rk(xtask, args.name, out, os.environ["RK_BINARY"], args.agents, CACHE / "images", BIN / "etcd" if args.etcd else None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     start = time.monotonic()
     try:

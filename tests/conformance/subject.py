@@ -53,13 +53,19 @@ class Lab:
 
 
 class Rk(Lab):
-    def __init__(self, xtask, name, out, binary, agents, images):
+    def __init__(self, xtask, name, out, binary, agents, images, etcd=None):
         super().__init__(xtask, name, out)
-        self.binary, self.agents, self.images = binary, agents, images
+        self.binary, self.agents, self.images, self.etcd = binary, agents, images, etcd
 
     def up(self):
-        self.task("up", "--name", self.name, "--servers", 1, "--agents", self.agents, "--binary", self.binary,
-                  "--mirror", f"registry.k8s.io={REGISTRY_PORT}")
+        more = ["--server-argument=--datastore-endpoint=http://127.0.0.1:2379"] if self.etcd else []
+        up = subprocess.Popen(list(map(str, [
+            self.xtask, "lab", "up", "--name", self.name, "--servers", 1, "--agents", self.agents, "--binary", self.binary,
+            "--mirror", f"registry.k8s.io={REGISTRY_PORT}", *more])), stdin=subprocess.DEVNULL)
+        if self.etcd:
+            self.start_etcd(up)
+        if up.wait():
+            raise SystemExit("conformance: the lab does not come up")
         state = self.state()
         hub = f"10.99.{state['network']}.1"
         self.start("hub", "python3", HERE / "images/registry.py", self.images, hub, REGISTRY_PORT, log="registry.log")
@@ -70,6 +76,14 @@ class Rk(Lab):
             raise SystemExit("conformance: importing the images failed")
         self.nodes = len(state["machines"])
         self.kubeconfig = f"/run/rk-lab/{self.name}/kubeconfig.yaml"
+
+    def start_etcd(self, up):
+        """As soon as there is a machine for it; rk waits."""
+        while up.poll() is None:
+            if subprocess.run(self.command("server-1", "true"), capture_output=True).returncode == 0:
+                self.start("server-1", self.etcd, "--data-dir", self.out / "etcd", log="etcd.log")
+                return
+            time.sleep(0.2)
 
 
 class Upstream(Lab):

@@ -64,6 +64,17 @@ def test_a_bad_flag_or_key_is_named(tmp_path):
     assert "--node-name" in fails(64, "server", "--node-name=Not_A_Name")
 
 
+def test_a_store_that_there_is_not_is_named(tmp_path):
+    assert "PostgreSQL is not among the stores of rk" in fails(64, "server", "--datastore-endpoint=postgres://u:p@db/k")
+    assert "'mysql://db' for '--datastore-endpoint" in fails(64, "server", "--datastore-endpoint=mysql://db")
+    assert "--datastore-keyfile" in fails(64, "server", "--datastore-endpoint=https://e:2379", "--datastore-certfile=/x")
+    assert "--datastore-cafile is for a --datastore-endpoint with https://" in fails(64, "server", "--datastore-cafile=/x")
+    config = tmp_path / "config.yaml"
+    config.write_text("datastore-endpoint: etcd\n")
+    error = fails(64, "server", "--config", config)
+    assert "http(s)://HOST:2379" in error and str(config) in error
+
+
 def test_a_second_server_says_who_runs():
     assert f"process {lab.server_pid()}" in fails(1, "server")
 

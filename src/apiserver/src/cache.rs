@@ -6,6 +6,8 @@
 //! A list at an earlier revision undoes the ring's changes on a clone of the map, so paging holds no memory.
 mod define;
 mod splice;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
@@ -470,7 +472,7 @@ impl Cache {
         let id = self.kind_of_key(&event.key)?;
         let names = self.0.names.load();
         let parsed = Cached::written(names.resources.get(&id)?, event.key.clone(), &event.value, event.revision.0);
-        if parsed.is_none() {
+        if parsed.is_none() && !(matches!(event.kind, EventKind::Delete) && event.value.is_empty()) {
             tracing::error!(key = %event.key, "written object is unreadable and is not served");
         }
         Some((id, Arc::new(parsed?)))
@@ -479,10 +481,15 @@ impl Cache {
     fn apply(&self, world: &mut World, event: &Event, object: Option<(KindId, Arc<Cached>)>) -> Option<(KindId, Arc<Change>)> {
         let revision = event.revision.0;
         world.revision = world.revision.max(revision);
-        let (id, object) = object?;
+        let deleted = matches!(event.kind, EventKind::Delete);
+        let (id, object) = match object {
+            Some(parsed) => parsed,
+            // The store does not always know any more what it was.
+            None if deleted => self.last_known(world, event)?,
+            None => return None,
+        };
         let kind = world.kinds.get_mut(&id)?;
         let previous = kind.objects.get(event.key.as_ref()).cloned();
-        let deleted = matches!(event.kind, EventKind::Delete);
         if deleted {
             kind.objects.remove(event.key.as_ref());
         } else {
@@ -491,6 +498,15 @@ impl Cache {
         let change = Arc::new(Change { revision, object, previous, deleted, at: Instant::now(), protobuf: OnceLock::new() });
         kind.push(change.clone());
         Some((id, change))
+    }
+
+    /// A deleted object as it is here, under the version of its deletion.
+    fn last_known(&self, world: &World, event: &Event) -> Option<(KindId, Arc<Cached>)> {
+        let id = self.kind_of_key(&event.key)?;
+        let kind = world.kinds.get(&id)?;
+        let last = kind.objects.get(event.key.as_ref())?;
+        let (bytes, at) = (last.bytes_at(event.revision.0), event.revision.0);
+        Some((id, Arc::new(Cached::of(&kind.resource, last.key.clone(), &last.tree(), bytes, at, last.version_at))))
     }
 
     fn kind_of_key(&self, key: &str) -> Option<KindId> {

@@ -1,6 +1,7 @@
 //! Flags, with the names that k3s' users know. A flag of `rk server` is a key of its configuration file too.
 mod access;
 mod audit_webhook;
+mod datastore;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use ipnet::Ipv4Net;
 
 pub use access::AccessOptions;
 pub use audit_webhook::AuditWebhookOptions;
+pub use datastore::{Datastore, DatastoreOptions};
 
 pub const DATA_DIR: &str = "/var/lib/rk";
 pub const RUN_DIR: &str = "/run/rk";
@@ -30,6 +32,9 @@ pub struct ServerOptions {
     /// Log more
     #[arg(long)]
     pub debug: bool,
+
+    #[command(flatten)]
+    pub datastore: DatastoreOptions,
 
     /// Address that the API listens on
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = "API")]

@@ -5,6 +5,7 @@
 //! recovery, and containers do not notice.
 mod access;
 mod admission;
+mod datastore;
 mod parts;
 mod serving;
 
@@ -18,6 +19,8 @@ use crate::cli::UsageError;
 use crate::node::{self, ClusterFacts, NodeSettings};
 use crate::options::{REGISTRIES, RESOLV_CONF, RUN_DIR, ServerOptions};
 use crate::{host, kubeconfig, lock, logging};
+
+pub use datastore::endpoint as datastore_endpoint;
 
 /// What requests under way get when the server stops.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -66,6 +69,7 @@ pub fn main(options: ServerOptions) -> anyhow::Result<()> {
 
 fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
     let usage = |text: String| anyhow::Error::from(UsageError(text));
+    datastore::check(&options.datastore)?;
     let node_name = host::node_name(options.node.node_name.as_deref())?;
     let node_ip = options.node.node_ip.map_or_else(host::node_address, Ok)?;
     let (from, to) = options

@@ -1,6 +1,6 @@
 //! What group commit makes of the disk: writes per second for 1 to 128 writers, beside bare `fdatasync` on the same disk.
 //!
-//! `cargo run -p store --example commit_bench -- [folder] [seconds]`
+//! `cargo run -p store --example commit_bench -- [folder] [seconds] [endpoint of etcd]`; with the last, etcd's figures stand beside.
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -18,8 +18,17 @@ fn main() {
     let folder = tempfile::tempdir_in(folder).expect("a folder on the disk to measure");
     raw(&folder.path().join("raw"), length);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let endpoint = args.next();
     for writers in [1, 4, 16, 32, 128] {
-        runtime.block_on(writers_at_once(&folder.path().join(format!("{writers}.db")), writers, length));
+        let sqlite = sqlite::open(&folder.path().join(format!("{writers}.db")), Options::default()).expect("a store");
+        runtime.block_on(writers_at_once("SQLite", Arc::new(sqlite), writers, length));
+        let Some(endpoint) = endpoint.clone() else { continue };
+        let prefix = format!("/bench-{}-{writers}", std::process::id());
+        let options = store::etcd::Options { endpoints: vec![endpoint], prefix, ..store::etcd::Options::default() };
+        runtime.block_on(async {
+            let etcd = store::etcd::open(options).await.expect("an etcd");
+            writers_at_once("etcd", Arc::new(etcd), writers, length).await;
+        });
     }
 }
 
@@ -40,8 +49,7 @@ fn raw(path: &std::path::Path, length: Duration) {
     report("4 KiB overwrite + fdatasync", took, start.elapsed());
 }
 
-async fn writers_at_once(path: &std::path::Path, writers: usize, length: Duration) {
-    let store = Arc::new(sqlite::open(path, Options::default()).expect("a store"));
+async fn writers_at_once(name: &str, store: Arc<dyn Store>, writers: usize, length: Duration) {
     let value = bytes::Bytes::from(vec![b'x'; 1024]);
     let start = Instant::now();
     let tasks = (0..writers).map(|writer| {
@@ -50,9 +58,9 @@ async fn writers_at_once(path: &std::path::Path, writers: usize, length: Duratio
             let mut took = Vec::new();
             while start.elapsed() < length {
                 let write = Write {
-                    key: format!("/{writer}/{}", took.len() % 1000).into(),
+                    key: format!("/{writer}/{}", took.len()).into(),
                     operation: Operation::Put(value.clone()),
-                    expect: Expect::Any,
+                    expect: Expect::Absent,
                     durability: Durability::Synced,
                 };
                 let before = Instant::now();
@@ -63,7 +71,7 @@ async fn writers_at_once(path: &std::path::Path, writers: usize, length: Duratio
         })
     });
     let took = futures::future::join_all(tasks).await.into_iter().flat_map(|t| t.expect("no panic")).collect();
-    report(&format!("{writers} writers, 1 KiB"), took, start.elapsed());
+    report(&format!("{name}, {writers} writers, 1 KiB"), took, start.elapsed());
 }
 
 fn report(what: &str, mut took: Vec<Duration>, length: Duration) {

@@ -18,10 +18,10 @@ pub enum EventKind {
 pub struct Event {
     pub kind: EventKind,
     pub key: Arc<str>,
-    /// The new value; of a deletion the last one.
+    /// The new value; of a deletion the last one, or nothing where that is not known any more (etcd has compacted it).
     pub value: Bytes,
     pub create_revision: Revision,
     pub revision: Revision,
-    /// The key before the change; `None` for a creation.
+    /// The key before the change; `None` for a creation, and where it is not known any more.
     pub previous: Option<KeyValue>,
 }

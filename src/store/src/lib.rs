@@ -4,7 +4,9 @@
 //! crash; a revision is never given twice, not even after one. [`Store::watch`] delivers every change once and in order,
 //! or says [`WatchError::Compacted`]; it never leaves a gap.
 //!
-//! Enter by [`sqlite::open`]. Invariants: nothing here knows Kubernetes; an idle store does no I/O and has no timer.
+//! Enter by [`sqlite::open`] or [`etcd::open`]. Invariants: nothing here knows Kubernetes; an idle store does no I/O and has no timer
+//! (but for the keep-alives of a connection to etcd).
+pub mod etcd;
 mod event;
 pub mod sqlite;
 mod write;

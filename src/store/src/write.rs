@@ -51,7 +51,8 @@ pub enum WriteError {
     /// The condition does not hold. Read again, then decide.
     #[error("the key is not at the expected revision")]
     Conflict { current: Option<KeyValue> },
-    /// Nothing was written and nothing acknowledged (disk full, I/O error, store closed). Worth a retry later.
+    /// Nothing was acknowledged (disk full, I/O error, store closed, etcd unreachable). Worth a retry later. With SQLite nothing was
+    /// written either; with etcd, as for all its clients, that is unknown after a lost connection.
     #[error("store is unavailable: {0}")]
     Unavailable(Arc<str>),
     /// Larger than the store takes; never worth a retry.

@@ -3,6 +3,7 @@ mod build;
 mod check;
 mod codegen;
 mod edges;
+mod etcd;
 mod lab_commands;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ struct Arguments {
 enum Task {
     /// Take the facts about the Kubernetes API from upstream again (needs Go and the module proxy)
     Codegen,
+    /// Generate the client of etcd from its .proto files again (needs Go and the module proxy)
+    Etcd,
     /// Formatting, lints, and who may use whom
     Check,
     /// The release binary with the shim inside; prints its path
@@ -35,6 +38,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Codegen => codegen::run(),
+        Task::Etcd => etcd::run(),
         Task::Check => check::run(),
         Task::Build => build::run(),
         Task::Lab(task) => return lab_commands::main(task),

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span};
 
+use super::datastore;
 use super::serving::{self, Certificate};
 use super::{DRAIN, Settings};
 use crate::node::{self, NodeClients};
@@ -31,8 +32,7 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
     make_folders(&server_dir)?;
     let identity = ClusterIdentity::load(&settings, &server_dir)?;
 
-    let store = store::sqlite::open(&server_dir.join("state.db"), store::sqlite::Options::default()).context("open the cluster's state")?;
-    let mut store: Arc<dyn Store> = Arc::new(store);
+    let (mut store, store_ended) = datastore::open(&settings.options.datastore, &server_dir).await?;
     let mut encryption = None;
     if let Some(path) = &settings.options.encryption_provider_config {
         let (keeper, encrypted) = Encryption::load(path, store)?;
@@ -51,6 +51,7 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
 
     let shutdown = CancellationToken::new();
     let mut parts: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
+    parts.spawn(async move { Err(anyhow!("the state is out of reach: {}", store_ended.await)) });
     if let Some(encryption) = encryption {
         let shutdown = shutdown.clone();
         parts.spawn(async move {

@@ -1,6 +1,11 @@
-//! What a `kill -9` leaves: a child writes and prints what was acknowledged, and is killed at a random moment.
+//! The stores from outside; here: what a `kill -9` leaves of SQLite: a child writes and prints what was acknowledged, and is killed at a random moment.
 //!
 //! `RK_STORE_KILLS` is the number of times (default 5); the store goes on with the same file each time.
+mod checker;
+mod contract;
+mod etcd;
+mod etcd_faults;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
