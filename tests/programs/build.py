@@ -96,18 +96,6 @@ def of_kubernetes(name, version):
     return path if path.exists() else suite
 
 
-def module(folder, name):
-    """The program of a module of this tree; built anew when a file of it has changed."""
-    files = sorted(p for p in folder.rglob("*") if p.name in ("go.mod", "go.sum") or p.suffix == ".go")
-    digest = hashlib.sha256(b"".join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)).hexdigest()[:12]
-    path = CACHE / f"{name}-{digest}"
-    if not path.exists():
-        for older in CACHE.glob(f"{name}-*"):
-            older.unlink()
-        go_build(folder, path)
-    return path
-
-
 def cargo(folder, name):
     """The program of a cargo package of this tree, whose dependencies are not ours."""
     found = shutil.which("cargo", path=os.pathsep.join([os.environ["PATH"], os.path.expanduser("~/.cargo/bin"), "/usr/lib/rust-web/bin", "/usr/share/cargo-web/bin"]))
