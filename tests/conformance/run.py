@@ -31,7 +31,8 @@ def arguments():
     which.add_argument("--all", action="store_true", help="all tests")
     parser.add_argument("--skip", metavar="RE", help="leave out tests whose name matches")
     parser.add_argument("--jobs", type=int, default=8, help="tests at once [%(default)s]")
-    parser.add_argument("--agents", type=int, default=2, help="machines beside the server [%(default)s]")
+    parser.add_argument("--agents", type=int, help="machines beside the server [2; with --guest 0]")
+    parser.add_argument("--network-backend", help="how pods of other machines are reached [as rk chooses]")
     parser.add_argument("--timeout", default="3h", help="of each part of the run [%(default)s]")
     wire = parser.add_mutually_exclusive_group()
     wire.add_argument("--json", action="store_const", dest="wire", const="application/json", help="the suite's clients speak JSON")
@@ -41,8 +42,11 @@ def arguments():
     parser.add_argument("--keep", action="store_true", help="leave the lab up")
     parser.add_argument("--name", default="conformance", help="of the lab [%(default)s]")
     parser.add_argument("--etcd", action="store_true", help="rk keeps its state in an etcd on the server's machine")
-    parser.add_argument("--guest", action="store_true", help="in a virtual machine with cgroup v2 and systemd")
-    return parser.parse_args()
+    parser.add_argument("--guest", action="store_true", help="in virtual machines with cgroup v2 and systemd")
+    args = parser.parse_args()
+    if args.agents is None:
+        args.agents = 0 if args.guest else 2
+    return args
 
 
 def chosen(args, seconds):
@@ -139,11 +143,11 @@ def main():
     xtask = pathlib.Path(os.environ["XTASK"])
     if args.guest:
         import guest
-        cluster = guest.Guest(xtask, args.name, out, pathlib.Path(os.environ["RK_BINARY"]), CACHE)
+        cluster = guest.Guest(xtask, args.name, out, pathlib.Path(os.environ["RK_BINARY"]), args.agents, CACHE, args.network_backend)
     elif os.environ.get("RK_TEST_SUBJECT", "rk") == "upstream":
         cluster = subject.Upstream(xtask, args.name, out, BIN)
     else:
-        cluster = subject.Rk(xtask, args.name, out, os.environ["RK_BINARY"], args.agents, CACHE / "images", BIN / "etcd" if args.etcd else None)
+        cluster = subject.Rk(xtask, args.name, out, os.environ["RK_BINARY"], args.agents, CACHE / "images", BIN / "etcd" if args.etcd else None, args.network_backend)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     start = time.monotonic()
     try:

@@ -53,12 +53,13 @@ class Lab:
 
 
 class Rk(Lab):
-    def __init__(self, xtask, name, out, binary, agents, images, etcd=None):
+    def __init__(self, xtask, name, out, binary, agents, images, etcd=None, backend=None):
         super().__init__(xtask, name, out)
-        self.binary, self.agents, self.images, self.etcd = binary, agents, images, etcd
+        self.binary, self.agents, self.images, self.etcd, self.backend = binary, agents, images, etcd, backend
 
     def up(self):
         more = ["--server-argument=--datastore-endpoint=http://127.0.0.1:2379"] if self.etcd else []
+        more += [f"--server-argument=--network-backend={self.backend}"] if self.backend else []
         up = subprocess.Popen(list(map(str, [
             self.xtask, "lab", "up", "--name", self.name, "--servers", 1, "--agents", self.agents, "--binary", self.binary,
             "--mirror", f"registry.k8s.io={REGISTRY_PORT}", *more])), stdin=subprocess.DEVNULL)

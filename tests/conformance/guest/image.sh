@@ -4,7 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${RK_CACHE:-$HOME/.cache/rk}/conformance/guest
-key=$(cat "$here/image.sh" "$here/setup.sh" | sha256sum | cut -d' ' -f1)
+key=$(sha256sum < "$here/image.sh" | cut -d' ' -f1)
 [ "$(cat "$out/.key" 2>/dev/null)" = "$key" ] && exit 0
 mkdir -p "$out"
 root=$out/root
@@ -14,15 +14,15 @@ mmdebstrap --quiet --variant=minbase \
     --include=systemd,systemd-sysv,udev,linux-image-cloud-amd64,initramfs-tools,kmod,iproute2,nftables,procps,util-linux,ca-certificates \
     bookworm "$root" $(ls /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources 2>/dev/null || true)
 rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/doc "$root"/usr/share/man "$root"/usr/share/locale
-cp "$here/setup.sh" "$root/usr/local/sbin/setup"
-# What the guest is for comes as a tar on its second disk; see setup.sh.
+# What the guest is for comes as a tar on its second disk, with setup.sh in it.
 cat > "$root/etc/systemd/system/setup.service" <<'U'
 [Unit]
-Description=takes this run's files from the second disk and starts rk
+Description=takes this run's files from the second disk and does as they say
 After=systemd-modules-load.service systemd-udev-settle.service
 Wants=systemd-udev-settle.service
 [Service]
 Type=oneshot
+ExecStart=/usr/bin/tar -C / -xf /dev/vdb
 ExecStart=/usr/local/sbin/setup
 StandardOutput=journal+console
 StandardError=journal+console
