@@ -5,7 +5,7 @@ usage: sudo tests/bench/api.py [--quick] [--only rk|upstream]
 
 Both run alone, one after the other, each in the hub or on the machine of a lab: `rk server` (everything in it, the node too), and
 kube-apiserver with etcd, both durable. The load is src/rk/examples/load.rs. RK_BINARY, XTASK and RK_LOAD name the programs; upstream's come
-from tests/conformance/build.sh.
+from tests/conformance/build.sh --upstream.
 """
 import argparse
 import json

@@ -5,7 +5,7 @@ what is left of memory over rounds of small loads. tests/bench/autoscaling.py ha
 usage: sudo tests/bench/controllers.py [--quick] [--upstream] [--qps N] [--rounds N] [LOAD ...]
 
 The control plane runs in a lab (`cargo xtask lab`): `rk server` from RK_BINARY, or with --upstream etcd, kube-apiserver and
-kube-controller-manager as tests/conformance/build.sh makes them (--qps: what the latter may ask for in a second, 20 where nothing is
+kube-controller-manager as tests/conformance/build.sh --upstream makes them (--qps: what the latter may ask for in a second, 20 where nothing is
 said; it has no scheduler, so the load binds its pods itself, which --bind does for rk too). Nodes are simulated by the load
 (src/controllers/examples/load). RK_LOAD and XTASK name the two programs where they are built already.
 """

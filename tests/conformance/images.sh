@@ -6,6 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${RK_CACHE:-$HOME/.cache/rk}/conformance
 bin=$cache/bin out=$cache/images work=$cache/rootfs
+PATH=$PATH:/usr/local/go/bin:$cache/go/bin
 upstream=$(cd "$here/suite" && go list -mod=mod -m -f '{{.Dir}}' k8s.io/kubernetes)
 busybox_version=1.35.0
 registry=registry.k8s.io tests=registry.k8s.io/e2e-test-images

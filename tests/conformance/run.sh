@@ -19,7 +19,9 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
-"$here/build.sh"
+upstream=
+[ "${RK_TEST_SUBJECT:-rk}" = rk ] || upstream=--upstream
+"$here/build.sh" $upstream
 "$here/images.sh"
 cargo build -j2 --locked --quiet --package xtask
 export XTASK=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/xtask

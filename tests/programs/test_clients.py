@@ -5,6 +5,7 @@ import sys
 
 import build
 import lab
+import programs
 import pytest
 from lab import eventually
 
@@ -15,7 +16,7 @@ BOX = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "box", "namespace
 
 def test_the_javascript_client_with_a_kind_of_its_own(cluster, tmp_path):
     try:
-        packages = build.node_package("@kubernetes/client-node")
+        packages = programs.node_client()
     except build.NotBuilt as why:
         pytest.skip(f"the JavaScript client is not there: {why}")
     program = shutil.copy(FOLDER / "javascript/program.mjs", packages / "program.mjs")
@@ -45,7 +46,7 @@ def test_the_python_client_with_a_kind_of_its_own(cluster):
 def poet(cluster, tmp_path):
     """The controller made with kube-rs, in a pod."""
     try:
-        program = build.cargo(FOLDER / "kube-rs", "kube-rs-program")
+        program = programs.kube_rs()
     except build.NotBuilt as why:
         pytest.skip(f"the program with kube-rs is not built: {why}")
     cluster.program_image(tmp_path / "image", "rk.local/kube-rs:1", {"poet": program})

@@ -4,17 +4,16 @@ import os
 import pathlib
 
 import build
+import programs
 import pytest
 
 CHART = pathlib.Path(__file__).parent / "chart"
-PROGRAMS = {"helm3": ("helm.sh/helm/v3/cmd/helm", "v3.19.4"), "helm4": ("helm.sh/helm/v4/cmd/helm", "v4.3.1")}
 
 
-@pytest.fixture(params=sorted(PROGRAMS))
+@pytest.fixture(params=sorted(programs.HELM))
 def helm(request, cluster, tmp_path):
-    package, version = PROGRAMS[request.param]
     try:
-        program = build.program(package, version, request.param)
+        program = programs.helm(request.param)
     except build.NotBuilt as why:
         pytest.skip(f"{request.param} is not built: {why}")
     folders = [f"HELM_{kind}_HOME={tmp_path}/{kind.lower()}" for kind in ("CACHE", "CONFIG", "DATA")]

@@ -4,9 +4,10 @@ import os
 
 import build
 import lab
+import programs
 import pytest
 
-PROGRAMS = {"machine": lambda: "kubectl", "v1.37.1": lambda: build.of_kubernetes("kubectl", "v1.37.1")}
+PROGRAMS = {"machine": lambda: "kubectl", programs.KUBECTL: programs.kubectl}
 KIND = (lab.ROOT / "tests/programs/kubectl/definition.yaml").read_text()
 
 

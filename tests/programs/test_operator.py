@@ -4,6 +4,7 @@ import json
 
 import build
 import lab
+import programs
 import pytest
 from lab import eventually, run
 
@@ -31,7 +32,7 @@ def certificate(folder):
 @pytest.fixture(scope="module")
 def operator(cluster, tmp_path_factory):
     try:
-        program = build.module(FOLDER, "operator")
+        program = programs.operator()
     except build.NotBuilt as why:
         pytest.skip(f"the operator is not built: {why}")
     folder = tmp_path_factory.mktemp("operator")

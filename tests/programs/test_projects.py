@@ -1,31 +1,26 @@
 """Well-known projects, installed and used as their own first example has it. Their programs are large: one of them a day, all with RK_TEST_ALL=1."""
 import base64
 import contextlib
-import datetime
 import json
-import os
 import shutil
 
 import build
 import lab
+import programs
 import pytest
 from lab import eventually, run
-
-PROJECTS = ("prometheus-operator", "cert-manager")
-TODAY = PROJECTS[datetime.date.today().toordinal() % len(PROJECTS)]
 
 
 def project(name):
     """Marks a test of one project."""
-    is_due = os.environ.get("RK_TEST_ALL") or name == TODAY
-    return pytest.mark.skipif(not is_due, reason=f"today is the day of {TODAY}; RK_TEST_ALL=1 runs {name}, too")
+    return pytest.mark.skipif(not programs.is_due(name), reason=f"today is the day of {programs.TODAY}; RK_TEST_ALL=1 runs {name}, too")
 
 
-def programs(*packages, version):
+def built(make, *words):
     try:
-        return [build.program(package, version, name) for name, package in packages]
+        return make(*words)
     except build.NotBuilt as why:
-        pytest.skip(f"{packages[0][0]} is not built: {why}")
+        pytest.skip(f"{words[0]} is not built: {why}")
 
 
 def to_image(text, **images):
@@ -38,13 +33,13 @@ def to_image(text, **images):
 
 @project("prometheus-operator")
 def test_prometheus_operator(cluster, tmp_path):
-    where, version = "github.com/prometheus-operator/prometheus-operator", "v0.85.0"
-    operator, reloader = programs(("prometheus-operator", f"{where}/cmd/operator"), ("prometheus-config-reloader", f"{where}/cmd/prometheus-config-reloader"), version=version)
+    made, source = built(programs.project, "prometheus-operator")
+    version = programs.PROJECTS["prometheus-operator"][1]
     ours = {"operator": "rk.local/prometheus-operator:1", "reloader": "rk.local/prometheus-config-reloader:1"}
-    cluster.program_image(tmp_path / "operator", ours["operator"], {"operator": operator})
-    cluster.program_image(tmp_path / "reloader", ours["reloader"], {"bin/prometheus-config-reloader": reloader})
+    cluster.program_image(tmp_path / "operator", ours["operator"], {"operator": made["prometheus-operator"]})
+    cluster.program_image(tmp_path / "reloader", ours["reloader"], {"bin/prometheus-config-reloader": made["prometheus-config-reloader"]})
     bundle = to_image(
-        (build.source(where, version) / "bundle.yaml").read_text(), operator=(f"quay.io/prometheus-operator/prometheus-operator:{version}", ours["operator"]),
+        (source / "bundle.yaml").read_text(), operator=(f"quay.io/prometheus-operator/prometheus-operator:{version}", ours["operator"]),
         reloader=(f"quay.io/prometheus-operator/prometheus-config-reloader:{version}", ours["reloader"]))
     # Ten definitions, the largest of 600 kB, in one file, at once.
     cluster.kubectl("create", "-f", "-", input=bundle)
@@ -126,12 +121,10 @@ spec:
 
 @project("cert-manager")
 def test_cert_manager(cluster, tmp_path):
-    where, version = "github.com/cert-manager/cert-manager", "v1.11.5"
-    parts = ("controller", "webhook", "cainjector")
-    built = programs(*((f"cert-manager-{part}", f"{where}/cmd/{part}") for part in parts), version=version)
-    for part, program in zip(parts, built):
-        cluster.program_image(tmp_path / part, f"rk.local/cert-manager-{part}:1", {part: program})
-    chart = certificates_chart(build.source(where, version), tmp_path / "chart")
+    made, source = built(programs.project, "cert-manager")
+    for name, program in made.items():
+        cluster.program_image(tmp_path / name, f"rk.local/{name}:1", {name: program})
+    chart = certificates_chart(source, tmp_path / "chart")
     settings = ["installCRDs=true", "startupapicheck.enabled=false", "cainjector.image.repository=rk.local/cert-manager-cainjector", "cainjector.image.tag=1"]
     settings += ["image.repository=rk.local/cert-manager-controller", "image.tag=1", "webhook.image.repository=rk.local/cert-manager-webhook", "webhook.image.tag=1"]
     with installed(cluster, tmp_path, "cert-manager", chart, "cert-manager", settings):
@@ -147,7 +140,7 @@ def test_cert_manager(cluster, tmp_path):
 def installed(cluster, folder, name, chart, namespace, settings):
     """A chart's release, made with helm 3, as most are."""
     folders = [f"HELM_{kind}_HOME={folder}/{kind.lower()}" for kind in ("CACHE", "CONFIG", "DATA")]
-    [helm] = programs(("helm3", "helm.sh/helm/v3/cmd/helm"), version="v3.19.4")
+    helm = built(programs.helm, "helm3")
     words = [word for setting in settings for word in ("--set", setting)]
 
     def call(*words):
@@ -198,3 +191,52 @@ def certificates_live(cluster):
 
 def certificate(secret):
     return run("openssl", "x509", "-noout", "-text", input=base64.b64decode(secret["data"]["tls.crt"]).decode()).stdout
+
+
+@project("sealed-secrets")
+def test_sealed_secrets(cluster, tmp_path):
+    made, source = built(programs.project, "sealed-secrets")
+    cluster.program_image(tmp_path / "controller", "rk.local/sealed-secrets:1", {"usr/local/bin/controller": made["sealed-secrets-controller"]})
+    settings = ["fullnameOverride=sealed-secrets-controller", "image.registry=rk.local", "image.repository=sealed-secrets", "image.tag=1"]
+    with installed(cluster, tmp_path, "sealed-secrets", source / "helm/sealed-secrets", "kube-system", settings):
+        try:
+            secrets_are_sealed(cluster, made["kubeseal"])
+        finally:
+            cluster.kubectl("delete", "sealedsecrets", "--all", "--timeout=60s", check=False)
+    # helm leaves a chart's definitions behind.
+    cluster.kubectl("delete", "crd", "sealedsecrets.bitnami.com", "--timeout=60s")
+    cluster.kubectl("delete", "secrets", "-n", "kube-system", "-l", "sealedsecrets.bitnami.com/sealed-secrets-key")
+
+
+def secrets_are_sealed(cluster, kubeseal):
+    def seal(text, *words):
+        return cluster.on("hub", kubeseal, "-o", "yaml", *words, input=text).stdout
+
+    secret = cluster.kubectl("create", "secret", "generic", "mysecret", "--dry-run=client", "--from-literal=foo=bar", "-o", "json")
+    # kubeseal reads the controller's certificate through the API server's proxy of its Service.
+    sealed = seal(secret)
+    assert "kind: SealedSecret" in sealed and base64.b64encode(b"bar").decode() not in sealed
+    cluster.kubectl("create", "-f", "-", input=sealed)
+
+    def value():
+        found = cluster.kubectl("get", "secret", "mysecret", "--ignore-not-found", "-o", "jsonpath={.data.foo}")
+        return base64.b64decode(found).decode()
+
+    eventually("the secret", lambda: value() == "bar")
+    cluster.kubectl("wait", "sealedsecret/mysecret", "--for=condition=Synced", "--timeout=60s")
+    owner = cluster.get("secret", "mysecret")["metadata"]["ownerReferences"][0]
+    assert (owner["kind"], owner["name"], owner["controller"]) == ("SealedSecret", "mysecret", True)
+    header, line = cluster.kubectl("get", "sealedsecrets").splitlines()
+    assert header.split() == ["NAME", "STATUS", "SYNCED", "AGE"] and line.split()[:2] == ["mysecret", "True"], line
+    cluster.on("hub", kubeseal, "--validate", input=sealed)
+
+    # A changed one is unsealed anew; one that was sealed for another name is not.
+    changed = cluster.kubectl("create", "secret", "generic", "mysecret", "--dry-run=client", "--from-literal=foo=other", "-o", "json")
+    cluster.apply(seal(changed))
+    eventually("the other secret", lambda: value() == "other")
+    cluster.kubectl("create", "-f", "-", input=sealed.replace("name: mysecret", "name: stolen"))
+    eventually("the refusal", lambda: "no key could decrypt secret" in cluster.kubectl("get", "sealedsecret", "stolen", "-o", "yaml"))
+    assert cluster.kubectl("get", "secret", "stolen", "--ignore-not-found") == ""
+    assert "ErrUnsealFailed" in cluster.kubectl("events", "--for", "sealedsecret/stolen")
+    cluster.kubectl("delete", "sealedsecret", "mysecret")
+    eventually("the secret is gone", lambda: not cluster.kubectl("get", "secret", "mysecret", "--ignore-not-found"))
