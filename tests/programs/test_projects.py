@@ -196,8 +196,8 @@ def certificate(secret):
 @project("sealed-secrets")
 def test_sealed_secrets(cluster, tmp_path):
     made, source = built(programs.project, "sealed-secrets")
-    cluster.program_image(tmp_path / "controller", "rk.local/sealed-secrets:1", {"usr/local/bin/controller": made["sealed-secrets-controller"]})
-    settings = ["fullnameOverride=sealed-secrets-controller", "image.registry=rk.local", "image.repository=sealed-secrets", "image.tag=1"]
+    cluster.program_image(tmp_path / "controller", "rk.local/sealed-secrets:own", {"usr/local/bin/controller": made["sealed-secrets-controller"]})
+    settings = ["fullnameOverride=sealed-secrets-controller", "image.registry=rk.local", "image.repository=sealed-secrets", "image.tag=own"]
     with installed(cluster, tmp_path, "sealed-secrets", source / "helm/sealed-secrets", "kube-system", settings):
         try:
             secrets_are_sealed(cluster, made["kubeseal"])
