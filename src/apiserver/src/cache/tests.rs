@@ -1,5 +1,7 @@
 //! What the cache makes of events that the tests of the whole server never see.
-use store::{Durability, Expect, Operation, Write};
+use api::tree::Tree;
+use bytes::Bytes;
+use store::{Durability, EventKind, Expect, Operation, Revision, Write};
 
 use super::*;
 

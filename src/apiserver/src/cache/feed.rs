@@ -1,0 +1,159 @@
+//! How objects come into the cache: once from the store as it is found, then from its hook, with every commit.
+use std::sync::Arc;
+
+use store::{Event, EventKind, KeyValue, Revision, Store};
+
+use super::{Cache, Cached, Change, KindId, LOAD_PAGE, PREFIX, World};
+
+impl Cache {
+    /// Reads what the store holds.
+    pub(super) async fn load(&self, store: &Arc<dyn Store>) -> Result<(), store::StoreError> {
+        // Definitions first: they say how the objects of their kinds are read.
+        let definitions = format!("{PREFIX}{}/{}/", api::crd::GROUP, api::crd::PLURAL);
+        let at = self.load_range(store, definitions, None, |world, item| {
+            self.define_stored(world, &item.key, Some(&item.value));
+        });
+        let at = at.await?;
+        self.load_range(store, PREFIX.to_owned(), Some(at), |world, item| self.place(world, item)).await?;
+        let mut world = self.0.world.write().expect("no panic under the lock");
+        self.finish_load(&mut world, at.0);
+        Ok(())
+    }
+
+    /// Reads all below a prefix at one revision, which is the answer.
+    async fn load_range(
+        &self,
+        store: &Arc<dyn Store>,
+        prefix: String,
+        mut at: Option<Revision>,
+        mut each: impl FnMut(&mut World, &KeyValue),
+    ) -> Result<Revision, store::StoreError> {
+        let mut start_after: Option<String> = None;
+        loop {
+            let range = store::Range { prefix: prefix.clone(), start_after, limit: Some(LOAD_PAGE), at };
+            let page = store.range(range).await?;
+            at = Some(page.revision);
+            let mut world = self.0.world.write().expect("no panic under the lock");
+            page.items.iter().for_each(|item| each(&mut world, item));
+            drop(world);
+            if !page.more {
+                return Ok(page.revision);
+            }
+            start_after = page.items.last().map(|item| item.key.as_ref().to_owned());
+        }
+    }
+
+    fn place(&self, world: &mut World, item: &KeyValue) {
+        let Some(id) = self.kind_of_key(&item.key) else {
+            tracing::warn!(key = %item.key, "stored object of an unknown kind is left alone");
+            return;
+        };
+        let Some(kind) = world.kinds.get_mut(&id) else { return };
+        match Cached::new(&kind.resource, item.key.clone(), &item.value, item.mod_revision.0) {
+            Some(cached) => {
+                kind.objects.insert(item.key.clone(), Arc::new(cached));
+            }
+            None => tracing::error!(key = %item.key, "stored object is unreadable and is not served"),
+        }
+    }
+
+    fn finish_load(&self, world: &mut World, revision: u64) {
+        world.revision = revision;
+        for kind in world.kinds.values_mut() {
+            kind.floor = revision;
+        }
+        let early = world.early.take().unwrap_or_default();
+        for (event, at) in early {
+            if at > revision {
+                if is_definition(&event.key) {
+                    self.define_event(world, &event);
+                }
+                let object = self.parse(&event);
+                self.apply(world, &event, object);
+            }
+        }
+    }
+
+    /// The store's hook.
+    pub(super) fn feed(&self, events: &[Event]) {
+        // Before the lock: readers must not wait for parsing. Definitions first: their kinds are looked up while parsing.
+        for event in events.iter().filter(|event| is_definition(&event.key)) {
+            let mut world = self.0.world.write().expect("no panic under the lock");
+            if world.early.is_none() {
+                self.define_event(&mut world, event);
+            }
+        }
+        let objects: Vec<_> = events.iter().map(|event| self.parse(event)).collect();
+        let mut world = self.0.world.write().expect("no panic under the lock");
+        if let Some(early) = &mut world.early {
+            early.extend(events.iter().map(|e| (e.clone(), e.revision.0)));
+            return;
+        }
+        let mut touched: Vec<KindId> = Vec::new();
+        let mut changes = Vec::new();
+        for (event, object) in events.iter().zip(objects) {
+            if let Some((id, change)) = self.apply(&mut world, event, object) {
+                if !touched.contains(&id) {
+                    touched.push(id);
+                }
+                changes.push((id, change));
+            }
+        }
+        // Before anybody can read the changes: a node that sees its pod may at once ask for what the pod names, and whoever
+        // decides on that follows the pods here.
+        let listeners = self.0.listeners.lock().expect("no panic under the lock");
+        for (id, change) in &changes {
+            listeners.iter().filter(|(listens, _)| listens == id).for_each(|(_, listener)| listener(change));
+        }
+        drop(listeners);
+        let revision = world.revision;
+        for id in touched {
+            world.kind(id).changed.send_replace(revision);
+        }
+    }
+
+    fn parse(&self, event: &Event) -> Option<(KindId, Arc<Cached>)> {
+        let id = self.kind_of_key(&event.key)?;
+        let names = self.0.names.load();
+        let parsed = Cached::written(names.resources.get(&id)?, event.key.clone(), &event.value, event.revision.0);
+        if parsed.is_none() && !(matches!(event.kind, EventKind::Delete) && event.value.is_empty()) {
+            tracing::error!(key = %event.key, "written object is unreadable and is not served");
+        }
+        Some((id, Arc::new(parsed?)))
+    }
+
+    fn apply(&self, world: &mut World, event: &Event, object: Option<(KindId, Arc<Cached>)>) -> Option<(KindId, Arc<Change>)> {
+        let revision = event.revision.0;
+        world.revision = world.revision.max(revision);
+        let deleted = matches!(event.kind, EventKind::Delete);
+        let (id, object) = match object {
+            Some(parsed) => parsed,
+            // The store does not always know any more what it was.
+            None if deleted => self.last_known(world, event)?,
+            None => return None,
+        };
+        let kind = world.kinds.get_mut(&id)?;
+        let previous = kind.objects.get(event.key.as_ref()).cloned();
+        if deleted {
+            kind.objects.remove(event.key.as_ref());
+        } else {
+            kind.objects.insert(event.key.clone(), object.clone());
+        }
+        let change = Arc::new(Change::new(revision, object, previous, deleted));
+        kind.push(change.clone());
+        Some((id, change))
+    }
+
+    /// A deleted object as it is here, under the version of its deletion.
+    fn last_known(&self, world: &World, event: &Event) -> Option<(KindId, Arc<Cached>)> {
+        let id = self.kind_of_key(&event.key)?;
+        let kind = world.kinds.get(&id)?;
+        let last = kind.objects.get(event.key.as_ref())?;
+        let (bytes, at) = (last.bytes_at(event.revision.0), event.revision.0);
+        Some((id, Arc::new(Cached::of(&kind.resource, last.key.clone(), &last.tree(), bytes, at, last.version_at))))
+    }
+}
+
+fn is_definition(key: &str) -> bool {
+    key.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(api::crd::GROUP)).is_some_and(|rest| rest.starts_with('/') && rest[1..].starts_with(api::crd::PLURAL))
+}
