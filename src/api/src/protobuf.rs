@@ -11,7 +11,6 @@
 mod decode;
 mod encode;
 mod form;
-mod json;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -15,6 +15,7 @@
 //! Protobuf is `number:wire`, with the way through embedded messages before it, joined by `/`.
 mod decode;
 mod numbers;
+mod places;
 #[cfg(test)]
 mod tests;
 pub(crate) mod time;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 pub use decode::{DecodeError, Decoded, decode, zero};
 pub use numbers::Numbers;
+use places::Places;
 
 use crate::tree::Tree;
 
@@ -130,6 +132,7 @@ pub struct Struct {
     pub fields: Vec<Field>,
     /// The places in `fields` of those that have a protobuf form, in the order of their numbers.
     pub by_number: Box<[u16]>,
+    places: Places,
 }
 
 /// One named field of a struct.
@@ -176,12 +179,17 @@ impl Struct {
         let place = |i: usize| u16::try_from(i).expect("structs have a few dozen fields");
         let mut by_number: Vec<u16> = (0..fields.len()).filter(|i| !fields[*i].numbers.is_empty()).map(place).collect();
         by_number.sort_by_key(|i| fields[usize::from(*i)].numbers);
-        Self { name, atomic, fields, by_number: by_number.into() }
+        let places = Places::of(&fields);
+        Self { name, atomic, fields, by_number: by_number.into(), places }
+    }
+
+    /// Where in `fields` the one of that name stands.
+    pub fn place(&self, name: &[u8]) -> Option<usize> {
+        self.places.find(&self.fields, name)
     }
 
     pub fn field(&self, name: &str) -> Option<&Field> {
-        let found = self.fields.binary_search_by(|f| f.name.as_ref().cmp(name)).ok()?;
-        Some(&self.fields[found])
+        self.place(name.as_bytes()).map(|place| &self.fields[place])
     }
 
     /// The name in Go, without package: `PodSpec`.

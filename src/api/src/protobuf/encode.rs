@@ -3,9 +3,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
-use super::json::{Malformed, Scanner};
 use super::wire::Writer;
 use super::{DEPTH_MAX, JSON_SCHEMA, is_named_list};
+use crate::scan::{Malformed, Scanner};
 use crate::schema::{Field, Node, Schema, Struct, structure, time};
 
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +45,7 @@ impl Encoder<'_, '_> {
         }
         loop {
             let key = self.json.key()?;
-            let found = structure.fields.binary_search_by(|f| f.name.as_bytes().cmp(&key));
-            match found.ok().map(|i| &structure.fields[i]).and_then(|f| Some((f, f.numbers.split()?))) {
+            match structure.place(&key).map(|place| &structure.fields[place]).and_then(|f| Some((f, f.numbers.split()?))) {
                 Some((field, (way, number))) => self.embedded(way, number, field, depth)?,
                 None => _ = self.json.raw()?,
             }
@@ -265,7 +264,7 @@ impl Encoder<'_, '_> {
 
 /// Seconds since 1970 and nanoseconds of an RFC 3339 text.
 fn moment(text: &[u8]) -> Option<(i64, i32)> {
-    if let Some(seconds) = utc_seconds(text) {
+    if let Some(seconds) = time::utc_seconds(text) {
         return Some((seconds, 0));
     }
     let at: Timestamp = std::str::from_utf8(text).ok()?.parse().ok()?;
@@ -273,28 +272,6 @@ fn moment(text: &[u8]) -> Option<(i64, i32)> {
     let nanoseconds = at.as_nanosecond();
     let seconds = i64::try_from(nanoseconds.div_euclid(1_000_000_000)).ok()?;
     Some((seconds, i32::try_from(nanoseconds.rem_euclid(1_000_000_000)).ok()?))
-}
-
-/// `2026-01-02T03:04:05Z`, the form in which times are stored; a pod has a dozen of them.
-fn utc_seconds(text: &[u8]) -> Option<i64> {
-    let text: &[u8; 20] = text.try_into().ok()?;
-    if (text[4], text[7], text[10], text[13], text[16], text[19]) != (b'-', b'-', b'T', b':', b':', b'Z') {
-        return None;
-    }
-    let number = |from: usize, to: usize| {
-        text[from..to].iter().try_fold(0i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
-    };
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Days since 1970 of the proleptic Gregorian calendar, years beginning in March.
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468;
-    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
 }
 
 #[cfg(test)]
@@ -305,7 +282,7 @@ mod tests {
     fn times_are_read_as_the_calendar_has_them() {
         for text in ["1970-01-01T00:00:00Z", "2000-02-29T23:59:59Z", "2026-11-26T14:12:44Z", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "2100-03-01T00:00:00Z"] {
             let at: Timestamp = text.parse().unwrap();
-            assert_eq!(utc_seconds(text.as_bytes()), Some(at.as_second()), "{text}");
+            assert_eq!(time::utc_seconds(text.as_bytes()), Some(at.as_second()), "{text}");
         }
         assert_eq!(moment(b"2026-01-02T03:04:05.123456Z"), Some((1_767_323_045, 123_456_000)));
         assert_eq!(moment(b"1969-12-31T23:59:59.500000Z"), Some((-1, 500_000_000)));

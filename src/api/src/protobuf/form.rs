@@ -1,9 +1,9 @@
 //! Documents: the envelope around an object's message, and lists whose items are written one after the other.
 use super::encode::{EncodeError, message};
-use super::json::Scanner;
 use super::wire::{Writer, framed_length};
 use super::MAGIC;
 use crate::registry::{Registry, api_version, split_api_version};
+use crate::scan::Scanner;
 use crate::schema::{Node, Struct, structure};
 
 /// A kind that has a protobuf form.

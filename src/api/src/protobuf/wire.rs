@@ -91,11 +91,17 @@ impl Writer<'_> {
     }
 
     /// The tag and the length of what is written next.
+    #[inline]
     pub fn frame(&mut self, number: u32, length: usize) {
+        if number < 0x10 && length < 0x80 {
+            self.0.extend_from_slice(&[(number << 3 | 2) as u8, length as u8]);
+            return;
+        }
         self.raw_varint(u64::from(number) << 3 | 2);
         self.raw_varint(length as u64);
     }
 
+    #[inline]
     pub fn bytes(&mut self, number: u32, value: &[u8]) {
         self.frame(number, value.len());
         self.0.extend_from_slice(value);

@@ -112,7 +112,7 @@ impl<'s> Decoder<'s> {
         let mut known: Vec<Option<Tree>> = Vec::new();
         known.resize_with(fields.fields.len(), || None);
         for (name, value) in object {
-            let Ok(place) = fields.fields.binary_search_by(|f| f.name.as_ref().cmp(&name)) else {
+            let Some(place) = fields.place(name.as_bytes()) else {
                 self.report_unknown(&name);
                 continue;
             };

@@ -15,6 +15,28 @@ pub(super) fn micros(text: &str) -> Result<String, String> {
     Ok(parts.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
 }
 
+/// Seconds since 1970 of `2026-01-02T03:04:05Z`, the form in which times are stored; a pod has a dozen of them.
+pub(crate) fn utc_seconds(text: &[u8]) -> Option<i64> {
+    let text: &[u8; 20] = text.try_into().ok()?;
+    if (text[4], text[7], text[10], text[13], text[16], text[19]) != (b'-', b'-', b'T', b':', b':', b'Z') {
+        return None;
+    }
+    let number = |from: usize, to: usize| {
+        text[from..to].iter().try_fold(0i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
+    };
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Days since 1970 of the proleptic Gregorian calendar, years beginning in March.
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468;
+    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
+}
+
 /// Reads `text` as Go's time.Parse does, chunk by chunk, so that the error names the chunk that does not fit.
 fn parse(text: &str, layout: &str) -> Result<jiff::Timestamp, String> {
     let mut rest = text;

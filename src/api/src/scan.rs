@@ -23,15 +23,21 @@ impl<'a> Scanner<'a> {
         Err(Malformed(self.at))
     }
 
+    /// How much is behind.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     /// The next byte that is no white space.
+    #[inline]
     pub fn peek(&mut self) -> Option<u8> {
-        while let Some(&byte) = self.bytes.get(self.at) {
-            if !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
+        loop {
+            let byte = *self.bytes.get(self.at)?;
+            if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
                 return Some(byte);
             }
             self.at += 1;
         }
-        None
     }
 
     pub fn expect(&mut self, byte: u8) -> Result<(), Malformed> {
@@ -130,9 +136,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// Where the next quote or backslash stands.
+    #[inline]
     fn next_special(&self) -> Result<usize, Malformed> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        memchr2(b'"', b'\\', rest).map(|found| self.at + found).ok_or(Malformed(self.at))
+        special(rest).map(|found| self.at + found).ok_or(Malformed(self.at))
     }
 
     /// A number, `true` or `false` as it stands.
@@ -150,34 +157,31 @@ impl<'a> Scanner<'a> {
 
     /// Any value as it stands.
     pub fn raw(&mut self) -> Result<&'a [u8], Malformed> {
-        self.peek();
+        let first = self.peek();
         let start = self.at;
+        match first {
+            Some(b'"') => {
+                self.at += 1;
+                self.skip_string()?;
+            }
+            Some(b'{' | b'[') => self.skip_nested()?,
+            _ => _ = self.word()?,
+        }
+        Ok(&self.bytes[start..self.at])
+    }
+
+    /// An object or array, up to the bracket that closes it.
+    fn skip_nested(&mut self) -> Result<(), Malformed> {
         let mut depth = 0usize;
         loop {
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    self.skip_string()?;
-                }
-                Some(b'{' | b'[') => {
-                    self.at += 1;
-                    depth += 1;
-                    continue;
-                }
-                Some(b'}' | b']') if depth > 0 => {
-                    self.at += 1;
-                    depth -= 1;
-                }
-                Some(b',' | b':') if depth > 0 => {
-                    self.at += 1;
-                    continue;
-                }
-                _ => {
-                    self.word()?;
-                }
-            }
-            if depth == 0 {
-                return Ok(&self.bytes[start..self.at]);
+            let Some(&byte) = self.bytes.get(self.at) else { return self.malformed() };
+            self.at += 1;
+            match byte {
+                b'"' => self.skip_string()?,
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' if depth == 1 => return Ok(()),
+                b'}' | b']' => depth -= 1,
+                _ => {}
             }
         }
     }
@@ -191,6 +195,58 @@ impl<'a> Scanner<'a> {
                 return Ok(());
             }
             self.at += 1;
+        }
+    }
+}
+
+/// Where the first quote or backslash stands. Most texts are short: what is near is looked for in words, without a call.
+#[inline]
+fn special(bytes: &[u8]) -> Option<usize> {
+    const NEAR: usize = 32;
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The lowest byte of `word` that is zero has its high bit set; those above it may have, too.
+    let zeros = |word: u64| word.wrapping_sub(EACH) & !word & HIGH;
+    let mut at = 0;
+    while at < NEAR {
+        let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else { break };
+        let word = u64::from_le_bytes(*chunk);
+        let found = zeros(word ^ (EACH * u64::from(b'"'))) | zeros(word ^ (EACH * u64::from(b'\\')));
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    memchr2(b'"', b'\\', &bytes[at..]).map(|found| at + found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_quote_or_backslash_is_found_wherever_it_stands() {
+        for before in 0..80 {
+            for (byte, after) in [(b'"', b'\\'), (b'\\', b'"')] {
+                // Bytes that differ from both in one bit, and some that are no ASCII.
+                let mut text: Vec<u8> = b"#]!\xc3\xa2\xdc ".iter().copied().cycle().take(before).collect();
+                assert_eq!(special(&text), None, "{before}");
+                text.extend([byte, after, b'#', byte]);
+                assert_eq!(special(&text), Some(before), "{before}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_value_is_passed_over_as_it_stands() {
+        for value in [r#""a\"}b""#, "-1.5e3", "true", "null", "{}", "[]", r#"{"a":[{"]":"}"},[1,2]],"b":{}}"#, r#"["\\",{}]"#] {
+            let text = format!(" {value} ,1");
+            let mut scanner = Scanner::new(text.as_bytes());
+            assert_eq!(scanner.raw().unwrap(), value.as_bytes());
+            assert_eq!(scanner.at(), 1 + value.len());
+        }
+        for broken in ["", "\"a", "{", "[1,{}", r#"{"a":"b"#, "}"] {
+            assert!(Scanner::new(broken.as_bytes()).raw().is_err(), "{broken}");
         }
     }
 }
