@@ -2,6 +2,7 @@
 //!
 //! Columns come from the facts (`facts/columns.tsv`: group, version, plural, place, name, type, format, priority); cells from printers that
 //! model pkg/printers/internalversion/printers.go, v1.37. Upstream's server always makes the cells of wide columns too; kubectl hides them.
+//! Rows are made of an object's bytes: printers see a tree of the fields in `wanted.rs` alone.
 mod access;
 mod cluster;
 mod core;
@@ -10,6 +11,7 @@ mod metrics;
 mod pod;
 #[cfg(test)]
 mod tests;
+mod wanted;
 mod workloads;
 
 use std::borrow::Cow;
@@ -22,6 +24,7 @@ use jiff::Timestamp;
 
 use crate::registry::Resource;
 use crate::schema::Name;
+use crate::skim::{Malformed, skim};
 use crate::tree::Tree;
 
 /// One column of a table.
@@ -89,8 +92,24 @@ fn built_in_columns(resource: &Resource) -> &'static [Column] {
     all.get(&key).map_or(&DEFAULT, Vec::as_slice)
 }
 
+/// What a table shows of one object.
+#[derive(Debug)]
+pub struct Row<'j> {
+    /// One for each column.
+    pub cells: Vec<Tree>,
+    pub conditions: Vec<Tree>,
+    /// The object's metadata as it stands; `null` where it has none.
+    pub metadata: &'j [u8],
+}
+
+/// The row of the object that `json` holds, of which no more is read than its columns need.
+pub fn row<'j>(resource: &Resource, json: &'j [u8], now: Timestamp) -> Result<Row<'j>, Malformed> {
+    let found = skim(json, wanted::wanted(resource))?;
+    Ok(Row { cells: cells(resource, &found.tree, now), conditions: conditions(resource, &found.tree), metadata: found.metadata })
+}
+
 /// The cells of one object, one for each column.
-pub fn row(resource: &Resource, object: &Tree, now: Timestamp) -> Vec<Tree> {
+fn cells(resource: &Resource, object: &Tree, now: Timestamp) -> Vec<Tree> {
     if let Some(custom) = &resource.custom {
         let name = std::iter::once(text(object, &["metadata", "name"]));
         return name.chain(custom.columns.iter().map(|column| column.cell(object, now))).collect();
@@ -123,7 +142,7 @@ fn named(resource: &Resource, object: &Tree, name: Tree) -> Tree {
 }
 
 /// `TableRow.conditions`: pods that have ended say so, so that kubectl can tell them.
-pub fn conditions(resource: &Resource, object: &Tree) -> Vec<Tree> {
+fn conditions(resource: &Resource, object: &Tree) -> Vec<Tree> {
     let phase = object.str_at(&["status", "phase"]);
     let message = match (&*resource.group, &*resource.plural, phase) {
         ("", "pods", "Succeeded") => "The pod has completed successfully.",

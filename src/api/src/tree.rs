@@ -307,8 +307,13 @@ impl Tree {
     pub fn to_json(&self) -> Vec<u8> {
         // Most objects have one or two kilobytes.
         let mut out = Vec::with_capacity(2048);
-        serde_json::to_writer(&mut out, self).expect("a tree has only string keys");
+        self.write_json(&mut out);
         out
+    }
+
+    /// Writes the value behind what `out` holds.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        serde_json::to_writer(out, self).expect("a tree has only string keys");
     }
 
     /// The tree of a typed object.

@@ -1,7 +1,8 @@
-//! Objects as rows of a Table, and as metadata alone.
+//! Objects as rows of a Table, and as metadata alone: written from their bytes, whose metadata is copied as it stands.
 //!
 //! Models k8s.io/apiserver/pkg/endpoints/handlers/response.go and pkg/printers/internalversion.
-use api::registry::Resource;
+use api::registry::{Resource, ResourceRef};
+use api::skim::{Malformed, Wanted, skim};
 use api::tree::{Object, Tree};
 
 use crate::request::Query;
@@ -29,77 +30,94 @@ impl Include {
     }
 }
 
-pub fn parse(bytes: &[u8]) -> Result<Tree, Status> {
-    Tree::from_json(bytes).map_err(Status::internal)
+/// Ends tables and lists of metadata.
+pub const END: &[u8] = b"]}";
+
+/// Writes the PartialObjectMetadata of an object.
+pub fn partial(out: &mut Vec<u8>, version: &str, object: &[u8]) -> Result<(), Malformed> {
+    let found = skim(object, &Wanted::Nothing)?;
+    write_partial(out, version, found.metadata);
+    Ok(())
 }
 
-/// The object's PartialObjectMetadata.
-pub fn partial(bytes: &[u8], version: &str) -> Result<Tree, Status> {
-    Ok(partial_tree(&parse(bytes)?, version))
-}
-
-pub fn partial_tree(tree: &Tree, version: &str) -> Tree {
-    let mut out = Object::new();
-    out.insert("kind", "PartialObjectMetadata");
-    out.insert("apiVersion", format!("meta.k8s.io/{version}"));
-    out.insert("metadata", tree.get("metadata").cloned().unwrap_or_default());
-    Tree::Object(out)
-}
-
-pub fn partial_list(items: Vec<Tree>, version: &str, meta: &Meta) -> Tree {
-    let mut out = Object::new();
-    out.insert("kind", "PartialObjectMetadataList");
-    out.insert("apiVersion", format!("meta.k8s.io/{version}"));
-    out.insert("metadata", meta.to_tree());
-    out.insert("items", Tree::Array(items));
-    Tree::Object(out)
-}
-
-pub fn of_object(resource: &Resource, version: &str, include: Include, bytes: &[u8]) -> Result<Tree, Status> {
-    let tree = parse(bytes)?;
-    let meta = Meta { version: api::meta::resource_version(&tree).parse().ok(), ..Meta::default() };
-    Ok(table(version, Some(resource), vec![row(resource, version, include, tree)], &meta))
-}
-
-pub fn row(resource: &Resource, version: &str, include: Include, tree: Tree) -> Tree {
-    let cells = api::table::row(resource, &tree, jiff::Timestamp::now());
-    let mut row = Object::new();
-    row.insert("cells", Tree::Array(cells));
-    let conditions = api::table::conditions(resource, &tree);
-    if !conditions.is_empty() {
-        row.insert("conditions", Tree::Array(conditions));
+fn write_partial(out: &mut Vec<u8>, version: &str, metadata: &[u8]) {
+    for part in [b"{\"apiVersion\":\"meta.k8s.io/", version.as_bytes(), b"\",\"kind\":\"PartialObjectMetadata\",\"metadata\":", metadata, b"}"] {
+        out.extend_from_slice(part);
     }
-    row.insert(
-        "object",
-        match include {
-            Include::None => Tree::Null,
-            Include::Metadata => partial_tree(&tree, version),
-            Include::Object => tree,
-        },
-    );
-    Tree::Object(row)
 }
 
-/// `resource`: `None` leaves the columns out (later events of a watch).
-pub fn table(version: &str, resource: Option<&Resource>, rows: Vec<Tree>, meta: &Meta) -> Tree {
-    let mut out = Object::new();
-    out.insert("kind", "Table");
-    out.insert("apiVersion", format!("meta.k8s.io/{version}"));
-    out.insert("metadata", meta.to_tree());
-    let columns = resource.map_or(Tree::Null, |resource| {
-        let columns = api::table::columns(resource);
-        let columns = columns.iter().map(|column| {
-            let mut o = Object::new();
-            o.insert("name", &*column.name);
-            o.insert("type", &*column.kind);
-            o.insert("format", &*column.format);
-            o.insert("description", &*column.description);
-            o.insert("priority", i64::from(column.priority));
-            Tree::Object(o)
-        });
-        Tree::Array(columns.collect())
+/// What stands before the first object of a PartialObjectMetadataList.
+pub fn begin_partial_list(version: &str, meta: &Meta) -> Vec<u8> {
+    let mut out = format!("{{\"apiVersion\":\"meta.k8s.io/{version}\",\"kind\":\"PartialObjectMetadataList\",\"metadata\":").into_bytes();
+    meta.to_tree().write_json(&mut out);
+    out.extend_from_slice(b",\"items\":[");
+    out
+}
+
+/// The rows of one answer.
+pub struct Rows {
+    resource: ResourceRef,
+    version: &'static str,
+    include: Include,
+    /// What ages count to.
+    now: jiff::Timestamp,
+}
+
+impl Rows {
+    pub fn new(resource: &ResourceRef, version: &'static str, include: Include) -> Self {
+        Self { resource: resource.clone(), version, include, now: jiff::Timestamp::now() }
+    }
+
+    /// What stands before the first row; columns are left out of later events of a watch.
+    pub fn begin(&self, has_columns: bool, meta: &Meta) -> Vec<u8> {
+        let columns = if has_columns { columns(&self.resource) } else { Tree::Null };
+        let mut out = format!("{{\"apiVersion\":\"meta.k8s.io/{}\",\"columnDefinitions\":", self.version).into_bytes();
+        columns.write_json(&mut out);
+        out.extend_from_slice(b",\"kind\":\"Table\",\"metadata\":");
+        meta.to_tree().write_json(&mut out);
+        out.extend_from_slice(b",\"rows\":[");
+        out
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>, object: &[u8]) -> Result<(), Malformed> {
+        let row = api::table::row(&self.resource, object, self.now)?;
+        out.extend_from_slice(b"{\"cells\":");
+        Tree::Array(row.cells).write_json(out);
+        if !row.conditions.is_empty() {
+            out.extend_from_slice(b",\"conditions\":");
+            Tree::Array(row.conditions).write_json(out);
+        }
+        out.extend_from_slice(b",\"object\":");
+        match self.include {
+            Include::None => out.extend_from_slice(b"null"),
+            Include::Metadata => write_partial(out, self.version, row.metadata),
+            Include::Object => out.extend_from_slice(object),
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// The table of one object.
+    pub fn only(&self, has_columns: bool, object: &[u8]) -> Result<Vec<u8>, Malformed> {
+        const VERSION: Wanted = Wanted::Fields(&[("metadata", Wanted::Fields(&[("resourceVersion", Wanted::Scalar)]))]);
+        let version = api::meta::resource_version(&skim(object, &VERSION)?.tree).parse().ok();
+        let mut out = self.begin(has_columns, &Meta { version, ..Meta::default() });
+        self.write(&mut out, object)?;
+        out.extend_from_slice(END);
+        Ok(out)
+    }
+}
+
+fn columns(resource: &Resource) -> Tree {
+    let columns = api::table::columns(resource);
+    let columns = columns.iter().map(|column| {
+        let mut o = Object::new();
+        o.insert("name", &*column.name);
+        o.insert("type", &*column.kind);
+        o.insert("format", &*column.format);
+        o.insert("description", &*column.description);
+        o.insert("priority", i64::from(column.priority));
+        Tree::Object(o)
     });
-    out.insert("columnDefinitions", columns);
-    out.insert("rows", Tree::Array(rows));
-    Tree::Object(out)
+    Tree::Array(columns.collect())
 }

@@ -20,7 +20,7 @@ use api::tree::{Object, Tree};
 
 use crate::cache::{Cache, Cached, Change, Cursor, VersionError};
 use crate::negotiate::{JSON, Media, PROTOBUF_STREAM, Transform, gzip};
-use crate::rest::list::{self, Meta};
+use crate::rest::list;
 use crate::rest::model::Selection;
 use crate::rest::options::ListOptions;
 use crate::rest::Call;
@@ -296,12 +296,7 @@ impl Format {
     }
 
     fn write(&mut self, out: &mut Vec<u8>, kind: &str, stored: &Bytes) -> Result<(), Status> {
-        if self.is_as_stored() {
-            return self.event(out, kind, stored);
-        }
-        let bytes = convert::bytes(&self.resource, stored);
-        let tree = Tree::from_json(&bytes).expect("checked when it entered the cache");
-        self.write_tree(out, kind, tree)
+        self.show(out, kind, &convert::bytes(&self.resource, stored))
     }
 
     fn event(&self, out: &mut Vec<u8>, kind: &str, object: &[u8]) -> Result<(), Status> {
@@ -313,18 +308,22 @@ impl Format {
         Ok(())
     }
 
-    fn write_tree(&mut self, out: &mut Vec<u8>, kind: &str, tree: Tree) -> Result<(), Status> {
-        let tree = match self.transform {
-            Transform::None => tree,
-            Transform::Metadata { version } => table::partial_tree(&tree, version),
-            Transform::Table { version } => {
-                let meta = Meta { version: api::meta::resource_version(&tree).parse().ok(), ..Meta::default() };
-                let row = table::row(&self.resource, version, self.include, tree);
-                let columns = (!std::mem::replace(&mut self.has_columns, true)).then_some(&*self.resource);
-                table::table(version, columns, vec![row], &meta)
+    /// An object of the version asked for, in the form asked for.
+    fn show(&mut self, out: &mut Vec<u8>, kind: &str, object: &[u8]) -> Result<(), Status> {
+        match self.transform {
+            Transform::None => self.event(out, kind, object),
+            Transform::Metadata { version } => {
+                let mut partial = Vec::new();
+                table::partial(&mut partial, version, object).map_err(Status::internal)?;
+                self.event(out, kind, &partial)
             }
-        };
-        self.event(out, kind, &tree.to_json())
+            Transform::Table { version } => {
+                let rows = table::Rows::new(&self.resource, version, self.include);
+                let has_columns = !std::mem::replace(&mut self.has_columns, true);
+                let table = rows.only(has_columns, object).map_err(Status::internal)?;
+                self.event(out, kind, &table)
+            }
+        }
     }
 
     fn bookmark(&mut self, out: &mut Vec<u8>, revision: u64, is_initial_end: bool) -> Result<(), Status> {
@@ -337,6 +336,6 @@ impl Format {
         if is_initial_end {
             tree.set(&["metadata", "annotations", INITIAL_EVENTS_END], "true");
         }
-        self.write_tree(out, "BOOKMARK", tree)
+        self.show(out, "BOOKMARK", &tree.to_json())
     }
 }

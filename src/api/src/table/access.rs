@@ -2,6 +2,7 @@
 use jiff::Timestamp;
 
 use super::format::human_duration;
+use crate::schema::time::utc_seconds;
 use crate::selector::LabelSelector;
 use crate::tree::{Object, Tree};
 
@@ -37,7 +38,8 @@ pub(super) fn is_set(object: &Tree, path: &[&str]) -> bool {
 }
 
 pub(super) fn timestamp(object: &Tree, path: &[&str]) -> Option<Timestamp> {
-    object.str_at(path).parse().ok()
+    let text = object.str_at(path);
+    utc_seconds(text.as_bytes()).and_then(|seconds| Timestamp::from_second(seconds).ok()).or_else(|| text.parse().ok())
 }
 
 /// `5m ago` without the `ago`.

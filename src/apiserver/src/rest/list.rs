@@ -21,6 +21,8 @@ use crate::negotiate::{self, JSON, Media, Transform};
 use crate::status::Status;
 use crate::{convert, table};
 
+/// Ends a list.
+const END: &[u8] = b"]}\n";
 /// Objects that are converted at once.
 const VIEWED_CHUNK: usize = 500;
 
@@ -205,7 +207,7 @@ fn answer_cached(call: &Call, items: Vec<Arc<Cached>>, meta: &Meta) -> Result<Re
         return answer_items(call, items, meta);
     }
     if call.accept.is_plain_json() {
-        let (bytes, pieces) = pieces::json(head(call, meta), items);
+        let (bytes, pieces) = pieces::json(head(call, meta), items, END);
         return Ok(pieces::answer(JSON, gzip, bytes, pieces));
     }
     if call.accept.media == Media::Protobuf
@@ -215,7 +217,7 @@ fn answer_cached(call: &Call, items: Vec<Arc<Cached>>, meta: &Meta) -> Result<Re
         let (bytes, pieces) = pieces::protobuf(list, form, &bare_head(meta), items).map_err(Status::internal)?;
         return Ok(pieces::answer(protobuf::MEDIA_TYPE, gzip, bytes, pieces));
     }
-    answer_items(call, items.iter().map(|object| object.bytes.clone()).collect(), meta)
+    answer_bytes(call, items, |object| &object.bytes, meta)
 }
 
 fn protobuf_forms(resource: &Resource) -> Option<(ListForm, Form)> {
@@ -239,30 +241,38 @@ fn head(call: &Call, meta: &Meta) -> Vec<u8> {
 
 /// Answers a list whose items are at hand as bytes, in any form.
 pub fn answer_items(call: &Call, items: Vec<Bytes>, meta: &Meta) -> Result<Response<Body>, Status> {
-    let bytes: Bytes = match call.accept.transform {
+    answer_bytes(call, items, |item| item, meta)
+}
+
+/// The same of anything that has the bytes of an object. (Bytes that are cloned once are larger for good.)
+fn answer_bytes<T: Send + 'static>(call: &Call, items: Vec<T>, bytes: fn(&T) -> &[u8], meta: &Meta) -> Result<Response<Body>, Status> {
+    const READABLE: &str = "what is stored was checked, and what is not was printed here";
+    Ok(match call.accept.transform {
         Transform::None => {
-            let mut out = head(call, meta);
-            for (i, item) in items.iter().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                out.extend_from_slice(item);
-            }
-            out.extend_from_slice(b"]}\n");
-            out.into()
+            let write = move |out: &mut Vec<u8>, item: &T| out.extend_from_slice(bytes(item));
+            answer_pieces(call, pieces::joined(head(call, meta), items, write, END))
         }
         Transform::Metadata { version } => {
-            let items = items.iter().map(|item| table::partial(item, version)).collect::<Result<_, _>>()?;
-            table::partial_list(items, version, meta).to_json().into()
+            let write = move |out: &mut Vec<u8>, item: &T| table::partial(out, version, bytes(item)).expect(READABLE);
+            answer_pieces(call, pieces::joined(table::begin_partial_list(version, meta), items, write, table::END))
         }
         Transform::Table { version } => {
-            let include = table::Include::parse(&call.query)?;
-            let rows = items.iter().map(|item| Ok(table::row(&call.resource, version, include, table::parse(item)?)));
-            let rows = rows.collect::<Result<_, Status>>()?;
-            table::table(version, Some(&call.resource), rows, meta).to_json().into()
+            let rows = table::Rows::new(&call.resource, version, table::Include::parse(&call.query)?);
+            let begin = rows.begin(true, meta);
+            let write = move |out: &mut Vec<u8>, item: &T| rows.write(out, bytes(item)).expect(READABLE);
+            answer_pieces(call, pieces::joined(begin, items, write, table::END))
         }
-    };
-    Ok(negotiate::answer(&call.accept, StatusCode::OK, bytes))
+    })
+}
+
+/// Answers JSON that comes in pieces in the form that was asked for: as they come, if that is JSON.
+fn answer_pieces(call: &Call, pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response<Body> {
+    if call.accept.media == Media::Json && !call.accept.pretty {
+        return pieces::answer_unmeasured(JSON, call.accept.gzip, pieces);
+    }
+    let mut whole = Vec::new();
+    pieces.for_each(|piece| whole.extend_from_slice(&piece));
+    negotiate::answer(&call.accept, StatusCode::OK, whole.into())
 }
 
 /// The objects a deletecollection means.

@@ -1,5 +1,5 @@
-//! A list's body in pieces of about 64 kB, so that a large one is never held twice: stored bytes behind each other in JSON, and in
-//! protobuf messages made of them one by one. There the length of everything comes first, so every object keeps the length of its
+//! A list's body in pieces of about 64 kB, so that a large one is never held twice: stored bytes behind each other in JSON, rows made of them
+//! one by one, or protobuf messages. There the length of everything comes first, so every object keeps the length of its
 //! message once it is known.
 use std::sync::Arc;
 
@@ -31,18 +31,39 @@ fn body(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
     Body::from_stream(stream::iter(pieces.map(Ok::<_, std::convert::Infallible>)))
 }
 
-/// The items between `head` and the end of the document, and how long all is.
-pub fn json(head: Vec<u8>, items: Vec<Arc<Cached>>) -> (usize, impl Iterator<Item = Bytes> + Send + use<>) {
-    const END: &[u8] = b"]}\n";
-    let bytes = head.len() + items.iter().map(|o| o.bytes.len() + 1).sum::<usize>() - usize::from(!items.is_empty()) + END.len();
+/// Answers pieces of which nobody knows how long they are together: so many are made first as decide whether all are compressed.
+pub fn answer_unmeasured(media: &'static str, takes_gzip: bool, mut pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response<Body> {
+    let (mut first, mut bytes) = (Vec::new(), 0);
+    while bytes <= gzip::BYTES_MIN
+        && let Some(piece) = pieces.next()
+    {
+        bytes += piece.len();
+        first.push(piece);
+    }
+    answer(media, takes_gzip, bytes, first.into_iter().chain(pieces))
+}
+
+/// The items between `head` and `end`, and how long all is.
+pub fn json(head: Vec<u8>, items: Vec<Arc<Cached>>, end: &'static [u8]) -> (usize, impl Iterator<Item = Bytes> + Send + use<>) {
+    let bytes = head.len() + items.iter().map(|o| o.bytes.len() + 1).sum::<usize>() - usize::from(!items.is_empty()) + end.len();
+    (bytes, joined(head, items, |out, object| out.extend_from_slice(&object.bytes), end))
+}
+
+/// What `write` makes of the items, with commas between them.
+pub fn joined<T: Send>(
+    begin: Vec<u8>,
+    items: Vec<T>,
+    mut write: impl FnMut(&mut Vec<u8>, &T) + Send,
+    end: &'static [u8],
+) -> impl Iterator<Item = Bytes> + Send {
     let mut is_first = true;
-    let write = move |out: &mut Vec<u8>, object: &Cached| {
+    let write = move |out: &mut Vec<u8>, item: &T| {
         if !std::mem::replace(&mut is_first, false) {
             out.push(b',');
         }
-        out.extend_from_slice(&object.bytes);
+        write(out, item);
     };
-    (bytes, pieces(head, items, write, END))
+    pieces(begin, items, write, end)
 }
 
 /// The same in protobuf; `head` is the list without its items.
@@ -59,19 +80,18 @@ pub fn protobuf(
     }
     let begin = list.begin(head, framed)?;
     let end = list.end();
-    let write = move |out: &mut Vec<u8>, object: &Cached| {
-        scratch.clear();
-        form.message(&object.bytes, &mut scratch).expect("its length was measured");
-        list.frame(out, scratch.len());
-        out.extend_from_slice(&scratch);
+    let write = move |out: &mut Vec<u8>, object: &Arc<Cached>| {
+        const MEASURED: &str = "its length was measured";
+        list.frame(out, object.message_length(form, &mut scratch).expect(MEASURED));
+        form.message(&object.bytes, out).expect(MEASURED);
     };
     Ok((begin.len() + framed + end.len(), pieces(begin, items, write, end)))
 }
 
-fn pieces(
+fn pieces<T: Send>(
     begin: Vec<u8>,
-    items: Vec<Arc<Cached>>,
-    mut write: impl FnMut(&mut Vec<u8>, &Cached) + Send,
+    items: Vec<T>,
+    mut write: impl FnMut(&mut Vec<u8>, &T) + Send,
     end: &'static [u8],
 ) -> impl Iterator<Item = Bytes> + Send {
     let mut items = items.into_iter();

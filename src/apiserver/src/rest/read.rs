@@ -26,10 +26,14 @@ pub async fn get(call: &Call) -> Result<Response<Body>, Status> {
 pub fn answer(call: &Call, code: StatusCode, bytes: Bytes) -> Result<Response<Body>, Status> {
     let bytes = match call.accept.transform {
         Transform::None => bytes,
-        Transform::Metadata { version } => table::partial(&bytes, version)?.to_json().into(),
+        Transform::Metadata { version } => {
+            let mut out = Vec::with_capacity(bytes.len());
+            table::partial(&mut out, version, &bytes).map_err(Status::internal)?;
+            out.into()
+        }
         Transform::Table { version } => {
             let include = table::Include::parse(&call.query)?;
-            table::of_object(&call.resource, version, include, &bytes)?.to_json().into()
+            table::Rows::new(&call.resource, version, include).only(true, &bytes).map_err(Status::internal)?.into()
         }
     };
     Ok(negotiate::answer(&call.accept, code, bytes))

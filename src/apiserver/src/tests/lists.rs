@@ -137,6 +137,15 @@ async fn lists_come_as_tables_and_as_metadata() {
     let table = f.send_with("GET", MAPS, &[("accept", accept)], "").await.ok();
     assert_eq!((table.str_at(&["kind"]), table.array_at(&["rows"]).len()), ("Table", 3));
     assert_eq!(table.array_at(&["rows"])[0].str_at(&["object", "kind"]), "PartialObjectMetadata");
+    let object = |table: &Tree| table.array_at(&["rows"])[1].get("object").cloned();
+    assert_eq!(object(&table).unwrap().str_at(&["metadata", "name"]), "b");
+    let with = async |query: &str| f.send_with("GET", &format!("{MAPS}{query}"), &[("accept", accept)], "").await.ok();
+    assert_eq!(object(&with("?includeObject=None").await), Some(Tree::Null));
+    assert_eq!(object(&with("?includeObject=Object").await).as_ref(), f.get(MAPS).await.ok().array_at(&["items"]).get(1));
+    assert!(with("?labelSelector=none%3Dhere").await.array_at(&["rows"]).is_empty());
+    let one = with("/b").await;
+    assert_eq!(one.array_at(&["rows"])[0].get("object"), object(&table).as_ref());
+    assert_eq!(one.at(&["metadata", "resourceVersion"]), object(&table).unwrap().at(&["metadata", "resourceVersion"]));
     let accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
     let list = f.send_with("GET", MAPS, &[("accept", accept)], "").await.ok();
     assert_eq!((list.str_at(&["kind"]), list.array_at(&["items"])[0].get("data")), ("PartialObjectMetadataList", None));
@@ -146,4 +155,26 @@ async fn lists_come_as_tables_and_as_metadata() {
     let accept = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
     assert_eq!(f.send_with("GET", MAPS, &[("accept", accept)], "").await.code, 406);
     assert_eq!(f.send_with("GET", MAPS, &[("accept", "application/cbor")], "").await.code, 406);
+}
+
+#[tokio::test]
+async fn a_long_table_comes_in_pieces_and_compressed_for_those_who_take_it() {
+    let f = fixture().await;
+    let text = "x".repeat(1000);
+    for i in 0..200 {
+        let map = format!(r#"{{"metadata":{{"name":"m{i}","annotations":{{"a":"{text}"}}}}}}"#);
+        f.post(MAPS, &map).await.ok();
+    }
+    let accept = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+    let plain = f.send_with("GET", MAPS, &[accept], "").await;
+    assert!(plain.headers.get("content-encoding").is_none());
+    assert_eq!(plain.ok().array_at(&["rows"]).len(), 200);
+    let packed = f.send_with("GET", MAPS, &[accept, ("accept-encoding", "gzip")], "").await;
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    let mut table = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*packed.bytes), &mut table).unwrap();
+    assert_eq!(Tree::from_json(&table).unwrap().array_at(&["rows"]).len(), 200);
+    let few = f.send_with("GET", &format!("{MAPS}?limit=5"), &[accept, ("accept-encoding", "gzip")], "").await;
+    assert!(few.headers.get("content-encoding").is_none());
+    assert_eq!(few.ok().array_at(&["rows"]).len(), 5);
 }

@@ -1,0 +1,68 @@
+//! The fields that a table's cells are made of, so that rows are made without reading the rest of their objects.
+use crate::registry::Resource;
+use crate::skim::Wanted;
+
+/// Nobody's columns show who wrote what.
+const METADATA: Wanted = Wanted::Others(&[("managedFields", Wanted::Nothing)], &Wanted::Whole);
+const OBJECT: Wanted = Wanted::Others(&[("metadata", METADATA)], &Wanted::Whole);
+
+const DATES: Wanted =
+    Wanted::Fields(&[("creationTimestamp", Wanted::Scalar), ("deletionTimestamp", Wanted::Scalar), ("name", Wanted::Scalar)]);
+
+const CONTAINER_STATUSES: Wanted = Wanted::Items(&Wanted::Fields(&[
+    ("lastState", Wanted::Whole),
+    ("name", Wanted::Scalar),
+    ("ready", Wanted::Scalar),
+    ("restartCount", Wanted::Scalar),
+    ("started", Wanted::Scalar),
+    ("state", Wanted::Whole),
+]));
+const POD: Wanted = Wanted::Fields(&[
+    ("metadata", DATES),
+    (
+        "spec",
+        Wanted::Fields(&[
+            ("containers", Wanted::Items(&Wanted::Presence)),
+            ("initContainers", Wanted::Items(&Wanted::Fields(&[("name", Wanted::Scalar), ("restartPolicy", Wanted::Scalar)]))),
+            ("nodeName", Wanted::Scalar),
+            ("readinessGates", Wanted::Whole),
+        ]),
+    ),
+    (
+        "status",
+        Wanted::Fields(&[
+            (
+                "conditions",
+                Wanted::Items(&Wanted::Fields(&[("reason", Wanted::Scalar), ("status", Wanted::Scalar), ("type", Wanted::Scalar)])),
+            ),
+            ("containerStatuses", CONTAINER_STATUSES),
+            ("initContainerStatuses", CONTAINER_STATUSES),
+            ("nominatedNodeName", Wanted::Scalar),
+            ("phase", Wanted::Scalar),
+            ("podIPs", Wanted::Whole),
+            ("reason", Wanted::Scalar),
+        ]),
+    ),
+]);
+
+/// Entries are counted.
+const KEYS: Wanted = Wanted::Others(&[], &Wanted::Presence);
+const CONFIG_MAP: Wanted = Wanted::Fields(&[("binaryData", KEYS), ("data", KEYS), ("metadata", DATES)]);
+const SECRET: Wanted = Wanted::Fields(&[("data", KEYS), ("metadata", DATES), ("type", Wanted::Scalar)]);
+
+const NODE: Wanted =
+    Wanted::Others(&[("metadata", METADATA), ("status", Wanted::Others(&[("images", Wanted::Nothing)], &Wanted::Whole))], &Wanted::Whole);
+
+/// What is read of an object to make its row.
+pub(super) fn wanted(resource: &Resource) -> &'static Wanted {
+    if resource.custom.is_some() {
+        return &Wanted::Whole;
+    }
+    match (&*resource.group, &*resource.plural) {
+        ("", "pods") => &POD,
+        ("", "configmaps") => &CONFIG_MAP,
+        ("", "secrets") => &SECRET,
+        ("", "nodes") => &NODE,
+        _ => &OBJECT,
+    }
+}
