@@ -8,6 +8,7 @@ mod define;
 mod feed;
 mod history;
 mod object;
+mod pairs;
 mod splice;
 #[cfg(test)]
 mod tests;
@@ -313,12 +314,15 @@ impl World {
 }
 
 impl Snapshot {
-    /// The objects whose key begins with `prefix`, after the key `start_after` where given.
-    pub fn under<'a>(&'a self, prefix: &'a str, start_after: Option<&'a str>) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Cached>)> {
+    /// The objects whose key begins with `prefix`, which ends with a slash, after the key `start_after` where given. No key is looked at on the
+    /// way, which would be one more place in memory for each.
+    pub fn under<'a>(&'a self, prefix: &str, start_after: Option<&str>) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Cached>)> + use<'a> {
+        const AFTER_SLASH: &str = "0";
+        let end = [prefix.strip_suffix('/').expect("prefixes end with a slash"), AFTER_SLASH].concat();
         let from = match start_after {
             Some(key) if key >= prefix => Bound::Excluded(key),
             _ => Bound::Included(prefix),
         };
-        self.objects.range::<(Bound<&str>, Bound<&str>), str>((from, Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(prefix))
+        self.objects.range::<(Bound<&str>, Bound<&str>), str>((from, Bound::Excluded(&end)))
     }
 }

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use api::protobuf::{EncodeError, Form};
 use api::registry::{Resource, ResourceRef};
-use api::schema::Name;
 use api::tree::Tree;
 use bytes::Bytes;
 
+use super::pairs::Pairs;
 use super::splice;
 
 /// One object as stored, with its resourceVersion spliced in.
@@ -18,8 +18,8 @@ pub struct Cached {
     /// JSON in the storage version.
     pub bytes: Bytes,
     pub revision: u64,
-    labels: Box<[(Box<str>, Box<str>)]>,
-    fields: Box<[(Name, Box<str>)]>,
+    labels: Pairs,
+    fields: Pairs,
     pub(super) version_at: usize,
     /// The store holds it otherwise: in an old version, or as another schema had it.
     pub is_stored_otherwise: bool,
@@ -59,14 +59,11 @@ impl Cached {
     }
 
     pub(super) fn of(resource: &Resource, key: Arc<str>, tree: &Tree, bytes: Bytes, revision: u64, version_at: usize) -> Self {
-        let labels = tree.at(&["metadata", "labels"]).and_then(Tree::as_object).map_or_else(Box::default, |labels| {
-            labels.iter().map(|(k, v)| (k.into(), v.as_str().unwrap_or("").into())).collect()
+        let labels = tree.at(&["metadata", "labels"]).and_then(Tree::as_object).map_or_else(Pairs::default, |labels| {
+            labels.iter().map(|(name, value)| (name, value.as_str().unwrap_or(""))).collect()
         });
-        let fields = api::selector::fields(resource, tree)
-            .into_iter()
-            .filter(|(name, value)| !value.is_empty() && !name.starts_with("metadata."))
-            .map(|(name, value)| (name, value.into_boxed_str()))
-            .collect();
+        let fields = api::selector::fields(resource, tree);
+        let fields = fields.into_iter().filter(|(name, value)| !value.is_empty() && !name.starts_with("metadata.")).collect();
         let (views, message_bytes) = (OnceLock::new(), AtomicU32::new(0));
         Self { key, bytes, revision, labels, fields, version_at, is_stored_otherwise: false, message_bytes, views }
     }
@@ -108,7 +105,7 @@ impl Cached {
     }
 
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels.iter().find(|(k, _)| k.as_ref() == key).map(|(_, v)| v.as_ref())
+        self.labels.get(key)
     }
 
     /// The value that a field selector compares; `""` where the object has none.
@@ -116,7 +113,7 @@ impl Cached {
         match name {
             "metadata.name" => self.name(),
             "metadata.namespace" => self.namespace(),
-            _ => self.fields.iter().find(|(k, _)| k == name).map_or("", |(_, v)| v.as_ref()),
+            _ => self.fields.get(name).unwrap_or(""),
         }
     }
 

@@ -39,3 +39,24 @@ async fn an_object_deleted_in_a_history_that_is_lost_is_shown_as_it_was() {
     assert_eq!(object.tree().at(&["metadata", "resourceVersion"]).and_then(Tree::as_str), Some(&*revision.to_string()));
     assert_eq!(object.tree().at(&["data", "k"]).and_then(Tree::as_str), Some("v"));
 }
+
+#[test]
+fn a_namespace_holds_no_object_of_one_whose_name_begins_alike() {
+    let resource = Registry::get().resource("", "v1", "configmaps").unwrap();
+    let names = [("a", "x"), ("a", "y"), ("a-b", "x"), ("a.b", "x"), ("a0", "x"), ("ab", "x"), ("b", "x")];
+    let object = |(namespace, name)| {
+        let key = key(resource, namespace, name);
+        (key.clone(), Arc::new(Cached::new(resource, key, br#"{"metadata":{}}"#, 1).unwrap()))
+    };
+    let snapshot = Snapshot { objects: names.into_iter().map(object).collect(), revision: 1 };
+    let under = |namespace: &str, after: Option<&str>| -> Vec<String> {
+        let after = after.map(|name| key(resource, namespace, name));
+        let found = snapshot.under(&format!("{}{namespace}/", prefix(resource)), after.as_deref());
+        found.map(|(_, object)| format!("{}/{}", object.namespace(), object.name())).collect()
+    };
+    assert_eq!(under("a", None), ["a/x", "a/y"]);
+    assert_eq!(under("a", Some("x")), ["a/y"]);
+    assert_eq!(under("a", Some("xx")), ["a/y"]);
+    assert!(under("a", Some("y")).is_empty() && under("a", Some("z")).is_empty() && under("aa", None).is_empty() && under("c", None).is_empty());
+    assert_eq!(snapshot.under(&prefix(resource), None).count(), names.len());
+}
