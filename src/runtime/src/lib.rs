@@ -10,6 +10,9 @@
 //!
 //! Without the feature `daemon` the crate is what the shim needs: no tokio, no tracing, no JSON.
 
+// The shim uses less of the parts that both sides share.
+#![cfg_attr(not(feature = "daemon"), allow(dead_code))]
+
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("rk runs on 64-bit Linux only");
 
