@@ -103,3 +103,24 @@ def test_a_restart_keeps_everything(cluster):
     eventually("the node is ready", lambda: machines.ready("server-1"))
     machines.kubectl("apply", "-f", "-", input=pod("three"))
     runs(machines, "three")
+
+
+def test_a_second_server_is_refused_and_a_server_that_lost_its_claim_steps_down(cluster):
+    """On the same machine, but as a stranger would: with another name, and folders of its own."""
+    machines, etcd = cluster
+    etcdctl = etcd.program.parent / "etcdctl" if isinstance(etcd.program, pathlib.Path) else shutil.which("etcdctl")
+    second = machines.on(
+        "server-1", "unshare", "--mount", "sh", "-c",
+        "mount -t tmpfs none /run/rk && exec timeout 60 rk server --node-name other --data-dir /tmp/other --https-listen-port 7443 "
+        "--datastore-endpoint http://127.0.0.1:2379", check=False)
+    assert second.returncode == 1, second
+    said = second.stderr.splitlines()[-1]
+    assert "in use by another rk server, server-1 at " in said and "rk agent" in said, said
+    before = runs(machines, "one")
+    if not etcdctl or not os.path.exists(etcdctl):
+        pytest.skip("no etcdctl to take the claim away with")
+    machines.on("server-1", str(etcdctl), "del", "/rk/~server")
+    eventually("the server steps down", lambda: "claim to the state in etcd has run out" in machines.log("server-1"))
+    machines.task("start", "server-1")
+    eventually("the server answers", lambda: machines.kubectl("get", "--raw", "/readyz", check=False) == "ok")
+    assert runs(machines, "one") == before

@@ -7,6 +7,7 @@
 //!
 //! Every write is synced: [`crate::Durability::Relaxed`] only allows less. After a failure in the middle of a write (a timeout, a lost
 //! connection) it is unknown whether it happened, as with every client of etcd.
+mod claim;
 mod clients;
 mod compact;
 mod convert;
@@ -24,13 +25,17 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use claim::{Holder, OUTLIVES as CLAIM_OUTLIVES};
+
 use crate::{Hook, KeyValue, Operation, Range, RangeResult, Revision, Store, StoreError, Watch, WatchError, Write, WriteError, Written};
 
+use claim::Claim;
 use clients::{Backoff, Clients, Failure};
 use compact::Compactor;
-use convert::Keys;
+use convert::{Keys, Refusal};
 use feed::Feed;
 use generated::etcdserverpb as pb;
+use known::Known;
 use shared::Shared;
 
 /// Largest request that etcd takes unless told otherwise (`--max-request-bytes`).
@@ -53,9 +58,11 @@ pub struct Options {
     pub key: Option<PathBuf>,
     /// What stands in front of all keys, without a slash at its end; keys begin with one.
     pub prefix: String,
+    /// Who claims all that is below the prefix for itself; `None`: nobody does, and others may write, too.
+    pub holder: Option<Holder>,
 }
 
-/// Why no connection is even tried.
+/// Why the store is not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("no endpoint of etcd is given")]
@@ -68,17 +75,21 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
+    /// Another server holds it, or did until a moment ago: without its keep-alives the claim ends after [`CLAIM_OUTLIVES`].
+    #[error("the keys under {prefix} are held by {holder}")]
+    Held { prefix: String, holder: String },
 }
 
-/// Waits for etcd (it says so in the log), learns which keys there are, and begins to watch them.
+/// Waits for etcd (it says so in the log), claims the keys, learns which there are, and begins to watch them.
 pub async fn open(options: Options) -> Result<EtcdStore, OpenError> {
     let clients = Clients::new(&options)?;
     let keys = Keys::new(&options.prefix);
     let mut backoff = Backoff::default();
     let mut said: Option<Instant> = None;
-    let (cluster, revision, known) = loop {
-        match feed::load(&clients, &keys).await {
-            Ok(loaded) => break loaded,
+    let (claim, (cluster, revision, known)) = loop {
+        match claim_and_load(&clients, &keys, options.holder.as_ref()).await {
+            Ok(Ok(loaded)) => break loaded,
+            Ok(Err(holder)) => return Err(OpenError::Held { prefix: options.prefix, holder }),
             Err(failure) => {
                 if said.is_none_or(|at| at.elapsed() >= WAITING_SAID_EVERY) {
                     tracing::warn!(endpoints = %options.endpoints.join(","), reason = %failure, "waiting for etcd");
@@ -89,20 +100,36 @@ pub async fn open(options: Options) -> Result<EtcdStore, OpenError> {
         }
     };
     tracing::info!(endpoints = %options.endpoints.join(","), %revision, keys = known.len(), "the state is in etcd");
-    let shared = Arc::new(Shared::new(clients, keys, revision));
+    let shared = Arc::new(Shared::new(clients, keys, claim, revision));
     let feed = tokio::spawn(Feed::new(Arc::clone(&shared), known, cluster).run());
-    Ok(EtcdStore { shared, compactor: tokio::sync::Mutex::new(Compactor::default()), feed })
+    let keeper = tokio::spawn(claim::keep(Arc::clone(&shared)));
+    Ok(EtcdStore { shared, compactor: tokio::sync::Mutex::new(Compactor::default()), tasks: [feed, keeper] })
+}
+
+type Loaded = (Option<Claim>, (u64, Revision, Known));
+
+/// `Err` inside names who else holds the keys. A claim that was taken before in vain is this server's, and so no hindrance.
+async fn claim_and_load(clients: &Clients, keys: &Keys, holder: Option<&Holder>) -> Result<Result<Loaded, String>, Failure> {
+    let claim = match holder {
+        None => None,
+        Some(holder) => match Claim::take(clients, keys, holder).await? {
+            Ok(taken) => Some(taken),
+            Err(other) => return Ok(Err(other)),
+        },
+    };
+    Ok(Ok((claim, feed::load(clients, keys).await?)))
 }
 
 /// The handle. Dropping it ends the watch.
 pub struct EtcdStore {
     shared: Arc<Shared>,
     compactor: tokio::sync::Mutex<Compactor>,
-    feed: JoinHandle<()>,
+    /// The feed, and who keeps the claim.
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl EtcdStore {
-    /// Returns the reason when the store cannot go on and must be opened anew (etcd was restored from a backup).
+    /// Returns the reason when the store cannot go on and must be opened anew (etcd was restored from a backup, or the claim is lost).
     pub fn ended(&self) -> impl Future<Output = Arc<str>> + Send + use<> {
         let shared = Arc::clone(&self.shared);
         async move { shared.ended().await }
@@ -110,7 +137,8 @@ impl EtcdStore {
 
     async fn apply(&self, write: &Write) -> Result<Written, WriteError> {
         let key = self.shared.keys.full(&write.key);
-        let answer = self.shared.clients.transaction(convert::transaction(&key, write)).await.map_err(|failure| match failure {
+        let answer = self.shared.clients.transaction(convert::transaction(&key, write, self.shared.claim.as_ref()));
+        let answer = answer.await.map_err(|failure| match failure {
             Failure::TooLarge => {
                 let Operation::Put(value) = &write.operation else { return WriteError::Unavailable(failure.to_string().into()) };
                 WriteError::TooLarge { size_bytes: value.len(), limit_bytes: REQUEST_BYTES_MAX }
@@ -120,7 +148,7 @@ impl EtcdStore {
         let seen = |revision| async move {
             self.shared.seen(revision).await.map_err(|failure| WriteError::Unavailable(failure.to_string().into()))
         };
-        match convert::outcome(&self.shared.keys, &write.key, answer) {
+        match convert::outcome(&self.shared.keys, &write.key, answer, self.shared.claim.as_ref()) {
             Ok(written) => {
                 // Its own event is on the way: there is nothing to ask for.
                 self.shared
@@ -129,7 +157,11 @@ impl EtcdStore {
                     .map_err(|failure| WriteError::Unavailable(failure.to_string().into()))?;
                 Ok(written)
             }
-            Err((current, revision)) => {
+            Err(Refusal::Lost(reason)) => {
+                self.shared.end(&reason);
+                Err(WriteError::Unavailable(reason))
+            }
+            Err(Refusal::Conflict(current, revision)) => {
                 // Whoever lost looks into the watch cache next.
                 seen(revision).await?;
                 Err(WriteError::Conflict { current })
@@ -180,6 +212,10 @@ impl Store for EtcdStore {
     }
 
     async fn close(&self) {
+        if let Some(claim) = self.shared.claim.as_ref().filter(|_| self.shared.check_open().is_ok()) {
+            self.shared.end("it is closed");
+            claim.give_up(&self.shared.clients).await;
+        }
         self.shared.end("it is closed");
     }
 }
@@ -187,6 +223,6 @@ impl Store for EtcdStore {
 impl Drop for EtcdStore {
     fn drop(&mut self) {
         self.shared.end("it is closed");
-        self.feed.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }

@@ -14,7 +14,12 @@ const MODULE: &str = "go.etcd.io/etcd/api/v3@v3.7.3";
 const ROOT: &str = "etcd/api/etcdserverpb/rpc.proto";
 
 /// What is called: service and methods.
-const CALLED: [(&str, &[&str]); 3] = [("KV", &["Range", "Txn", "Compact"]), ("Watch", &["Watch"]), ("Maintenance", &["Status"])];
+const CALLED: [(&str, &[&str]); 4] = [
+    ("KV", &["Range", "Txn", "Compact"]),
+    ("Watch", &["Watch"]),
+    ("Lease", &["LeaseGrant", "LeaseRevoke", "LeaseKeepAlive"]),
+    ("Maintenance", &["Status"]),
+];
 
 pub fn run() -> Result<()> {
     let output = command("go").args(["mod", "download", "-json", MODULE]).output().context("start go")?;

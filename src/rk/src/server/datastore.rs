@@ -2,8 +2,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use store::Store;
+use store::etcd::{CLAIM_OUTLIVES, Holder, OpenError};
 
 use crate::cli::UsageError;
 use crate::options::{Datastore, DatastoreOptions};
@@ -52,8 +53,9 @@ pub fn check(options: &DatastoreOptions) -> Result<(), UsageError> {
     }
 }
 
-/// Waits for etcd if the state is there. The second value ends with the reason when the store cannot be used any further.
-pub async fn open(options: &DatastoreOptions, folder: &Path) -> anyhow::Result<(Arc<dyn Store>, Ended)> {
+/// Waits for etcd if the state is there, and is refused if it is another server's. The second value ends with the reason when the store
+/// cannot be used any further.
+pub async fn open(options: &DatastoreOptions, folder: &Path, holder: Holder) -> anyhow::Result<(Arc<dyn Store>, Ended)> {
     let file = folder.join("state.db");
     let Datastore::Etcd(endpoints) = &options.datastore_endpoint else {
         let store = store::sqlite::open(&file, store::sqlite::Options::default()).context("open the cluster's state")?;
@@ -68,10 +70,29 @@ pub async fn open(options: &DatastoreOptions, folder: &Path) -> anyhow::Result<(
         cert: options.datastore_certfile.clone(),
         key: options.datastore_keyfile.clone(),
         prefix: ETCD_PREFIX.to_owned(),
+        holder: Some(holder),
     };
-    let store = store::etcd::open(options).await.context("open the cluster's state in etcd")?;
+    let store = match store::etcd::open(options).await {
+        Err(OpenError::Held { holder, .. }) => bail!("{}", held(&endpoints.join(","), &holder)),
+        opened => opened.context("open the cluster's state in etcd")?,
+    };
     let ended = Box::pin(store.ended());
     Ok((Arc::new(store), ended))
+}
+
+/// How others on the same etcd know this server: one machine has one, whatever process it is.
+pub fn holder(node: &str, address: std::net::SocketAddr) -> Holder {
+    let line = |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let machine = line("/etc/machine-id").or_else(|| line("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
+    Holder { id: format!("{machine}/{node}"), name: format!("{node} at {address}, process {}", std::process::id()) }
+}
+
+fn held(endpoints: &str, holder: &str) -> String {
+    let seconds = CLAIM_OUTLIVES.as_secs();
+    format!(
+        "the state in the etcd at {endpoints} is in use by another rk server, {holder}: one etcd has one server, so let this machine join \
+         it (rk agent), or stop that server first (one that died is out after {seconds} s), or name another etcd with --datastore-endpoint"
+    )
 }
 
 pub type Ended = std::pin::Pin<Box<dyn Future<Output = Arc<str>> + Send>>;

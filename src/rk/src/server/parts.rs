@@ -30,9 +30,11 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
     let data = settings.options.data_dir.clone();
     let server_dir = data.join("server");
     make_folders(&server_dir)?;
+    let address = (settings.advertise, settings.options.https_listen_port).into();
+    let holder = datastore::holder(&settings.node.name, address);
+    let (mut store, store_ended) = datastore::open(&settings.options.datastore, &server_dir, holder).await?;
+    let opened = store.clone();
     let identity = ClusterIdentity::load(&settings, &server_dir)?;
-
-    let (mut store, store_ended) = datastore::open(&settings.options.datastore, &server_dir).await?;
     let mut encryption = None;
     if let Some(path) = &settings.options.encryption_provider_config {
         let (keeper, encrypted) = Encryption::load(path, store)?;
@@ -113,6 +115,10 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
         tracing::warn!("requests were still under way at the deadline");
     }
     parts.shutdown().await;
+    // What waits in memory is written, and another server may have the state.
+    if tokio::time::timeout(DRAIN, opened.close()).await.is_err() {
+        tracing::warn!("the state was not closed at the deadline");
+    }
     result
 }
 

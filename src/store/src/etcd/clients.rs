@@ -203,6 +203,31 @@ impl Clients {
         self.call(true, |channel| async move { kv(channel).compact(request).await }).await.map(|_| ())
     }
 
+    /// A lease that runs out after that time unless it is kept alive.
+    pub async fn grant(&self, time: Duration) -> Result<i64, Failure> {
+        let request = pb::LeaseGrantRequest { ttl: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), id: 0 };
+        // One that was granted and not heard of runs out by itself.
+        self.call(true, |channel| async move { pb::lease_client::LeaseClient::new(channel).lease_grant(request).await })
+            .await
+            .map(|granted| granted.id)
+    }
+
+    /// How many seconds it has from now; none when it has run out.
+    pub async fn keep_alive(&self, lease: i64) -> Result<i64, Failure> {
+        self.call(true, |channel| async move {
+            let requests = futures::stream::iter([pb::LeaseKeepAliveRequest { id: lease }]);
+            let mut answers = pb::lease_client::LeaseClient::new(channel).lease_keep_alive(requests).await?.into_inner();
+            let answer = answers.message().await?.ok_or_else(|| Status::unavailable("etcd did not answer a keep-alive"))?;
+            Ok(Response::new(answer.ttl))
+        })
+        .await
+    }
+
+    pub async fn revoke(&self, lease: i64) -> Result<(), Failure> {
+        let request = pb::LeaseRevokeRequest { id: lease };
+        self.call(true, |channel| async move { pb::lease_client::LeaseClient::new(channel).lease_revoke(request).await }).await.map(|_| ())
+    }
+
     pub async fn status(&self) -> Result<pb::StatusResponse, Failure> {
         self.call(true, |channel| async move { pb::maintenance_client::MaintenanceClient::new(channel).status(pb::StatusRequest {}).await })
             .await

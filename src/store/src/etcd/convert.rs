@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::claim::Claim;
 use super::generated::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use super::generated::etcdserverpb::request_op::Request;
 use super::generated::etcdserverpb::response_op::Response;
@@ -11,8 +12,12 @@ use super::known::{Known, Version};
 use super::pb;
 use crate::{Event, EventKind, Expect, KeyValue, Operation, Revision, Write, Written};
 
-/// Written for its revision only; neither readers nor hooks see it.
+/// What begins so is the store's own business: neither readers nor hooks see it.
+const OWN: &str = "/~";
+/// Written for its revision only.
 const MARK: &str = "/~seen";
+/// Says whose the state is.
+const CLAIM: &str = "/~server";
 
 pub fn revision(number: i64) -> Revision {
     Revision(u64::try_from(number).unwrap_or(0))
@@ -53,13 +58,18 @@ impl Keys {
         (first, end.into())
     }
 
-    pub fn is_mark(&self, key: &[u8]) -> bool {
-        key == self.mark.as_bytes()
+    pub fn claim(&self) -> Bytes {
+        self.full(CLAIM)
+    }
+
+    /// Whether it is the store's own business.
+    pub fn is_internal(&self, key: &[u8]) -> bool {
+        key.strip_prefix(self.prefix.as_bytes()).is_some_and(|rest| rest.starts_with(OWN.as_bytes()))
     }
 
     /// The store's name of a key; `None` for what is not the store's.
     pub fn own<'k>(&self, key: &'k [u8]) -> Option<&'k str> {
-        std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix).filter(|_| !self.is_mark(key))
+        std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix).filter(|_| !self.is_internal(key))
     }
 
     pub fn item(&self, item: mvccpb::KeyValue) -> Option<KeyValue> {
@@ -91,8 +101,8 @@ impl Keys {
     }
 }
 
-/// One conditional write; a failed condition answers with the key as it is.
-pub fn transaction(key: &Bytes, write: &Write) -> pb::TxnRequest {
+/// One conditional write; a failed condition answers with the key as it is, then with the claim as it is.
+pub fn transaction(key: &Bytes, write: &Write, claim: Option<&Claim>) -> pb::TxnRequest {
     let compare = |result: CompareResult, target: CompareTarget, union: TargetUnion| pb::Compare {
         result: result.into(),
         target: target.into(),
@@ -116,9 +126,9 @@ pub fn transaction(key: &Bytes, write: &Write) -> pb::TxnRequest {
     };
     let read = Request::RequestRange(pb::RangeRequest { key: key.clone(), ..pb::RangeRequest::default() });
     pb::TxnRequest {
-        compare: condition.into_iter().collect(),
+        compare: condition.into_iter().chain(claim.map(Claim::condition)).collect(),
         success: vec![pb::RequestOp { request: Some(operation) }],
-        failure: vec![pb::RequestOp { request: Some(read) }],
+        failure: std::iter::once(pb::RequestOp { request: Some(read) }).chain(claim.map(Claim::read)).collect(),
     }
 }
 
@@ -128,19 +138,32 @@ pub fn mark(keys: &Keys) -> pb::TxnRequest {
     pb::TxnRequest { success: vec![pb::RequestOp { request: Some(Request::RequestPut(put)) }], ..pb::TxnRequest::default() }
 }
 
-/// What a [`transaction`] came to; `Err` is the key as it was when the condition did not hold, and the revision at that time.
-pub fn outcome(keys: &Keys, key: &Arc<str>, answer: pb::TxnResponse) -> Result<Written, (Option<KeyValue>, Revision)> {
+/// Why a [`transaction`] changed nothing.
+pub enum Refusal {
+    /// The key as it was when the condition did not hold, and the revision at that time.
+    Conflict(Option<KeyValue>, Revision),
+    /// The state is not this server's any more.
+    Lost(Arc<str>),
+}
+
+/// What a [`transaction`] came to.
+pub fn outcome(keys: &Keys, key: &Arc<str>, answer: pb::TxnResponse, claim: Option<&Claim>) -> Result<Written, Refusal> {
     let at = revision(answer.header.map_or(0, |header| header.revision));
     let named = |item: mvccpb::KeyValue| keys.item(item).map(|item| KeyValue { key: key.clone(), ..item });
-    let response = answer.responses.into_iter().next().and_then(|response| response.response);
-    let (previous, is_put) = match response {
+    let mut responses = answer.responses.into_iter();
+    let (previous, is_put) = match responses.next().and_then(|response| response.response) {
         Some(Response::ResponsePut(put)) => (put.prev_kv.and_then(named), true),
         Some(Response::ResponseDeleteRange(deleted)) => (deleted.prev_kvs.into_iter().next().and_then(named), false),
-        Some(Response::ResponseRange(range)) => return Err((range.kvs.into_iter().next().and_then(named), at)),
-        _ => return Err((None, at)),
+        Some(Response::ResponseRange(range)) => {
+            return Err(match claim.and_then(|claim| claim.loss(responses.next())) {
+                Some(reason) => Refusal::Lost(reason),
+                None => Refusal::Conflict(range.kvs.into_iter().next().and_then(named), at),
+            });
+        }
+        _ => return Err(Refusal::Conflict(None, at)),
     };
     if !is_put && previous.is_none() {
-        return Err((None, at)); // nothing was there to be deleted
+        return Err(Refusal::Conflict(None, at)); // nothing was there to be deleted
     }
     let create_revision = previous.as_ref().map_or(at, |previous| previous.create_revision);
     Ok(Written { revision: at, create_revision, previous })
@@ -162,6 +185,6 @@ mod tests {
         assert_eq!(Keys::new("").below(""), ("/".into(), "0".into()));
         assert_eq!(keys.own(b"/rk/registry/x"), Some("/registry/x"));
         assert_eq!(keys.own(b"/other/registry/x"), None);
-        assert_eq!((keys.own(b"/rk/~seen"), keys.own(b"/rk/\xff")), (None, None));
+        assert_eq!((keys.own(b"/rk/~seen"), keys.own(&keys.claim()), keys.own(b"/rk/\xff")), (None, None, None));
     }
 }

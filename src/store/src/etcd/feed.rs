@@ -122,7 +122,7 @@ pub async fn load(clients: &Clients, keys: &Keys) -> Result<(u64, Revision, Know
         for item in &answer.kvs {
             match keys.own(&item.key) {
                 Some(own) => known.add(own.into(), convert::version(item)),
-                None if keys.is_mark(&item.key) => {}
+                None if keys.is_internal(&item.key) => {}
                 None => tracing::warn!(key = %item.key.escape_ascii(), "a key that is no text is left alone"),
             }
         }
@@ -214,9 +214,19 @@ impl Feed {
                         self.shared.deliver(&[], revision);
                     }
                 }
-                Step::Events(events) => self.deliver(events),
+                Step::Events(events) => {
+                    if let Some(reason) = self.shared.claim.as_ref().and_then(|claim| events.iter().find_map(|event| claim.loss_by(event))) {
+                        return Ok(self.lose(&reason));
+                    }
+                    self.deliver(events);
+                }
             }
         }
+    }
+
+    fn lose(&self, reason: &str) {
+        tracing::error!(reason, "the state is another server's");
+        self.shared.end(reason);
     }
 
     fn deliver(&mut self, events: Vec<mvccpb::Event>) {
@@ -235,6 +245,12 @@ impl Feed {
 
     /// Tells the hooks what is different from what they know, where history does not say it any more.
     async fn catch_up(&mut self) -> Result<(), Failure> {
+        // The change that says so may be among those that are forgotten.
+        if let Some(claim) = &self.shared.claim
+            && let Some(reason) = claim.check(&self.shared.clients).await?
+        {
+            return Ok(self.lose(&reason));
+        }
         let (mut key, range_end) = self.shared.keys.below("");
         let mut at = 0;
         let mut difference = Difference::new(&self.known);

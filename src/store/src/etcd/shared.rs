@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::CALL_TIME_MAX;
+use super::claim::Claim;
 use super::clients::{Clients, Failure};
 use super::convert::{self, Keys};
 use crate::{Event, Hook, Revision};
@@ -16,6 +17,8 @@ const DELIVERY_USUAL: Duration = Duration::from_millis(20);
 pub struct Shared {
     pub clients: Clients,
     pub keys: Keys,
+    /// `None`: whoever opened the store takes care of that.
+    pub claim: Option<Claim>,
     hooks: Mutex<Vec<Hook>>,
     /// Up to here the hooks have seen everything.
     delivered: watch::Sender<Revision>,
@@ -27,10 +30,11 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(clients: Clients, keys: Keys, revision: Revision) -> Self {
+    pub fn new(clients: Clients, keys: Keys, claim: Option<Claim>, revision: Revision) -> Self {
         Self {
             clients,
             keys,
+            claim,
             hooks: Mutex::default(),
             delivered: watch::Sender::new(revision),
             end: watch::Sender::new(None),

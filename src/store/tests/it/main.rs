@@ -4,6 +4,7 @@
 mod checker;
 mod contract;
 mod etcd;
+mod etcd_claim;
 mod etcd_faults;
 
 use std::collections::HashMap;
