@@ -3,6 +3,7 @@
 //! Models k8s.io/apiserver/pkg/audit and pkg/endpoints/filters/audit.go. An event is written before the request goes on (upstream's mode
 //! `blocking`) to the log, and goes to the webhook, if there is one, in its own time. Bearer tokens are in no event: the header is gone before anything is recorded.
 mod log;
+pub mod notes;
 mod policy;
 mod webhook;
 
@@ -29,6 +30,7 @@ pub use log::Rotation;
 pub use webhook::WebhookOptions;
 use webhook::Webhook;
 use log::Log;
+use notes::Notes;
 use policy::{Decision, Level, Policy, PolicyError, Stage};
 
 const USER_AGENT_BYTES_MAX: usize = 1024;
@@ -93,7 +95,8 @@ impl Audit {
         if decision.level == Level::None {
             return None;
         }
-        let mut entry = Entry { audit: self.clone(), decision, event: Tree::object(), received: Timestamp::now() };
+        let notes = Notes::new(decision.level);
+        let mut entry = Entry { audit: self.clone(), decision, event: Tree::object(), received: Timestamp::now(), notes };
         entry.describe(id, attributes, request, source);
         Some(entry)
     }
@@ -133,6 +136,7 @@ pub struct Entry {
     decision: Decision,
     event: Tree,
     received: Timestamp,
+    notes: Notes,
 }
 
 fn user_tree(user: &UserInfo) -> Tree {
@@ -207,6 +211,11 @@ impl Entry {
         self.event.set(&["stage"], stage.name());
         self.event.set(&["stageTimestamp"], format!("{now:.6}"));
         self.audit.write(&self.event, now);
+    }
+
+    /// Where whoever handles the request leaves annotations.
+    pub fn notes(&self) -> Notes {
+        self.notes.clone()
     }
 
     pub fn request_received(&mut self) {
@@ -291,6 +300,9 @@ impl Entry {
     /// Records the answer, at once or when it has ended.
     pub async fn finish(mut self, response: Response<Body>, failure: Option<&Status>, is_long: bool) -> Response<Body> {
         self.answered(response.status().as_u16(), failure);
+        for (key, value) in self.notes.take() {
+            self.event.set(&["annotations", &key], value);
+        }
         if is_long {
             self.stage(Stage::ResponseStarted);
             return response.map(|body| Body::new(Watched { body, entry: Some(self) }));

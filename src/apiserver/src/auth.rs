@@ -11,6 +11,7 @@ mod node_keys;
 pub mod rbac;
 pub mod request_header;
 pub mod webhook;
+pub mod websocket_token;
 
 use std::collections::BTreeMap;
 

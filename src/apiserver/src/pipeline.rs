@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE};
 use http::{Method, Request, Response, StatusCode};
 use rustls_pki_types::CertificateDer;
 
 use crate::audit::Entry;
-use crate::auth::{Attributes, Credential, UserInfo};
+use crate::auth::{Attributes, Credential, UserInfo, websocket_token};
 use crate::extension::Extension;
 use crate::flow::Class;
 use crate::negotiate::{self, Accept};
@@ -118,6 +118,26 @@ async fn authenticate(
             }
         };
     }
+    match websocket_token::take(request.headers()) {
+        Ok(None) => {}
+        Ok(Some((token, others))) => {
+            return match authenticator.authenticate(Credential::Token { token: &token, audiences: &[] }).await {
+                Ok(Some(found)) => {
+                    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, others);
+                    Ok(grouped(found.user))
+                }
+                Ok(None) => Err(Status::unauthorized()),
+                Err(why) => {
+                    tracing::debug!(%why, "bearer token of a WebSocket refused");
+                    Err(Status::unauthorized())
+                }
+            };
+        }
+        Err(why) => {
+            is_refused = true;
+            tracing::debug!(%why, "bearer token of a WebSocket refused");
+        }
+    }
     // Who shows something and is not believed is not treated as if he had shown nothing. Machines that join read the authority before they can
     // know whom they ask, whatever else is closed.
     if !is_refused && (path == fixed::CACERTS || authenticator.lets_anonymous_in(path)) {
@@ -149,9 +169,11 @@ async fn handle(server: ApiServer, user: Arc<UserInfo>, mut request: Request<Bod
         audit.begin(&audit_id, &attributes(&user, &info), &request, &source)
     });
     let mut passage = Passage { is_remote: peer.is_some(), is_long, entry, class: None };
-    let result = match record(&server, passage.entry.as_mut(), &mut request, is_long).await {
-        Ok(()) => admit_and_run(&server, user, &info, query, &mut request, &mut passage).await,
-        Err(status) => Err(status),
+    let notes = passage.entry.as_ref().map(Entry::notes);
+    let result = match (record(&server, passage.entry.as_mut(), &mut request, is_long).await, notes) {
+        (Ok(()), None) => admit_and_run(&server, user, &info, query, &mut request, &mut passage).await,
+        (Ok(()), Some(notes)) => notes.of(admit_and_run(&server, user, &info, query, &mut request, &mut passage)).await,
+        (Err(status), _) => Err(status),
     };
     let failure = result.as_ref().err().filter(|_| passage.entry.is_some()).cloned();
     let mut response = result.unwrap_or_else(|status| {

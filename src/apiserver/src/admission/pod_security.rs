@@ -1,7 +1,7 @@
 //! Pod Security Standards, by labels of the namespace: enforced on pods, warned about on pods and what makes pods.
 //!
-//! Models k8s.io/pod-security-admission/admission. Left out: audit annotations (no audit log), exemptions, metrics, the
-//! checks as older versions had them (a version label is printed, the newest checks apply).
+//! Models k8s.io/pod-security-admission/admission. Left out: exemptions, metrics, the checks as older versions had them (a version label is
+//! printed, the newest checks apply).
 mod baseline;
 mod namespaces;
 mod restricted;
@@ -9,6 +9,7 @@ mod restricted;
 use api::tree::Tree;
 
 use super::{Operation, Request};
+use crate::audit::notes;
 use crate::cache::Cache;
 use crate::status::Status;
 
@@ -58,6 +59,12 @@ struct Policy {
     version: String,
 }
 
+impl std::fmt::Display for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.level.name(), self.version)
+    }
+}
+
 /// What the namespace asks for in `mode`; an unreadable level is the strictest, as upstream has it.
 fn policy(namespace: &Tree, mode: &str) -> Policy {
     let label = |suffix: &str| api::meta::label(namespace, &format!("{LABEL}{mode}{suffix}")).unwrap_or("");
@@ -79,18 +86,37 @@ pub fn check(cache: &Cache, request: &mut Request) -> Result<(), Status> {
     let Some((pod, is_pod)) = pod_of(request) else { return Ok(()) };
     let Some(namespace) = cache.get("", "namespaces", "", &request.namespace) else { return Ok(()) };
     let namespace = namespace.tree();
-    if is_pod {
-        let enforce = policy(&namespace, "enforce");
-        if let Some(text) = violations(enforce.level, &pod) {
-            let Policy { level, version } = enforce;
-            return Err(request.forbidden(format!("violates PodSecurity \"{}:{version}\": {text}", level.name())));
-        }
+    let [enforce, audit, warn] = ["enforce", "audit", "warn"].map(|mode| policy(&namespace, mode));
+    note(&namespace, is_pod.then_some(&enforce), &audit, &warn, &pod);
+    if is_pod && let Some(text) = violations(enforce.level, &pod) {
+        return Err(request.forbidden(format!("violates PodSecurity \"{enforce}\": {text}")));
     }
-    let warn = policy(&namespace, "warn");
     if let Some(text) = violations(warn.level, &pod) {
-        request.warnings.push(format!("would violate PodSecurity \"{}:{}\": {text}", warn.level.name(), warn.version));
+        request.warnings.push(format!("would violate PodSecurity \"{warn}\": {text}"));
     }
     Ok(())
+}
+
+/// Annotates the audit event; nothing where nobody asks for anything.
+fn note(namespace: &Tree, enforce: Option<&Policy>, audit: &Policy, warn: &Policy, pod: &Tree) {
+    if !notes::is_recorded() {
+        return;
+    }
+    let errors = namespaces::errors(namespace);
+    let is_asked = |policy: &Policy| policy.level != Level::Privileged;
+    if errors.is_empty() && !enforce.is_some_and(is_asked) && !is_asked(audit) && !is_asked(warn) {
+        return;
+    }
+    let annotate = |name: &str, value: String| notes::annotate(format!("{LABEL}{name}"), value);
+    if !errors.is_empty() {
+        annotate("error", format!("Failed to parse policy: {}", api::field_error::aggregate(&errors)));
+    }
+    if let Some(enforce) = enforce {
+        annotate("enforce-policy", enforce.to_string());
+    }
+    if let Some(text) = violations(audit.level, pod) {
+        annotate("audit-violations", format!("would violate PodSecurity \"{audit}\": {text}"));
+    }
 }
 
 /// The pod that the request is about, and whether it is one itself.

@@ -2,8 +2,7 @@
 //!
 //! Models k8s.io/apiserver/pkg/admission/plugin/webhook/{mutating,validating,generic}. Configurations are kept compiled, in step with the
 //! watch cache; what one asks is decided in [`matching`] and by its conditions, written and read in [`review`], sent by [`outbound`]. Mutating
-//! webhooks are called one after another, validating ones at once. Left out: audit annotations (there is no audit log to write them to),
-//! connections kept from one call to the next.
+//! webhooks are called one after another, validating ones at once. Left out: connections kept from one call to the next.
 mod hook;
 pub(super) mod review;
 
@@ -22,6 +21,7 @@ use super::expression::Seen;
 use super::matching::{self, Invocation};
 use super::reinvocation::Reinvocation;
 use super::{Operation, Request, changed};
+use crate::audit::notes;
 use crate::auth::Authorization;
 use crate::cache::Cache;
 use crate::outbound;
@@ -30,6 +30,10 @@ use crate::status::Status;
 
 const MUTATING: &str = "mutatingwebhookconfigurations";
 const VALIDATING: &str = "validatingwebhookconfigurations";
+
+/// Beginnings of audit annotations.
+const MUTATION: &str = "mutation.webhook.admission.k8s.io/";
+const VALIDATION: &str = "validating.webhook.admission.k8s.io/";
 
 type Compiled = BTreeMap<String, Vec<Arc<Hook>>>;
 
@@ -99,23 +103,32 @@ impl Webhooks {
         }
         let is_again = rounds.is_again();
         rounds.webhooks.begin(is_again, &request.object);
-        for hook in hooks {
+        for (i, hook) in hooks.into_iter().enumerate() {
             let Some(invocation) = self.invocation(&hook, request).await? else { continue };
             if is_again && !rounds.webhooks.is_required(&hook.uid) {
                 continue;
             }
             let reply = self.ask(&hook, &invocation, request, true).await;
-            let is_invoked_again = hook.is_reinvoked;
-            if let Some(reply) = decided(&hook, reply)? {
-                request.warnings.extend(reply.warnings);
-                if let Some(patch) = reply.patch
-                    && apply(&self.cache, &hook, &invocation, request, &patch).await?
-                {
-                    rounds.webhooks.require();
-                    rounds.want();
+            let noted = Noted { hook: &hook, place: format!("round_{}_index_{i}", u8::from(is_again)) };
+            let reply = decided(&hook, reply).inspect_err(|_| noted.mutation(false))?;
+            let mut is_changed = false;
+            match reply {
+                None => noted.failed_open(MUTATION),
+                Some(reply) => {
+                    request.warnings.extend(reply.warnings);
+                    if let Some(patch) = reply.patch {
+                        let applied = apply(&self.cache, &hook, &invocation, request, &patch).await;
+                        is_changed = applied.inspect_err(|_| noted.mutation(false))?;
+                        noted.patch(&patch);
+                    }
                 }
             }
-            if is_invoked_again {
+            noted.mutation(is_changed);
+            if is_changed {
+                rounds.webhooks.require();
+                rounds.want();
+            }
+            if hook.is_reinvoked {
                 rounds.webhooks.invoked(&hook.uid);
             }
         }
@@ -138,9 +151,10 @@ impl Webhooks {
         let of = &*request;
         let replies = join_all(asked.iter().map(|(hook, invocation)| self.ask(hook, invocation, of, false))).await;
         let mut result = Ok(());
-        for ((hook, _), reply) in asked.iter().zip(replies) {
+        for (i, ((hook, _), reply)) in asked.iter().zip(replies).enumerate() {
             match decided(hook, reply) {
-                Ok(reply) => request.warnings.extend(reply.into_iter().flat_map(|r| r.warnings)),
+                Ok(Some(reply)) => request.warnings.extend(reply.warnings),
+                Ok(None) => Noted { hook, place: format!("round_0_index_{i}") }.failed_open(VALIDATION),
                 Err(status) => result = result.and(Err(status)),
             }
         }
@@ -204,11 +218,61 @@ impl Webhooks {
             Ok(answer) => answer,
             Err(error) => return Outcome::Failed(format!("failed to call webhook: {error}")),
         };
-        match review::read(version, &uid, is_mutating, &answer) {
+        match review::read(&hook.name, version, &uid, is_mutating, &answer) {
             Ok(Verdict::Allowed(reply)) => Outcome::Allowed(reply),
             Ok(Verdict::Denied(refusal)) => Outcome::Denied(denial(&hook.name, refusal)),
             Err(why) => Outcome::Failed(format!("received invalid webhook response: {why}")),
         }
+    }
+}
+
+/// A call, as the audit log tells it. Models mutating/dispatcher.go webhookAnnotator.
+struct Noted<'h> {
+    hook: &'h Hook,
+    /// In which round it was asked, and the how manieth.
+    place: String,
+}
+
+impl Noted<'_> {
+    fn about(&self) -> About<'_> {
+        About { configuration: &self.hook.configuration, webhook: &self.hook.name, mutated: None, patch: None, patch_type: None }
+    }
+
+    fn mutation(&self, mutated: bool) {
+        if notes::is_recorded() {
+            let about = About { mutated: Some(mutated), ..self.about() };
+            notes::annotate(format!("{MUTATION}{}", self.place), about.text());
+        }
+    }
+
+    fn patch(&self, patch: &Tree) {
+        let value = || About { patch: Some(patch), patch_type: Some("JSONPatch"), ..self.about() }.text();
+        notes::annotate_with_request(format!("patch.webhook.admission.k8s.io/{}", self.place), value);
+    }
+
+    /// It could not be asked, and that was ignored.
+    fn failed_open(&self, kind: &str) {
+        notes::annotate(format!("failed-open.{kind}{}", self.place), self.hook.name.as_str());
+    }
+}
+
+/// What an annotation says of a call.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct About<'n> {
+    configuration: &'n str,
+    webhook: &'n str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mutated: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<&'n Tree>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+}
+
+impl About<'_> {
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("it is JSON")
     }
 }
 

@@ -51,7 +51,7 @@ pub fn check(cache: &Cache, request: &mut Request) -> Result<(), Status> {
     }
 }
 
-fn errors(namespace: &Tree) -> Vec<FieldError> {
+pub(super) fn errors(namespace: &Tree) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for mode in ["enforce", "audit", "warn"] {
         let (level, version) = (format!("{LABEL}{mode}"), format!("{LABEL}{mode}-version"));

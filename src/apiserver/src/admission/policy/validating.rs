@@ -1,6 +1,8 @@
 //! ValidatingAdmissionPolicy: what its expressions say of a request.
 //!
 //! Models pkg/admission/plugin/policy/validating/{plugin,validator,dispatcher}.go.
+use std::collections::BTreeMap;
+
 use api::admission::{Compiler, Returns, Speaks};
 use api::tree::Tree;
 use cel::ResourceCheck;
@@ -13,18 +15,23 @@ use crate::admission::conditions::{self, Match};
 use crate::admission::expression::{BUDGET, Expression, OutOfBudget, Scope, Seen, Variable};
 use crate::admission::webhook::review;
 use crate::admission::{Request, matching};
+use crate::audit::notes;
 use crate::auth::Authorization;
 use crate::cache::Cache;
 use crate::status::Status;
 
 /// The longest message that an expression may make.
 const MESSAGE_BYTES_MAX: usize = 5 * 1024;
+/// What the audit log keeps of the value of an annotation, and of how many failures.
+const NOTE_BYTES_MAX: usize = 10 * 1024;
+const FAILURES_MAX: usize = 50;
 
 pub struct Validations {
     variables: Vec<Variable>,
     conditions: Vec<Expression>,
     rules: Vec<Rule>,
-    annotations: Vec<Expression>,
+    /// Keys of audit annotations, with what makes their values.
+    annotations: Vec<(String, Expression)>,
     /// Whether any of it looks at the request itself, or at its namespace.
     uses_request: bool,
     uses_namespace: bool,
@@ -57,15 +64,15 @@ impl Compile for Validations {
             }
         };
         let rules: Vec<Rule> = spec.array_at(&["validations"]).iter().map(rule).collect();
-        let annotations: Vec<Expression> = spec
-            .array_at(&["auditAnnotations"])
-            .iter()
-            .map(|annotation| one(annotation.str_at(&["valueExpression"]), speaks, Returns::StringOrNull))
-            .collect();
+        let annotation = |annotation: &Tree| {
+            let value = one(annotation.str_at(&["valueExpression"]), speaks, Returns::StringOrNull);
+            (annotation.str_at(&["key"]).to_owned(), value)
+        };
+        let annotations: Vec<_> = spec.array_at(&["auditAnnotations"]).iter().map(annotation).collect();
         let all = || {
             let of_rules = rules.iter().flat_map(|rule| [&rule.expression].into_iter().chain(&rule.message_expression));
             let of_variables = variables.iter().map(|variable| &variable.expression);
-            of_variables.chain(&conditions).chain(of_rules).chain(&annotations)
+            of_variables.chain(&conditions).chain(of_rules).chain(annotations.iter().map(|(_, value)| value))
         };
         let uses_request = all().any(|expression| expression.uses("request"));
         let uses_namespace = all().any(|expression| expression.uses("namespaceObject"));
@@ -81,6 +88,35 @@ struct Refusal {
     reason: String,
     /// An audit annotation failed, which no action of a binding makes good.
     is_final: bool,
+    /// Which rule.
+    index: usize,
+}
+
+/// What a policy says of a request.
+#[derive(Default)]
+struct Said {
+    refusals: Vec<Refusal>,
+    annotations: Vec<(String, String)>,
+}
+
+/// What comes of all policies.
+#[derive(Default)]
+struct Outcome<'i> {
+    denials: Vec<Denial<'i>>,
+    warnings: Vec<String>,
+    /// For the audit log, of bindings that ask for that.
+    failures: Vec<Failure<'i>>,
+}
+
+/// Models dispatcher.go ValidationFailureValue.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Failure<'i> {
+    message: String,
+    policy: &'i str,
+    binding: &'i str,
+    expression_index: usize,
+    validation_actions: &'i [String],
 }
 
 struct Denial<'i> {
@@ -96,26 +132,31 @@ pub async fn validate(
     request: &mut Request,
 ) -> Result<(), Status> {
     let selection = select(cache, policies, request).await;
-    let mut denials: Vec<Denial> = Vec::new();
+    let mut outcome = Outcome::default();
     for wrong in selection.wrong.into_iter().filter(|wrong| !wrong.policy.ignores_failure) {
-        let refusal = Refusal { message: wrong.why, reason: String::new(), is_final: true };
-        denials.push(Denial { policy: &wrong.policy.name, binding: wrong.binding.map(|binding| &*binding.name), refusal });
+        let refusal = Refusal { message: wrong.why, reason: String::new(), is_final: true, index: 0 };
+        outcome.denials.push(Denial { policy: &wrong.policy.name, binding: wrong.binding.map(|binding| &*binding.name), refusal });
     }
-    let mut warnings = Vec::new();
     for met in &selection.met {
         let object = met.invocation.shown(cache, &request.object).await;
         let old = met.invocation.shown(cache, request.old.as_deref().unwrap_or(&NULL)).await;
         match (object, old) {
-            (Ok(object), Ok(old)) => ask(cache, authorization, met, request, (&object, &old), &mut denials, &mut warnings)?,
+            (Ok(object), Ok(old)) => ask(cache, authorization, met, request, (&object, &old), &mut outcome)?,
             (Err(status), _) | (_, Err(status)) if !met.policy.ignores_failure => {
                 let message = format!("failed to configure binding: failed to convert object version: {}", status.message);
-                let refusal = Refusal { message, reason: String::new(), is_final: true };
-                denials.push(Denial { policy: &met.policy.name, binding: met.bindings.first().map(|bound| &*bound.binding.name), refusal });
+                let refusal = Refusal { message, reason: String::new(), is_final: true, index: 0 };
+                outcome.denials.push(Denial { policy: &met.policy.name, binding: met.bindings.first().map(|bound| &*bound.binding.name), refusal });
             }
             _ => {}
         }
     }
+    let Outcome { mut denials, mut warnings, mut failures } = outcome;
     request.warnings.append(&mut warnings);
+    if !failures.is_empty() {
+        failures.truncate(FAILURES_MAX);
+        let text = serde_json::to_string(&failures).expect("texts and numbers are JSON");
+        notes::annotate("validation.policy.admission.k8s.io/validation_failure", text);
+    }
     // Upstream's order is that of its map of policies; here they come by name.
     denials.sort_by(|a, b| a.policy.cmp(b.policy));
     match denials.into_iter().next() {
@@ -131,8 +172,7 @@ fn ask<'i>(
     met: &Met<'i, Validations>,
     request: &Request,
     (object, old): (&Tree, &Tree),
-    denials: &mut Vec<Denial<'i>>,
-    warnings: &mut Vec<String>,
+    outcome: &mut Outcome<'i>,
 ) -> Result<(), Status> {
     let (policy, rules) = (met.policy, met.policy.compiled());
     let asked = if rules.uses_request { review::asked(&met.invocation, request) } else { Tree::Null };
@@ -141,6 +181,8 @@ fn ask<'i>(
         false => Tree::Null,
     };
     let (asker, check) = (Asker::new(authorization, &request.user), matching::resource_check(request));
+    // Of several bindings and parameters, each value once.
+    let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for bound in &met.bindings {
         for params in &bound.params {
             let seen = Seen {
@@ -152,10 +194,20 @@ fn ask<'i>(
                 asker: None,
                 variables: &rules.variables,
             };
-            for refusal in decide(policy, rules, seen, (&asker, &check)) {
-                act(policy, bound.binding, refusal, denials, warnings);
+            let said = decide(policy, rules, seen, (&asker, &check));
+            for refusal in said.refusals {
+                act(policy, bound.binding, refusal, outcome);
+            }
+            for (key, value) in said.annotations {
+                let values = annotations.entry(key).or_default();
+                if !values.contains(&value) {
+                    values.push(value);
+                }
             }
         }
+    }
+    for (key, values) in annotations {
+        notes::annotate_for(&policy.name, &key, values.join(", "));
     }
     Ok(())
 }
@@ -165,19 +217,27 @@ fn act<'i>(
     policy: &'i Policy<Validations>,
     binding: &'i Binding,
     refusal: Refusal,
-    denials: &mut Vec<Denial<'i>>,
-    warnings: &mut Vec<String>,
+    outcome: &mut Outcome<'i>,
 ) {
     let does = |action: &str| binding.actions.iter().any(|given| given == action);
     if does("Warn") && !refusal.is_final {
         let (policy, binding) = (&policy.name, &binding.name);
         let warning = format!("Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}", refusal.message);
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
+        if !outcome.warnings.contains(&warning) {
+            outcome.warnings.push(warning);
         }
     }
+    if does("Audit") && !refusal.is_final {
+        outcome.failures.push(Failure {
+            message: refusal.message.clone(),
+            policy: &policy.name,
+            binding: &binding.name,
+            expression_index: refusal.index,
+            validation_actions: &binding.actions,
+        });
+    }
     if does("Deny") || refusal.is_final {
-        denials.push(Denial { policy: &policy.name, binding: Some(&binding.name), refusal });
+        outcome.denials.push(Denial { policy: &policy.name, binding: Some(&binding.name), refusal });
     }
 }
 
@@ -187,16 +247,18 @@ fn decide<'a>(
     rules: &'a Validations,
     seen: Seen<'a>,
     may_ask: (&'a Asker<'a>, &'a ResourceCheck),
-) -> Vec<Refusal> {
+) -> Said {
     // Failures count, or are a yes.
-    let failed = |message: String| -> Vec<Refusal> {
-        if policy.ignores_failure { Vec::new() } else { vec![Refusal { message, reason: String::new(), is_final: false }] }
+    let refusal = |index: usize, message: String| {
+        let refusal = Refusal { message, reason: String::new(), is_final: false, index };
+        Some(refusal).filter(|_| !policy.ignores_failure)
     };
+    let failed = |message: String| Said { refusals: refusal(0, message).into_iter().collect(), annotations: Vec::new() };
     let asking = Seen { asker: Some(may_ask), ..seen };
     if !rules.conditions.is_empty() {
         match conditions::evaluate(&rules.conditions, asking, policy.ignores_failure) {
             Match::Yes => {}
-            Match::No => return Vec::new(),
+            Match::No => return Said::default(),
             Match::Failed(why) => return failed(why),
         }
     }
@@ -211,25 +273,25 @@ fn decide<'a>(
         let messages = messages(rules, seen, &mut budget);
         for (i, verdict) in verdicts.into_iter().enumerate() {
             match (verdict, &messages) {
-                (Err(error), _) => refusals.extend(failed(error)),
-                (Ok(_), Err(spent)) => refusals.extend(failed(format!("failed messageExpression: {spent}"))),
+                (Err(error), _) => refusals.extend(refusal(i, error)),
+                (Ok(_), Err(spent)) => refusals.extend(refusal(i, format!("failed messageExpression: {spent}"))),
                 (Ok(true), _) => {}
                 (Ok(false), Ok(messages)) => {
                     let reason = if rules.rules[i].reason.is_empty() { "Invalid" } else { &rules.rules[i].reason };
                     let message = rules.rules[i].message(messages[i].as_deref());
-                    refusals.push(Refusal { message, reason: reason.to_owned(), is_final: false });
+                    refusals.push(Refusal { message, reason: reason.to_owned(), is_final: false, index: i });
                 }
             }
         }
     } else {
-        refusals.extend(verdicts.into_iter().filter_map(Result::err).flat_map(failed));
+        refusals.extend(verdicts.into_iter().enumerate().filter_map(|(i, verdict)| refusal(i, verdict.err()?)));
     }
     match annotations(rules, seen) {
         Err(spent) => failed(spent.to_string()),
-        Ok(_) if policy.ignores_failure => refusals,
-        Ok(errors) => {
-            refusals.extend(errors.into_iter().map(|message| Refusal { message, reason: String::new(), is_final: true }));
-            refusals
+        Ok((annotations, _)) if policy.ignores_failure => Said { refusals, annotations },
+        Ok((annotations, errors)) => {
+            refusals.extend(errors.into_iter().map(|message| Refusal { message, reason: String::new(), is_final: true, index: 0 }));
+            Said { refusals, annotations }
         }
     }
 }
@@ -265,17 +327,25 @@ impl Rule {
     }
 }
 
-/// What is wrong with the values of audit annotations.
-fn annotations<'a>(rules: &'a Validations, seen: Seen<'a>) -> Result<Vec<String>, OutOfBudget> {
+/// Audit annotations, and what is wrong with the values of others.
+fn annotations<'a>(rules: &'a Validations, seen: Seen<'a>) -> Result<(Vec<(String, String)>, Vec<String>), OutOfBudget> {
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
     if rules.annotations.is_empty() {
-        return Ok(Vec::new());
+        return Ok((found, errors));
     }
     let (scope, mut budget) = (Scope::new(seen), BUDGET);
-    let mut errors = Vec::new();
-    for expression in &rules.annotations {
-        errors.extend(scope.evaluate(expression, &mut budget)?.err());
+    for (key, expression) in &rules.annotations {
+        match scope.evaluate(expression, &mut budget)? {
+            Err(error) => errors.push(error),
+            // Null is none.
+            Ok(value) => {
+                let text = value.as_str().unwrap_or_default().trim();
+                let end = (0..=text.len().min(NOTE_BYTES_MAX)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+                found.extend((end > 0).then(|| (key.clone(), text[..end].to_owned())));
+            }
+        }
     }
-    Ok(errors)
+    Ok((found, errors))
 }
 
 /// Models dispatcher.go's last lines and policy_decision.go reasonToCode.

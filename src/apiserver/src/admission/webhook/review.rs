@@ -1,4 +1,4 @@
-//! AdmissionReview: what a webhook is told, and what it may answer. Pure.
+//! AdmissionReview: what a webhook is told, and what it may answer. No I/O.
 //!
 //! Models pkg/admission/plugin/webhook/request/admissionreview.go.
 use api::tree::{Object, Tree};
@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::hook::ReviewVersion;
 use crate::admission::matching::{self, Invocation};
 use crate::admission::{Operation, Request};
+use crate::audit::notes;
 
 /// What comes with a yes.
 #[derive(Debug, Default, PartialEq)]
@@ -115,8 +116,8 @@ fn options(request: &Request) -> Tree {
     options
 }
 
-/// The verdict of an answer; `Err` says what is wrong with it.
-pub fn read(version: ReviewVersion, uid: &str, is_mutating: bool, answer: &[u8]) -> Result<Verdict, String> {
+/// The verdict of the answer of the webhook named `hook`; `Err` says what is wrong with it. What it says to the audit log is noted.
+pub fn read(hook: &str, version: ReviewVersion, uid: &str, is_mutating: bool, answer: &[u8]) -> Result<Verdict, String> {
     let review = Tree::from_json(answer).map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))?;
     let Some(response) = review.get("response").filter(|r| r.as_object().is_some()) else {
         return Err("webhook response was absent".into());
@@ -144,6 +145,10 @@ pub fn read(version: ReviewVersion, uid: &str, is_mutating: bool, answer: &[u8])
             (true, false, true) if patch_type.is_empty() => return Err("webhook returned invalid response.patchType of \"\"".into()),
             _ => {}
         }
+    }
+    let annotations = response.get("auditAnnotations").and_then(Tree::as_object);
+    for (key, value) in annotations.into_iter().flat_map(Object::iter) {
+        notes::annotate_for(hook, key, value.as_str().unwrap_or_default());
     }
     if response.get("allowed").and_then(Tree::as_bool) != Some(true) {
         let status = |field: &str| response.str_at(&["status", field]).to_owned();

@@ -72,7 +72,7 @@ async fn a_review_tells_all_and_its_answer_is_checked() {
     assert_eq!((asked.str_at(&["object", "kind"]), asked.str_at(&["userInfo", "username"])), ("Pod", "me"));
     let read = |is_mutating, response: &str| {
         let answer = format!(r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","response":{response}}}"#);
-        review::read(ReviewVersion::V1, "u", is_mutating, answer.as_bytes())
+        review::read("a.b.c", ReviewVersion::V1, "u", is_mutating, answer.as_bytes())
     };
     assert_eq!(
         read(false, r#"{"uid":"u","allowed":true,"warnings":["w"]}"#),
