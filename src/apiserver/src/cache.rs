@@ -10,8 +10,10 @@ mod history;
 mod object;
 mod pairs;
 mod splice;
+mod stored;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
 use std::collections::HashMap;
 use std::ops::Bound;
@@ -28,6 +30,8 @@ use crate::kinds::Kinds;
 use history::Kind;
 pub use history::{Change, Cursor, VersionError};
 pub use object::{Cached, with_version};
+use stored::Source;
+pub use unreadable::Unreadable;
 
 const LOAD_PAGE: usize = 1000;
 pub const PREFIX: &str = "/registry/";
@@ -60,6 +64,7 @@ struct Inner {
     kinds: ArcSwap<Kinds>,
     /// Kinds whose objects are held in the form of an earlier schema.
     stale: Mutex<Vec<KindId>>,
+    source: Source,
     /// Called after each change, on the writer's thread (allocators and the like).
     listeners: Mutex<Vec<(KindId, Box<dyn Fn(&Change) + Send>)>>,
 }
@@ -147,6 +152,7 @@ impl Cache {
             names: ArcSwap::from_pointee(names),
             kinds: ArcSwap::default(),
             stale: Mutex::default(),
+            source: if store.is_shared() { Source::Others } else { Source::Own },
             listeners: Mutex::default(),
         }));
         let hook = cache.clone();

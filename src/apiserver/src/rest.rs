@@ -12,6 +12,7 @@ pub mod patch;
 mod pieces;
 pub mod read;
 pub mod storage;
+mod unreadable;
 pub mod update;
 
 use std::sync::Arc;
@@ -56,8 +57,9 @@ impl Call {
 
     /// The object the path names, as stored.
     pub fn current(&self) -> Result<Arc<cache::Cached>, Status> {
-        let (found, _) = self.server.0.parts.cache.get_key(self.kind()?, &self.key());
-        found.ok_or_else(|| self.not_found())
+        let (cache, kind, key) = (&self.server.0.parts.cache, self.kind()?, self.key());
+        let (found, _) = cache.get_key(kind, &key);
+        found.ok_or_else(|| cache.unreadable(kind, &key).map_or_else(|| self.not_found(), |one| Status::unreadable(&one)))
     }
 }
 

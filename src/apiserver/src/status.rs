@@ -5,6 +5,8 @@ use api::tree::{Object, Tree};
 use api::field_error::FieldError;
 use http::StatusCode;
 
+use crate::cache::Unreadable;
+
 /// Every reason of upstream. Models apimachinery/pkg/apis/meta/v1/types.go StatusReason.
 const REASONS: [&str; 21] = [
     "AlreadyExists",
@@ -229,6 +231,25 @@ impl Status {
         Self::new(500, "InternalError", format!("Internal error occurred: {why}")).with_cause("", why, "")
     }
 
+    /// What is stored is none of the objects that belong there.
+    pub fn unreadable(one: &Unreadable) -> Self {
+        Self::internal(corrupt(one))
+    }
+
+    /// The same of a list, which cannot be whole; `is_cut`: there are others. Models storage/etcd3/corrupt_obj_deleter.go NewAPIStatusError.
+    pub fn list_unreadable(group: &str, resource: &str, all: &[Unreadable], is_cut: bool) -> Self {
+        let first = all.first().map(corrupt).unwrap_or_default();
+        let mut text = format!("failed to read one or more {} from the storage: {first}", qualified(group, resource));
+        if all.len() > 1 {
+            text = format!("{text} (and {} more)", all.len() - 1);
+        }
+        let mut status = Self::new(500, "StorageReadError", text).with(group, resource, "list");
+        for one in all {
+            status = status.with_cause("UnexpectedServerResponse", corrupt(one), &one.key);
+        }
+        if is_cut { status.with_cause("FieldValueTooMany", "too many errors, the list is truncated", "") } else { status }
+    }
+
     /// A webhook's refusal. A reason that clients do not know is left out.
     pub fn by_webhook(code: u16, reason: &str, message: String) -> Self {
         Self::new(code, REASONS.iter().find(|known| **known == reason).copied().unwrap_or(""), message)
@@ -306,6 +327,13 @@ impl Cause {
         let fields = [("reason", &self.reason), ("message", &self.message), ("field", &self.field)];
         fields.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k, v.as_str())).collect::<Object>().into()
     }
+}
+
+/// Models storage.StorageError of a corrupt object.
+fn corrupt(one: &Unreadable) -> String {
+    let Unreadable { key, revision, reason, .. } = one;
+    let why = format!("object not decodable revision={revision}: {reason}");
+    format!("StorageError: corrupt object, Code: 7, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {why}")
 }
 
 /// The success that a delete answers when the object is gone at once.

@@ -12,6 +12,7 @@ mod paths;
 mod protobuf;
 mod services;
 mod subresources;
+mod unreadable;
 
 use std::io;
 use std::sync::Arc;

@@ -197,6 +197,11 @@ impl Store for EtcdStore {
         reads::watch(Arc::clone(&self.shared), prefix, after).await
     }
 
+    /// A claim keeps other servers out, and nobody else.
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn revision(&self) -> Revision {
         self.shared.revision()
     }

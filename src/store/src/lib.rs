@@ -117,6 +117,9 @@ pub trait Store: Send + Sync + 'static {
     /// Nothing is buffered for a slow reader: it reads on in the history, until that is compacted.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, WatchError>;
 
+    /// Whether others may write here, too. Where not, a hook sees nothing but what was written through this handle.
+    fn is_shared(&self) -> bool;
+
     /// The revision of the last visible change.
     fn revision(&self) -> Revision;
 

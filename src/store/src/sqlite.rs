@@ -165,6 +165,10 @@ impl Store for SqliteStore {
         reader::watch(Arc::clone(&self.reader), Arc::clone(&self.shared), prefix.to_owned(), after)
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn revision(&self) -> Revision {
         self.shared.revision()
     }

@@ -105,7 +105,10 @@ impl Cache {
         loop {
             let range = store::Range { prefix: prefix(&resource), start_after, limit: Some(LOAD_PAGE), at: None };
             let page = store.range(range).await?;
-            let read = |item: &store::KeyValue| Cached::new(&resource, item.key.clone(), &item.value, item.mod_revision.0).map(Arc::new);
+            let read = |item: &store::KeyValue| {
+                let read = Cached::stored(&resource, item.key.clone(), &item.value, item.mod_revision.0, self.0.source);
+                read.map(Arc::new).inspect_err(|error| tracing::error!(key = %item.key, error, "a stored object cannot be read again")).ok()
+            };
             let fresh: Vec<Arc<Cached>> = page.items.iter().filter_map(read).collect();
             let mut world = self.0.world.write().expect("no panic under the lock");
             if let Some(kind) = world.kinds.get_mut(&id) {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use store::{Event, EventKind, KeyValue, Revision, Store};
 
+use super::stored::{Parsed, Source};
 use super::{Cache, Cached, Change, KindId, LOAD_PAGE, PREFIX, World};
 
 impl Cache {
@@ -49,11 +50,11 @@ impl Cache {
             return;
         };
         let Some(kind) = world.kinds.get_mut(&id) else { return };
-        match Cached::new(&kind.resource, item.key.clone(), &item.value, item.mod_revision.0) {
-            Some(cached) => {
+        match Cached::stored(&kind.resource, item.key.clone(), &item.value, item.mod_revision.0, self.0.source) {
+            Ok(cached) => {
                 kind.objects.insert(item.key.clone(), Arc::new(cached));
             }
-            None => tracing::error!(key = %item.key, "stored object is unreadable and is not served"),
+            Err(error) => kind.unreadable.add(item.key.clone(), item.mod_revision.0, error, None),
         }
     }
 
@@ -112,28 +113,36 @@ impl Cache {
         }
     }
 
-    fn parse(&self, event: &Event) -> Option<(KindId, Arc<Cached>)> {
+    fn parse(&self, event: &Event) -> Option<(KindId, Parsed)> {
         let id = self.kind_of_key(&event.key)?;
         let names = self.0.names.load();
-        let parsed = Cached::written(names.resources.get(&id)?, event.key.clone(), &event.value, event.revision.0);
-        if parsed.is_none() && !(matches!(event.kind, EventKind::Delete) && event.value.is_empty()) {
-            tracing::error!(key = %event.key, "written object is unreadable and is not served");
-        }
-        Some((id, Arc::new(parsed?)))
+        let (resource, key) = (names.resources.get(&id)?, event.key.clone());
+        let parsed = match self.0.source {
+            Source::Own => Cached::written(resource, key, &event.value, event.revision.0),
+            Source::Others => Cached::stored(resource, key, &event.value, event.revision.0, Source::Others),
+        };
+        Some((id, parsed.map(Arc::new)))
     }
 
-    fn apply(&self, world: &mut World, event: &Event, object: Option<(KindId, Arc<Cached>)>) -> Option<(KindId, Arc<Change>)> {
+    fn apply(&self, world: &mut World, event: &Event, object: Option<(KindId, Parsed)>) -> Option<(KindId, Arc<Change>)> {
         let revision = event.revision.0;
         world.revision = world.revision.max(revision);
         let deleted = matches!(event.kind, EventKind::Delete);
-        let (id, object) = match object {
-            Some(parsed) => parsed,
-            // The store does not always know any more what it was.
-            None if deleted => self.last_known(world, event)?,
-            None => return None,
-        };
+        let (id, parsed) = object?;
         let kind = world.kinds.get_mut(&id)?;
-        let previous = kind.objects.get(event.key.as_ref()).cloned();
+        let unreadable = kind.unreadable.remove(&event.key);
+        let previous = kind.objects.get(event.key.as_ref()).cloned().or(unreadable);
+        let object = match parsed {
+            Ok(object) => object,
+            // The store does not always know any more what it was.
+            Err(_) if deleted => kind.last_known(previous.as_ref()?, revision),
+            Err(error) => {
+                // Watchers keep what they know: it is not gone.
+                kind.objects.remove(event.key.as_ref());
+                kind.unreadable.add(event.key.clone(), revision, error, previous);
+                return None;
+            }
+        };
         if deleted {
             kind.objects.remove(event.key.as_ref());
         } else {
@@ -142,15 +151,6 @@ impl Cache {
         let change = Arc::new(Change::new(revision, object, previous, deleted));
         kind.push(change.clone());
         Some((id, change))
-    }
-
-    /// A deleted object as it is here, under the version of its deletion.
-    fn last_known(&self, world: &World, event: &Event) -> Option<(KindId, Arc<Cached>)> {
-        let id = self.kind_of_key(&event.key)?;
-        let kind = world.kinds.get(&id)?;
-        let last = kind.objects.get(event.key.as_ref())?;
-        let (bytes, at) = (last.bytes_at(event.revision.0), event.revision.0);
-        Some((id, Arc::new(Cached::of(&kind.resource, last.key.clone(), &last.tree(), bytes, at, last.version_at))))
     }
 }
 

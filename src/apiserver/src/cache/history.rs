@@ -10,6 +10,7 @@ use imbl::OrdMap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::unreadable::Unreadables;
 use super::{Cache, Cached, KindId};
 
 /// Changes of one kind kept for watches and paged lists: at most so many, so large, so old.
@@ -67,6 +68,8 @@ pub(super) struct Kind {
     pub ended: CancellationToken,
     /// Its definition has gone.
     pub gone_since: Option<Instant>,
+    /// What is stored in its place and is none of its objects.
+    pub unreadable: Unreadables,
 }
 
 impl Kind {
@@ -80,7 +83,13 @@ impl Kind {
             changed: watch::Sender::new(0),
             ended: CancellationToken::new(),
             gone_since: None,
+            unreadable: Unreadables::default(),
         }
+    }
+
+    /// A deleted object as it was seen last, under the version of its deletion.
+    pub fn last_known(&self, last: &Cached, revision: u64) -> Arc<Cached> {
+        Arc::new(Cached::of(&self.resource, last.key.clone(), &last.tree(), last.bytes_at(revision), revision, last.version_at))
     }
 
     pub fn push(&mut self, change: Arc<Change>) {

@@ -37,27 +37,6 @@ struct View {
 }
 
 impl Cached {
-    pub(super) fn new(resource: &Resource, key: Arc<str>, value: &[u8], revision: u64) -> Option<Self> {
-        let mut tree = Tree::from_json(value).ok()?;
-        // What was stored under another schema shows as the one of today has it.
-        let is_stored_otherwise = resource.custom.as_ref().is_some_and(|custom| shows_otherwise(resource, custom, &mut tree));
-        let (bytes, version_at) = match is_stored_otherwise {
-            true => splice::resource_version(&tree.to_json(), revision)?,
-            false => splice::resource_version(value, revision)?,
-        };
-        Some(Self { is_stored_otherwise, ..Self::of(resource, key, &tree, bytes, revision, version_at) })
-    }
-
-    /// The same of what this process has printed just now: nothing but what selectors read is parsed.
-    pub(super) fn written(resource: &Resource, key: Arc<str>, value: &[u8], revision: u64) -> Option<Self> {
-        if resource.custom.is_some() {
-            return Self::new(resource, key, value, revision);
-        }
-        let tree = api::selector::skim(value).ok()?;
-        let (bytes, version_at) = splice::resource_version(value, revision)?;
-        Some(Self::of(resource, key, &tree, bytes, revision, version_at))
-    }
-
     pub(super) fn of(resource: &Resource, key: Arc<str>, tree: &Tree, bytes: Bytes, revision: u64, version_at: usize) -> Self {
         let labels = tree.at(&["metadata", "labels"]).and_then(Tree::as_object).map_or_else(Pairs::default, |labels| {
             labels.iter().map(|(name, value)| (name, value.as_str().unwrap_or(""))).collect()
@@ -150,15 +129,4 @@ impl Cached {
 /// Stored bytes with their version, as clients read them.
 pub fn with_version(stored: &[u8], revision: u64) -> Option<Bytes> {
     splice::resource_version(stored, revision).map(|(bytes, _)| bytes)
-}
-
-fn shows_otherwise(resource: &Resource, custom: &api::crd::Custom, tree: &mut Tree) -> bool {
-    // Only a webhook can say what it is in the version of today.
-    if custom.conversion.is_some() && api::meta::api_version(tree) != resource.api_version() {
-        return false;
-    }
-    let stored = tree.clone();
-    api::meta::set_type(tree, &resource.api_version(), &resource.kind);
-    api::crd::from_stored(custom, tree);
-    *tree != stored
 }

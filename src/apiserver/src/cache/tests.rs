@@ -46,7 +46,7 @@ fn a_namespace_holds_no_object_of_one_whose_name_begins_alike() {
     let names = [("a", "x"), ("a", "y"), ("a-b", "x"), ("a.b", "x"), ("a0", "x"), ("ab", "x"), ("b", "x")];
     let object = |(namespace, name)| {
         let key = key(resource, namespace, name);
-        (key.clone(), Arc::new(Cached::new(resource, key, br#"{"metadata":{}}"#, 1).unwrap()))
+        (key.clone(), Arc::new(Cached::stored(resource, key, br#"{"metadata":{}}"#, 1, stored::Source::Own).unwrap()))
     };
     let snapshot = Snapshot { objects: names.into_iter().map(object).collect(), revision: 1 };
     let under = |namespace: &str, after: Option<&str>| -> Vec<String> {

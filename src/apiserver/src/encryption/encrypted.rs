@@ -91,6 +91,10 @@ impl Store for EncryptedStore {
         Ok(Box::pin(watch.map(move |batch| batch.map(|events| if is_sealed(&events) { open_events(&rules.load(), &events).into() } else { events }))))
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     fn revision(&self) -> Revision {
         self.inner.revision()
     }

@@ -3,6 +3,7 @@
 //! Models pkg/registry/rest/delete.go BeforeDelete and pkg/registry/generic/registry/store.go Delete, deletionFinalizersForGarbageCollection.
 use std::sync::Arc;
 
+use api::field_error::FieldError;
 use api::meta;
 use api::tree::Tree;
 use axum::body::Body;
@@ -12,9 +13,9 @@ use futures::stream::FuturesOrdered;
 use http::{Request, Response, StatusCode};
 
 use super::model::Expected;
-use super::options::{DeleteOptions, FieldValidation, Propagation};
+use super::options::{DeleteOptions, FieldValidation, Propagation, UNREADABLE};
 use super::storage::{Part, Target, now, timestamp};
-use super::{Call, body, list, model, read};
+use super::{Call, body, list, model, read, unreadable};
 use crate::admission::Operation;
 use crate::cache::Cached;
 use crate::negotiate;
@@ -37,6 +38,9 @@ pub enum Deleted {
 pub async fn delete(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
     let options = read_options(call, request).await?;
     let target = call.target();
+    if options.unreadable {
+        return unreadable::delete(call, &target, options.dry_run).await;
+    }
     let deleted = target.delete(&options, &mut call.warnings).await?;
     let (code, bytes) = match deleted {
         Deleted::Now(tree) if strategy::returns_deleted(&call.resource) => (StatusCode::OK, Bytes::from(tree.to_json())),
@@ -53,8 +57,12 @@ pub async fn delete(call: &mut Call, request: Request<Body>) -> Result<Response<
 }
 
 pub async fn delete_collection(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
-    let selected = list::select(call).await?;
     let options = read_options(call, request).await?;
+    if options.unreadable {
+        let error = FieldError::invalid(UNREADABLE, true, "is not allowed with DELETECOLLECTION, try again after removing the option");
+        return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error]));
+    }
+    let selected = list::select(call).await?;
     let target = call.target();
     let mut waiting = selected.into_iter();
     let mut deleting = FuturesOrdered::new();

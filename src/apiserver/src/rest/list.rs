@@ -25,6 +25,8 @@ use crate::{convert, table};
 const END: &[u8] = b"]}\n";
 /// Objects that are converted at once.
 const VIEWED_CHUNK: usize = 500;
+/// As upstream names so many objects that cannot be read.
+const UNREADABLE_MAX: usize = 100;
 
 /// ListMeta.
 #[derive(Clone, Debug, Default)]
@@ -164,6 +166,12 @@ struct Page {
 
 async fn page(call: &Call, snapshot: &Snapshot, start: Option<&str>, selection: &Selection, limit: usize) -> Result<Page, Status> {
     let prefix = prefix(call);
+    let mut unreadable = call.server.0.parts.cache.unreadable_under(call.kind()?, &prefix, UNREADABLE_MAX + 1);
+    if !unreadable.is_empty() {
+        let is_cut = unreadable.len() > UNREADABLE_MAX;
+        unreadable.truncate(UNREADABLE_MAX);
+        return Err(Status::list_unreadable(&call.resource.group, &call.resource.plural, &unreadable, is_cut));
+    }
     let mut page = Page { objects: Vec::new(), has_more: false, remaining: None };
     if convert::is_viewed(&call.resource) {
         // What is selected by is known once an object is of the version asked for.

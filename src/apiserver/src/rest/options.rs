@@ -84,6 +84,8 @@ pub enum Propagation {
     Foreground,
 }
 
+pub const UNREADABLE: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+
 #[derive(Clone, Debug, Default)]
 pub struct DeleteOptions {
     pub grace_period_seconds: Option<i64>,
@@ -92,6 +94,8 @@ pub struct DeleteOptions {
     pub orphan_dependents: Option<bool>,
     pub propagation: Option<Propagation>,
     pub dry_run: bool,
+    /// `ignoreStoreReadErrorWithClusterBreakingPotential`: removes what is no object that can be read, and nothing else.
+    pub unreadable: bool,
 }
 
 impl DeleteOptions {
@@ -100,6 +104,7 @@ impl DeleteOptions {
         let mut errors = Vec::new();
         let mut options = Self::default();
         let mut policy = None;
+        let mut has_preconditions = false;
         match body {
             Some(tree) => {
                 options.grace_period_seconds = match tree.get("gracePeriodSeconds") {
@@ -118,6 +123,8 @@ impl DeleteOptions {
                 options.orphan_dependents = tree.get("orphanDependents").and_then(Tree::as_bool);
                 policy = string(tree, &["propagationPolicy"]);
                 options.dry_run = dry_run(tree.array_at(&["dryRun"]).iter().filter_map(Tree::as_str), &mut errors);
+                options.unreadable = tree.get(UNREADABLE).and_then(Tree::as_bool) == Some(true);
+                has_preconditions = tree.get("preconditions").is_some_and(|preconditions| !preconditions.is_null());
             }
             None => {
                 if let Some(text) = query.nonempty("gracePeriodSeconds") {
@@ -129,8 +136,10 @@ impl DeleteOptions {
                 options.orphan_dependents = query.get("orphanDependents").map(|_| query.flag("orphanDependents"));
                 policy = query.nonempty("propagationPolicy").map(ToOwned::to_owned).or(policy);
                 options.dry_run = dry_run(query.all("dryRun"), &mut errors);
+                options.unreadable = query.flag(UNREADABLE);
             }
         }
+        let has_policy = policy.is_some();
         options.propagation = match policy.as_deref() {
             None => None,
             Some("Orphan") => Some(Propagation::Orphan),
@@ -147,6 +156,17 @@ impl DeleteOptions {
                 policy.as_deref().unwrap_or(""),
                 "orphanDependents and deletionPropagation cannot be both set",
             ));
+        }
+        if options.unreadable {
+            let others = [
+                (has_policy, "propagationPolicy"),
+                (options.orphan_dependents.is_some(), "orphanDependents"),
+                (options.grace_period_seconds.is_some(), "gracePeriodSeconds"),
+                (has_preconditions, "preconditions"),
+            ];
+            for (_, other) in others.iter().filter(|(is_set, _)| *is_set) {
+                errors.push(FieldError::invalid(UNREADABLE, true, format!("cannot be set together with .{other}")));
+            }
         }
         refuse("DeleteOptions", &errors)?;
         Ok(options)

@@ -13,7 +13,7 @@ use store::{Expect, Operation, Revision, Write, WriteError, Written};
 
 use crate::admission::{self, Request};
 use crate::auth::{ALL_FIELDS, ALL_LABELS, Attributes, UserInfo};
-use crate::cache::{self, Cached};
+use crate::cache::{self, Cached, Unreadable};
 use crate::server::ApiServer;
 use crate::status::Status;
 use crate::{alloc, convert, pipeline, strategy};
@@ -83,8 +83,15 @@ impl Target {
         cache::key(&self.resource, &self.namespace, name)
     }
 
+    /// There is no object; what stands in its place is named.
     pub fn not_found(&self) -> Status {
-        Status::not_found(&self.resource.group, &self.resource.plural, &self.name)
+        let missing = || Status::not_found(&self.resource.group, &self.resource.plural, &self.name);
+        self.unreadable().map_or_else(missing, |one| Status::unreadable(&one))
+    }
+
+    pub fn unreadable(&self) -> Option<Unreadable> {
+        let cache = &self.server.0.parts.cache;
+        cache.unreadable(cache.kind(&self.resource)?, &self.key(&self.name))
     }
 
     pub fn current(&self) -> Option<Arc<Cached>> {
@@ -105,7 +112,7 @@ impl Target {
         Status::modified(&self.resource.group, &self.resource.plural, &self.name)
     }
 
-    async fn write(&self, key: Arc<str>, operation: Operation, expect: Expect) -> Result<Written, WriteError> {
+    pub(super) async fn write(&self, key: Arc<str>, operation: Operation, expect: Expect) -> Result<Written, WriteError> {
         let durability = strategy::durability(&self.resource);
         self.server.0.parts.store.write(Write { key, operation, expect, durability }).await
     }
@@ -353,6 +360,9 @@ impl Target {
         warnings: &mut Vec<String>,
         change: &(dyn Fn(&Tree) -> Result<Tree, Status> + Sync),
     ) -> Result<Outcome, Status> {
+        if let Some(one) = self.unreadable() {
+            return Err(Status::unreadable(&one));
+        }
         // Whoever applies may create everything.
         if part != Part::Main || !(self.manager.is_none() || strategy::allows_create_on_update(&self.resource)) {
             return Err(self.not_found());
@@ -376,9 +386,16 @@ impl Target {
 
     /// A write that creates needs the verb `create` as well. Models endpoints/handlers/update.go withAuthorization.
     fn authorize_create(&self) -> Result<(), Status> {
-        let attributes = Attributes {
+        let attributes = self.attributes("create");
+        let decision = self.server.0.parts.authorizer.authorize(&attributes);
+        if decision.allowed() { Ok(()) } else { Err(pipeline::forbidden(&attributes, &decision.reason)) }
+    }
+
+    /// What it is asked with whether the user may do `verb` with the object.
+    pub fn attributes<'a>(&'a self, verb: &'a str) -> Attributes<'a> {
+        Attributes {
             user: &self.user,
-            verb: "create",
+            verb,
             api_group: &self.resource.group,
             api_version: &self.resource.version,
             resource: &self.resource.plural,
@@ -389,9 +406,7 @@ impl Target {
             path: "",
             fields: &ALL_FIELDS,
             labels: &ALL_LABELS,
-        };
-        let decision = self.server.0.parts.authorizer.authorize(&attributes);
-        if decision.allowed() { Ok(()) } else { Err(pipeline::forbidden(&attributes, &decision.reason)) }
+        }
     }
 
     async fn update_once(
