@@ -1,4 +1,9 @@
 //! Tests of several crates together, in one process.
+mod crash;
+#[path = "../../../store/tests/it/etcd.rs"]
+#[allow(dead_code, reason = "the store's own tests use all of it")]
+mod etcd;
 mod faults;
+mod registers;
 mod sieve;
 mod world;

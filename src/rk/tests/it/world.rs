@@ -1,6 +1,6 @@
 //! An API server of its own, what stands in for scheduler and kubelets, and what controllers are given.
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,43 @@ impl NodeDialer for NoNodes {
     }
 }
 
+/// An API server, and the keys it has.
+pub struct Served {
+    pub server: ApiServer,
+    pki: Arc<pki::Cluster>,
+    tokens: Arc<pki::ServiceAccountSigner>,
+}
+
+impl Served {
+    /// Whatever is asked is allowed, and admitted as it is.
+    pub async fn lenient(store: Arc<dyn Store>, folder: &Path) -> ApiServer {
+        Self::over(store, folder, |_| (Arc::new(AdmitAll), Arc::new(Everything))).await.server
+    }
+
+    /// Keys are made in `folder`, or found there.
+    async fn over(store: Arc<dyn Store>, folder: &Path, rules: impl FnOnce(&Cache) -> Rules) -> Self {
+        let cache = Cache::start(&store).await.unwrap();
+        let issuer = "https://kubernetes.default.svc";
+        let pki = Arc::new(pki::Cluster::load_or_create(&folder.join("tls"), issuer, std::time::SystemTime::now()).unwrap());
+        let tokens = Arc::new(pki::ServiceAccountSigner::load_or_create(&folder.join("key"), issuer).unwrap());
+        let (admission, authorizer) = rules(&cache);
+        let parts = Parts {
+            store,
+            cache,
+            authenticator: Arc::new(Nobody),
+            authorizer,
+            admission,
+            tokens: Arc::new(Tokens::new(tokens.clone(), "https://localhost/jwks")),
+            nodes: Arc::new(NoNodes),
+            extensions: Vec::new(),
+            audit: None,
+        };
+        let server = ApiServer::new(apiserver::Config::default(), parts);
+        server.start().await.unwrap();
+        Self { server, pki, tokens }
+    }
+}
+
 type Rules = (Arc<dyn apiserver::admission::Admission>, Arc<dyn Authorizer>);
 
 pub struct World {
@@ -76,24 +113,7 @@ impl World {
         let shm = PathBuf::from("/dev/shm");
         let folder = tempfile::tempdir_in(if shm.is_dir() { shm } else { std::env::temp_dir() }).unwrap();
         let store: Arc<dyn Store> = Arc::new(store::sqlite::open(&folder.path().join("db"), store::sqlite::Options::default()).unwrap());
-        let cache = Cache::start(&store).await.unwrap();
-        let issuer = "https://kubernetes.default.svc";
-        let pki = Arc::new(pki::Cluster::load_or_create(&folder.path().join("tls"), issuer, std::time::SystemTime::now()).unwrap());
-        let tokens = Arc::new(pki::ServiceAccountSigner::load_or_create(&folder.path().join("key"), issuer).unwrap());
-        let (admission, authorizer) = rules(&cache);
-        let parts = Parts {
-            store,
-            cache,
-            authenticator: Arc::new(Nobody),
-            authorizer,
-            admission,
-            tokens: Arc::new(Tokens::new(tokens.clone(), "https://localhost/jwks")),
-            nodes: Arc::new(NoNodes),
-            extensions: Vec::new(),
-            audit: None,
-        };
-        let server = ApiServer::new(apiserver::Config::default(), parts);
-        server.start().await.unwrap();
+        let Served { server, pki, tokens } = Served::over(store, folder.path(), rules).await;
         let admin = Client::from_service(server.local(UserInfo::new("admin", &["system:masters"])));
         let world = Self { server, admin, clock, pki, tokens, _folder: folder };
         for node in NODES {
