@@ -5,11 +5,12 @@
 //! A file that cannot be read changes nothing. Without a file nothing is encrypted, but what is encrypted is not readable either.
 mod cipher;
 mod encrypted;
+mod kms;
 mod rules;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use store::{Durability, Expect, Operation, Range, Store, StoreError, Write, WriteError};
@@ -19,10 +20,13 @@ use encrypted::EncryptedStore;
 pub use rules::ConfigError;
 use rules::Rules;
 
-use crate::cache::PREFIX;
+use crate::cache::{Cache, PREFIX};
 
 /// As upstream looks for a changed file.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a KMS plugin is asked how it is: while it is well, and while it is not.
+const PROBE_INTERVAL: Duration = Duration::from_secs(20);
+const PROBE_AGAIN: Duration = Duration::from_secs(3);
 const PAGE: usize = 500;
 
 #[derive(Debug, thiserror::Error)]
@@ -42,17 +46,28 @@ pub struct Encryption {
 }
 
 impl Encryption {
-    /// Puts a store that encrypts in front of `plain`.
-    pub fn load(path: &Path, plain: Arc<dyn Store>) -> Result<(Self, Arc<dyn Store>), LoadError> {
+    /// Puts a store that encrypts in front of `plain`. KMS plugins are asked once; one that does not answer is asked again later.
+    pub async fn load(path: &Path, plain: Arc<dyn Store>) -> Result<(Self, Arc<dyn Store>), LoadError> {
         let rules = Arc::new(ArcSwap::from_pointee(read(path)?));
+        probe(&rules.load_full()).await;
         let encrypted = EncryptedStore::new(plain.clone(), rules.clone());
         Ok((Self { path: path.to_owned(), rules, plain, seen: changed_at(path) }, Arc::new(encrypted)))
     }
 
-    /// Follows the file until `shutdown`.
-    pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut is_behind = true;
-        let mut interval = LOOK_INTERVAL;
+    /// What `/readyz` says of KMS providers; `None` where there are none, and there can be some once the file has changed.
+    pub fn health(&self) -> impl Fn() -> Option<Result<(), String>> + Send + Sync + use<> {
+        let rules = self.rules.clone();
+        move || {
+            let rules = rules.load();
+            let mut all = rules.envelopes().map(|envelope| envelope.health()).peekable();
+            all.peek()?;
+            Some(all.collect())
+        }
+    }
+
+    /// Follows the file and the KMS plugins until `shutdown`. `store` is the one that encrypts.
+    pub async fn run(mut self, cache: Cache, store: Arc<dyn Store>, shutdown: CancellationToken) {
+        let (mut is_behind, mut looked) = (true, Instant::now());
         loop {
             if is_behind {
                 is_behind = match self.rewrite().await {
@@ -68,22 +83,55 @@ impl Encryption {
                 };
             }
             tokio::select! {
-                () = tokio::time::sleep(interval) => {}
+                () = tokio::time::sleep(self.interval()) => {}
                 () = shutdown.cancelled() => return,
             }
-            interval = LOOK_INTERVAL;
-            let now = changed_at(&self.path);
-            if now == self.seen {
-                continue;
+            let mut is_changed = self.probe().await;
+            if looked.elapsed() >= LOOK_INTERVAL {
+                looked = Instant::now();
+                is_changed |= self.look().await;
             }
-            match read(&self.path) {
-                Ok(rules) => {
-                    tracing::info!(path = %self.path.display(), "the encryption configuration has changed");
-                    self.rules.store(Arc::new(rules));
-                    self.seen = now;
-                    is_behind = true;
-                }
-                Err(error) => tracing::error!(%error, cause = ?std::error::Error::source(&error), "the encryption configuration stays as it was"),
+            is_behind |= is_changed;
+            // What could not be opened before may be now.
+            if let Err(error) = cache.read_again(&store).await {
+                tracing::warn!(%error, "what could not be decrypted is not read again yet");
+            }
+        }
+    }
+
+    /// Until there is something to look at: the file, or a KMS plugin.
+    fn interval(&self) -> Duration {
+        let rules = self.rules.load();
+        let mut all = rules.envelopes().map(|envelope| envelope.health().is_ok()).peekable();
+        match (all.peek().is_some(), all.all(|is_well| is_well)) {
+            (false, _) => LOOK_INTERVAL,
+            (true, true) => PROBE_INTERVAL,
+            (true, false) => PROBE_AGAIN,
+        }
+    }
+
+    async fn probe(&self) -> bool {
+        probe(&self.rules.load_full()).await
+    }
+
+    /// Takes in a file that has changed; whether it has.
+    async fn look(&mut self) -> bool {
+        let now = changed_at(&self.path);
+        if now == self.seen {
+            return false;
+        }
+        match read(&self.path) {
+            Ok(rules) => {
+                tracing::info!(path = %self.path.display(), "the encryption configuration has changed");
+                let rules = Arc::new(rules);
+                probe(&rules).await;
+                self.rules.store(rules);
+                self.seen = now;
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, cause = ?std::error::Error::source(&error), "the encryption configuration stays as it was");
+                false
             }
         }
     }
@@ -123,6 +171,12 @@ impl Encryption {
     }
 }
 
+/// Asks all KMS plugins how they are; whether one of them writes with another key now.
+async fn probe(rules: &Rules) -> bool {
+    let probes = rules.envelopes().map(|envelope| envelope.probe());
+    futures::future::join_all(probes).await.contains(&true)
+}
+
 fn read(path: &Path) -> Result<Rules, LoadError> {
     let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     Rules::parse(&text).map_err(|source| LoadError::Config { path: path.to_owned(), source })
@@ -156,7 +210,7 @@ mod tests {
         }
         plain.write(put("/registry/core/pods/default/p", "{}")).await.unwrap();
         std::fs::write(&path, format!("{HEAD}{ONE}{PLAIN}")).unwrap();
-        let (encryption, store) = Encryption::load(&path, plain.clone()).unwrap();
+        let (encryption, store) = Encryption::load(&path, plain.clone()).await.unwrap();
         let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
         let hook = seen.clone();
         store.subscribe(Box::new(move |events| hook.lock().unwrap().extend(events.iter().map(|e| e.value.clone()))));

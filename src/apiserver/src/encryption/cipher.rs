@@ -3,6 +3,8 @@
 //! Models k8s.io/apiserver/pkg/storage/value/encrypt/{aes,secretbox}. `aescbc`: IV, then the padded text; it hides, but proves nothing.
 //! `aesgcm`: nonce of 12 bytes, text, tag; the key of the object is authenticated with it, so a value cannot be moved. `secretbox`: nonce of
 //! 24 bytes, tag, text (NaCl's XSalsa20 and Poly1305).
+use std::sync::Arc;
+
 use aes::cipher::{Array, BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser, KeyInit, KeyIvInit, StreamCipher};
 use aes::{Aes128, Aes192, Aes256};
 use aes_gcm::AesGcm;
@@ -12,12 +14,14 @@ use poly1305::Poly1305;
 use ring::rand::{SecureRandom, SystemRandom};
 use salsa20::XSalsa20;
 
+use super::kms::Envelope;
+
 const BLOCK_BYTES: usize = 16;
 const GCM_NONCE_BYTES: usize = 12;
 const BOX_NONCE_BYTES: usize = 24;
 const BOX_TAG_BYTES: usize = 16;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CipherError {
     #[error("the stored data was shorter than the required size")]
     Short,
@@ -29,12 +33,15 @@ pub enum CipherError {
     Forged,
     #[error("the system has no random numbers")]
     Random,
+    #[error("{0}")]
+    Kms(Arc<str>),
 }
 
 pub enum Cipher {
     AesCbc(Aes),
     AesGcm(Box<Gcm>),
     SecretBox(Box<[u8; 32]>),
+    Kms(Arc<Envelope>),
 }
 
 pub enum Aes {
@@ -129,7 +136,7 @@ impl Gcm {
         })
     }
 
-    fn seal(&self, text: &[u8], about: &[u8]) -> Result<Vec<u8>, CipherError> {
+    pub fn seal(&self, text: &[u8], about: &[u8]) -> Result<Vec<u8>, CipherError> {
         let nonce: [u8; GCM_NONCE_BYTES] = random()?;
         let payload = || Payload { msg: text, aad: about };
         let sealed = match self {
@@ -140,7 +147,7 @@ impl Gcm {
         Ok([&nonce[..], &sealed.map_err(|_| CipherError::Forged)?].concat())
     }
 
-    fn open(&self, data: &[u8], about: &[u8]) -> Result<Vec<u8>, CipherError> {
+    pub fn open(&self, data: &[u8], about: &[u8]) -> Result<Vec<u8>, CipherError> {
         let (nonce, sealed) = data.split_first_chunk::<GCM_NONCE_BYTES>().ok_or(CipherError::Short)?;
         let payload = || Payload { msg: sealed, aad: about };
         let opened = match self {
@@ -183,7 +190,7 @@ fn open_box(key: &[u8; 32], data: &[u8]) -> Result<Vec<u8>, CipherError> {
     Ok(text)
 }
 
-fn random<const N: usize>() -> Result<[u8; N], CipherError> {
+pub fn random<const N: usize>() -> Result<[u8; N], CipherError> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| CipherError::Random)?;
     Ok(bytes)
@@ -196,6 +203,7 @@ impl Cipher {
             Cipher::AesCbc(aes) => aes.seal(text),
             Cipher::AesGcm(gcm) => gcm.seal(text, about),
             Cipher::SecretBox(key) => seal_box(key, text),
+            Cipher::Kms(envelope) => envelope.seal(text, about),
         }
     }
 
@@ -204,6 +212,7 @@ impl Cipher {
             Cipher::AesCbc(aes) => aes.open(data),
             Cipher::AesGcm(gcm) => gcm.open(data, about),
             Cipher::SecretBox(key) => open_box(key, data),
+            Cipher::Kms(envelope) => envelope.open(data, about),
         }
     }
 }

@@ -1,14 +1,18 @@
 //! An EncryptionConfiguration: which resources are encrypted, with what, and what else may be read.
 //!
 //! Models k8s.io/apiserver/pkg/server/options/encryptionconfig and pkg/apis/apiserver/validation/validation_encryption.go. KMS providers are
-//! refused: nothing here speaks their protocol.
+//! those of version 2; upstream refuses the first version too, unless a feature gate is set.
+use std::sync::Arc;
+
 use api::codec;
 use api::tree::Tree;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::cipher::{Aes, Cipher, CipherError, Gcm};
+use super::kms::{self, Envelope};
 use crate::cache::PREFIX;
+use crate::pipeline::go_duration;
 
 /// What every encrypted value begins with.
 const MARK: &[u8] = b"k8s:enc:";
@@ -61,7 +65,18 @@ impl Rules {
         if entries.is_empty() {
             return Err(wrong("resources", "at least one resources is required"));
         }
-        entries.iter().enumerate().map(|(i, entry)| rule(entry, &format!("resources[{i}]"))).collect::<Result<_, _>>().map(Rules)
+        let mut kms_names = Vec::new();
+        let rules = entries.iter().enumerate().map(|(i, entry)| rule(entry, &format!("resources[{i}]"), &mut kms_names));
+        rules.collect::<Result<_, _>>().map(Rules)
+    }
+
+    /// The KMS providers.
+    pub fn envelopes(&self) -> impl Iterator<Item = &Arc<Envelope>> {
+        let transformers = self.0.iter().flat_map(|rule| &rule.transformers);
+        transformers.filter_map(|transformer| match &transformer.cipher {
+            Some(Cipher::Kms(envelope)) => Some(envelope),
+            _ => None,
+        })
     }
 
     /// The rule for the object at a storage key: the first that names its resource.
@@ -100,7 +115,7 @@ impl Rules {
         match self.of(key).and_then(|rule| rule.transformers.first()) {
             Some(Transformer { prefix, cipher: Some(cipher) }) => match value.strip_prefix(prefix.as_slice()) {
                 // The name of a key says nothing: it must open.
-                Some(sealed) => cipher.open(sealed, key.as_bytes()).is_err(),
+                Some(sealed) => cipher.open(sealed, key.as_bytes()).is_err() || matches!(cipher, Cipher::Kms(kms) if kms.is_stale(sealed)),
                 None => true,
             },
             _ => value.starts_with(MARK),
@@ -118,7 +133,7 @@ fn names(named: &str, group: &str, plural: &str) -> bool {
     }
 }
 
-fn rule(entry: &Tree, path: &str) -> Result<Rule, ConfigError> {
+fn rule(entry: &Tree, path: &str, kms_names: &mut Vec<String>) -> Result<Rule, ConfigError> {
     let resources: Vec<String> = entry.array_at(&["resources"]).iter().filter_map(Tree::as_str).map(ToOwned::to_owned).collect();
     let (at, providers_path) = (format!("{path}.resources"), format!("{path}.providers"));
     if resources.is_empty() {
@@ -131,7 +146,7 @@ fn rule(entry: &Tree, path: &str) -> Result<Rule, ConfigError> {
     }
     let mut transformers = Vec::new();
     for (i, provider) in providers.iter().enumerate() {
-        transformers.extend(provider_of(provider, &format!("{providers_path}[{i}]"))?);
+        transformers.extend(provider_of(provider, &format!("{providers_path}[{i}]"), kms_names)?);
     }
     Ok(Rule { resources, transformers })
 }
@@ -169,7 +184,7 @@ fn check_resources(resources: &[String], path: &str) -> Result<(), ConfigError> 
     Ok(())
 }
 
-fn provider_of(provider: &Tree, path: &str) -> Result<Vec<Transformer>, ConfigError> {
+fn provider_of(provider: &Tree, path: &str, kms_names: &mut Vec<String>) -> Result<Vec<Transformer>, ConfigError> {
     const KNOWN: [&str; 5] = ["kms", "aesgcm", "aescbc", "secretbox", "identity"];
     let found: Vec<&str> = KNOWN.into_iter().filter(|name| provider.get(name).is_some_and(|p| !p.is_null())).collect();
     let name = match found[..] {
@@ -179,7 +194,7 @@ fn provider_of(provider: &Tree, path: &str) -> Result<Vec<Transformer>, ConfigEr
     };
     let lengths: &[usize] = match name {
         "identity" => return Ok(vec![Transformer { prefix: Vec::new(), cipher: None }]),
-        "kms" => return Err(wrong(format!("{path}.kms"), "KMS providers are not supported")),
+        "kms" => return kms_provider(provider.get("kms").unwrap_or(&Tree::Null), &format!("{path}.kms"), kms_names).map(|one| vec![one]),
         "secretbox" => &[32],
         _ => &[16, 24, 32],
     };
@@ -189,6 +204,54 @@ fn provider_of(provider: &Tree, path: &str) -> Result<Vec<Transformer>, ConfigEr
         return Err(wrong(keys_path, "at least one keys is required"));
     }
     keys.iter().enumerate().map(|(i, key)| transformer(name, key, lengths, &format!("{keys_path}[{i}]"))).collect()
+}
+
+/// Models validateKMSConfiguration.
+fn kms_provider(provider: &Tree, path: &str, names: &mut Vec<String>) -> Result<Transformer, ConfigError> {
+    let text = |field: &str| provider.str_at(&[field]);
+    let at = |field: &str| format!("{path}.{field}");
+    let name = text("name");
+    match text("apiVersion") {
+        "v2" => {}
+        "" | "v1" => {
+            let why = "KMSv1 is deprecated and will only receive security updates going forward. Use KMSv2 instead.";
+            return Err(wrong(at("apiVersion"), why));
+        }
+        other => {
+            return Err(wrong(at("apiVersion"), format!("unsupported apiVersion {other} for KMS provider, only v1 and v2 are supported")));
+        }
+    }
+    if name.is_empty() {
+        return Err(wrong(at("name"), "name is a mandatory field for a provider"));
+    }
+    if name.contains(':') {
+        return Err(wrong(at("name"), format!("invalid KMS provider name {name}, must not contain ':'")));
+    }
+    if names.iter().any(|known| known == name) {
+        return Err(wrong(at("name"), format!("duplicate KMS provider name {name}, names must be unique")));
+    }
+    names.push(name.to_owned());
+    if provider.get("cachesize").is_some_and(|size| !size.is_null()) {
+        return Err(wrong(at("cachesize"), "cachesize is not supported in v2"));
+    }
+    let timeout = match provider.get("timeout").filter(|timeout| !timeout.is_null()) {
+        None => kms::TIMEOUT,
+        Some(given) => go_duration(given.as_str().unwrap_or_default())
+            .ok_or_else(|| wrong(at("timeout"), "timeout should be a positive value"))?,
+    };
+    let endpoint = text("endpoint");
+    if endpoint.is_empty() {
+        return Err(wrong(at("endpoint"), "endpoint is a mandatory field for a kms"));
+    }
+    let (scheme, rest) = endpoint.split_once(':').unwrap_or(("", endpoint));
+    if scheme != "unix" {
+        return Err(wrong(at("endpoint"), format!("unsupported scheme {scheme:?} for KMS provider, only unix is supported")));
+    }
+    // What stands between the slashes would be a host, which a socket has not.
+    let socket = rest.strip_prefix("//").map_or(rest, |rest| rest.find('/').map_or("", |slash| &rest[slash..]));
+    let socket = socket.strip_prefix("/@").map_or_else(|| socket.to_owned(), |name| format!("@{name}"));
+    let envelope = Envelope::new(name, &socket, timeout).map_err(|error| wrong(path, error.to_string()))?;
+    Ok(Transformer { prefix: format!("{}{name}:", kms::PREFIX).into_bytes(), cipher: Some(Cipher::Kms(Arc::new(envelope))) })
 }
 
 fn transformer(provider: &str, key: &Tree, lengths: &[usize], path: &str) -> Result<Transformer, ConfigError> {
@@ -265,7 +328,17 @@ mod tests {
         refused("  - aescbc: {keys: []}\n", "resources[0].providers[0].aescbc.keys: at least one keys is required");
         refused("  - aescbc: {keys: [{name: a, secret: YWJj}]}\n", "resources[0].providers[0].aescbc.keys[0].secret: secret is not of the expected length, got 3, expected one of [16 24 32]");
         refused("  - aescbc: {keys: [{name: a, secret: '%'}]}\n", "resources[0].providers[0].aescbc.keys[0].secret: secrets must be base64 encoded");
-        refused("  - kms: {name: a}\n", "resources[0].providers[0].kms: KMS providers are not supported");
+        let kms = |fields: &str, expected: &str| refused(&format!("  - kms: {{{fields}}}\n"), &format!("resources[0].providers[0].kms.{expected}"));
+        kms("name: a", "apiVersion: KMSv1 is deprecated and will only receive security updates going forward. Use KMSv2 instead.");
+        kms("apiVersion: v3", "apiVersion: unsupported apiVersion v3 for KMS provider, only v1 and v2 are supported");
+        kms("apiVersion: v2", "name: name is a mandatory field for a provider");
+        kms("apiVersion: v2, name: 'a:b'", "name: invalid KMS provider name a:b, must not contain ':'");
+        kms("apiVersion: v2, name: a", "endpoint: endpoint is a mandatory field for a kms");
+        kms("apiVersion: v2, name: a, endpoint: 'tcp://x'", "endpoint: unsupported scheme \"tcp\" for KMS provider, only unix is supported");
+        kms("apiVersion: v2, name: a, cachesize: 3", "cachesize: cachesize is not supported in v2");
+        kms("apiVersion: v2, name: a, timeout: -1s", "timeout: timeout should be a positive value");
+        let one = "  - kms: {apiVersion: v2, name: a, endpoint: 'unix:///run/a.sock'}\n";
+        refused(&one.repeat(2), "resources[0].providers[1].kms.name: duplicate KMS provider name a, names must be unique");
         let check = |names: &[&str]| check_resources(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>(), "r").err().map(|e| e.path);
         assert_eq!(check(&["secrets", "*."]), Some("r".into()));
         assert_eq!(check(&["secrets", "secrets"]), Some("r".into()));

@@ -37,8 +37,8 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
     let identity = ClusterIdentity::load(&settings, &server_dir)?;
     let mut encryption = None;
     if let Some(path) = &settings.options.encryption_provider_config {
-        let (keeper, encrypted) = Encryption::load(path, store)?;
-        (store, encryption) = (encrypted, Some(keeper));
+        let (keeper, encrypted) = Encryption::load(path, store).await?;
+        (store, encryption) = (encrypted.clone(), Some((keeper, encrypted)));
     }
     let cache = Cache::start(&store).await.context("load the cluster's state")?;
     let nodes = Arc::new(Nodes::default());
@@ -47,17 +47,18 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
     let authorization = settings.access.authorization(&cache)?;
     let audit = audit(&settings.options)?;
     let who = Who { issuers: issuers.clone(), authorization: authorization.clone(), audit: audit.clone() };
-    let api = api_server(&settings, &identity, store, cache, nodes.clone(), plugins, who)?;
+    let api = api_server(&settings, &identity, store, cache.clone(), nodes.clone(), plugins, who)?;
     api.start().await.context("prepare the API")?;
     api.also_measure(controller_metrics);
 
     let shutdown = CancellationToken::new();
     let mut parts: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
     parts.spawn(async move { Err(anyhow!("the state is out of reach: {}", store_ended.await)) });
-    if let Some(encryption) = encryption {
-        let shutdown = shutdown.clone();
+    if let Some((encryption, store)) = encryption {
+        let (shutdown, health) = (shutdown.clone(), encryption.health());
+        api.add_health_check("kms-providers", move || health().unwrap_or(Ok(())));
         parts.spawn(async move {
-            encryption.run(shutdown).await;
+            encryption.run(cache, store, shutdown).await;
             Ok("encryption of the state")
         });
     }
