@@ -120,7 +120,9 @@ def test_a_second_server_is_refused_and_a_server_that_lost_its_claim_steps_down(
     if not etcdctl or not os.path.exists(etcdctl):
         pytest.skip("no etcdctl to take the claim away with")
     machines.on("server-1", str(etcdctl), "del", "/rk/~server")
-    eventually("the server steps down", lambda: "claim to the state in etcd has run out" in machines.log("server-1"))
+    alive = ("sh", "-c", 'read -r pid < /run/lab/rk.pid && kill -0 "$pid"')
+    eventually("the server steps down", lambda: machines.on("server-1", *alive, check=False).returncode != 0)
+    assert "this server's claim to the state in etcd has run out" in machines.log("server-1")
     machines.task("start", "server-1")
     eventually("the server answers", lambda: machines.kubectl("get", "--raw", "/readyz", check=False) == "ok")
     assert runs(machines, "one") == before

@@ -40,6 +40,8 @@ pub struct Config {
     pub event_ttl: Duration,
     pub compaction_interval: Duration,
     pub bookmark_interval: Duration,
+    /// What the process was started with, for `/flagz`: names and values.
+    pub flags: Vec<(String, String)>,
 }
 
 impl Default for Config {
@@ -61,6 +63,7 @@ impl Default for Config {
             event_ttl: Duration::from_secs(3600),
             compaction_interval: Duration::from_secs(300),
             bookmark_interval: Duration::from_secs(60),
+            flags: Vec::new(),
         }
     }
 }

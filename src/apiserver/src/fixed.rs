@@ -17,7 +17,7 @@ use crate::request::{Query, RequestInfo};
 use crate::server::ApiServer;
 use crate::status::Status;
 use crate::aggregation::{self, Document, Tie};
-use crate::{discovery, rest};
+use crate::{discovery, rest, zpages};
 
 pub const GIT_VERSION: &str = "v1.37.1+rk0";
 
@@ -75,15 +75,18 @@ fn routes() -> Router<Call> {
         .route("/livez/{name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("livez", &n).await }))
         .route("/readyz/{name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("readyz", &n).await }))
         .route("/metrics", get(metrics))
+        .route("/statusz", get(|State(c): State<Call>, h: HeaderMap| async move { zpages::statusz(&c.accept, &h, c.server.0.started, &paths(&c.server)) }))
+        .route("/flagz", get(|State(c): State<Call>, h: HeaderMap| async move { zpages::flagz(&c.accept, &h, &c.server.0.config.flags) }))
         .route("/.well-known/openid-configuration", get(openid_configuration))
         .route("/openid/v1/jwks", get(jwks))
         .route(CACERTS, get(cacerts))
         .fallback(|| async { rest::page_not_found() })
 }
 
-async fn index(State(call): State<Call>) -> Response<Body> {
+/// What is listed at `/`.
+fn paths(server: &ApiServer) -> Vec<String> {
     let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into()];
-    for group in aggregation::groups(&call.server, Tie::ServiceName) {
+    for group in aggregation::groups(server, Tie::ServiceName) {
         if group.name.is_empty() {
             paths.extend(group.versions.iter().map(|v| format!("/api/{v}")));
             continue;
@@ -91,9 +94,16 @@ async fn index(State(call): State<Call>) -> Response<Body> {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
     }
-    let others = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
+    let others = [
+        "/flagz", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/statusz", "/version",
+    ];
     paths.extend(others.map(String::from));
     paths.sort();
+    paths
+}
+
+async fn index(State(call): State<Call>) -> Response<Body> {
+    let paths = paths(&call.server);
     let mut tree = Tree::object();
     tree.set(&["paths"], Tree::Array(paths.into_iter().map(Tree::from).collect()));
     negotiate::answer_tree(&call.accept, StatusCode::OK, &tree)

@@ -41,6 +41,7 @@ mod strategy;
 mod subresource;
 mod table;
 mod watch;
+mod zpages;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Which form of an answer a client asks for, and writing it.
 //!
 //! Models k8s.io/apiserver/pkg/endpoints/handlers/negotiation. JSON, YAML and protobuf; CBOR is off by default upstream and not served here.
-mod accept;
+pub mod accept;
 pub mod gzip;
 
 use api::protobuf;

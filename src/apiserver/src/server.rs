@@ -100,6 +100,7 @@ pub(crate) struct Shared {
     pub flow: FlowControl,
     pub charges: Charges,
     pub health: Health,
+    pub started: jiff::Timestamp,
     /// Ends watches and listeners.
     pub shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -120,6 +121,7 @@ impl ApiServer {
             charges: Charges::default(),
             flow,
             health: Health::default(),
+            started: jiff::Timestamp::now(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))

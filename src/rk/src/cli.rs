@@ -66,9 +66,9 @@ pub fn main() -> ExitCode {
             return Exit::Usage.into();
         }
     };
-    let parsed = Cli::command().try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m));
-    let cli = match parsed {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches_from(arguments);
+    let (cli, flags) = match parsed.and_then(|m| Ok((Cli::from_arg_matches(&m)?, flags(&m)))) {
+        Ok(parsed) => parsed,
         Err(error) => {
             let shown = error.print();
             let help = !error.use_stderr();
@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Server(options) => server::main(*options),
+        Command::Server(options) => server::main(*options, flags),
         Command::Agent(role) => agent::main(role.options, role.command),
         Command::Check => return check::main(),
         Command::Token(options) => token::main(options),
@@ -97,6 +97,14 @@ pub fn main() -> ExitCode {
             error.downcast_ref::<UsageError>().map_or(Exit::Failure, |_| Exit::Usage).into()
         }
     }
+}
+
+/// The flags of the subcommand, with their values.
+fn flags(matches: &clap::ArgMatches) -> Vec<(String, String)> {
+    let Some((_, matches)) = matches.subcommand() else { return Vec::new() };
+    let values = |id: &clap::Id| matches.try_get_raw(id.as_str()).ok().flatten();
+    let shown = |id: &clap::Id| Some(values(id)?.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(","));
+    matches.ids().filter_map(|id| Some((id.as_str().replace('_', "-"), shown(id)?))).collect()
 }
 
 /// A value that no parser of the command line could check alone.

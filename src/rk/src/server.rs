@@ -38,13 +38,15 @@ pub struct Settings {
     pub access: access::Access,
     /// Of ServiceAccount tokens.
     pub issuer: String,
+    /// As they were given, or are by default.
+    pub flags: Vec<(String, String)>,
 }
 
-pub fn main(options: ServerOptions) -> anyhow::Result<()> {
+pub fn main(options: ServerOptions, flags: Vec<(String, String)>) -> anyhow::Result<()> {
     let started = Instant::now();
     logging::start(options.debug);
     pki::install_ring();
-    let settings = complete(options)?;
+    let settings = complete(options, flags)?;
     if !rustix::process::geteuid().is_root() {
         bail!("rk server must run as root: sudo rk server");
     }
@@ -67,7 +69,7 @@ pub fn main(options: ServerOptions) -> anyhow::Result<()> {
     result
 }
 
-fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
+fn complete(options: ServerOptions, flags: Vec<(String, String)>) -> anyhow::Result<Settings> {
     let usage = |text: String| anyhow::Error::from(UsageError(text));
     datastore::check(&options.datastore)?;
     let node_name = host::node_name(options.node.node_name.as_deref())?;
@@ -127,5 +129,5 @@ fn complete(options: ServerOptions) -> anyhow::Result<Settings> {
         cluster_domain: options.cluster_domain.clone(),
         network_backend: options.network_backend,
     };
-    Ok(Settings { node, facts, advertise, node_ports: from..=to, kubeconfig_mode, scheduler, admission, access, issuer, options })
+    Ok(Settings { node, facts, advertise, node_ports: from..=to, kubeconfig_mode, scheduler, admission, access, issuer, options, flags })
 }

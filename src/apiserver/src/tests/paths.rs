@@ -27,6 +27,12 @@ async fn discovery_tells_what_is_served() {
 async fn fixed_paths_answer() {
     let f = fixture().await;
     assert_eq!(f.get("/version").await.ok().str_at(&["gitVersion"]), "v1.37.1+rk0");
+    let status = f.get("/statusz").await;
+    let text = String::from_utf8(status.bytes.to_vec()).unwrap();
+    assert!(text.starts_with("\nkube-apiserver statusz\nWarning: ") && text.ends_with("/flagz /healthz /livez /metrics /readyz /statusz /version\n"), "{text}");
+    let object = f.send_with("GET", "/flagz", &[("accept", "application/json;as=Flagz;v=v1beta1;g=config.k8s.io")], "").await.ok();
+    assert_eq!((object.str_at(&["kind"]), object.str_at(&["metadata", "name"])), ("Flagz", "kube-apiserver"));
+    assert_eq!(f.send_with("GET", "/statusz", &[("accept", "application/json")], "").await.code, 406);
     for path in ["/livez", "/readyz", "/healthz", "/readyz/ping"] {
         assert_eq!(f.get(path).await.bytes, "ok", "{path}");
     }

@@ -200,6 +200,7 @@ fn api_server(
             ca: identity.cluster.request_header_ca.certificate_pem().to_owned(),
             identity: identity.front_proxy.clone(),
         }),
+        flags: settings.flags.clone(),
         serves_metrics: !settings.options.disable.iter().any(|part| part == "metrics-server"),
         ..apiserver::Config::default()
     };
