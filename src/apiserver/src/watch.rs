@@ -3,6 +3,7 @@
 //! Models k8s.io/apiserver/pkg/endpoints/handlers/watch.go and pkg/storage/cacher. The body is pulled: while a client does not read, its cursor
 //! stands still, and when the ring has moved past it the stream ends with an ERROR event 410. Nothing is ever buffered for one watcher.
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use bytes::Bytes;
 use futures::stream;
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use api::protobuf;
 use api::registry::ResourceRef;
@@ -65,6 +66,7 @@ pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
         deadline: Instant::now() + timeout,
         seen: 0,
         shutdown: call.server.0.shutdown.clone(),
+        waits: None,
         failed: None,
         done: false,
         _gauge: metrics::Watcher::new(&call.server.0.metrics, &call.resource),
@@ -135,9 +137,25 @@ struct State {
     /// Everything up to here was looked at.
     seen: u64,
     shutdown: CancellationToken,
+    waits: Option<Waits>,
     failed: Option<Status>,
     done: bool,
     _gauge: metrics::Watcher,
+}
+
+/// What a watch waits for beside changes. Kept as long as it lives: to begin anew after every event takes locks, and a thousand watchers of a
+/// kind would take them at the same moment.
+struct Waits {
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Waits {
+    fn new(ended: &CancellationToken, shutdown: &CancellationToken, wake: Instant) -> Self {
+        let of = |token: &CancellationToken| Box::pin(token.clone().cancelled_owned());
+        Self { ended: of(ended), shutdown: of(shutdown), timer: Box::pin(tokio::time::sleep_until(wake)) }
+    }
 }
 
 impl State {
@@ -187,17 +205,20 @@ impl State {
                 continue;
             }
             let cursor = self.cursor.as_mut()?;
-            let ended = cursor.ended();
             // Only once everything was read: the last deletions come before the end of their kind.
-            if ended.is_cancelled() {
+            if cursor.ended().is_cancelled() {
                 return None;
             }
             let wake = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+            let waits = self.waits.get_or_insert_with(|| Waits::new(cursor.ended(), &self.shutdown, wake));
+            if waits.timer.deadline() != wake {
+                waits.timer.as_mut().reset(wake);
+            }
             tokio::select! {
                 () = cursor.changed() => {}
-                () = ended.cancelled() => {}
-                () = self.shutdown.cancelled() => return None,
-                () = tokio::time::sleep_until(wake) => {
+                () = &mut waits.ended => {}
+                () = &mut waits.shutdown => return None,
+                () = &mut waits.timer => {
                     let now = Instant::now();
                     let ends = now >= self.deadline;
                     if self.bookmarks {

@@ -133,8 +133,8 @@ impl Cursor {
     }
 
     /// Cancelled when the kind has gone or is served in another form.
-    pub fn ended(&self) -> CancellationToken {
-        self.ended.clone()
+    pub fn ended(&self) -> &CancellationToken {
+        &self.ended
     }
 
     /// The next changes in order, at most `max`; empty when there are none yet. The second value: everything up to here was seen.
