@@ -4,7 +4,7 @@
 //! version that another one made, no two of the same (a chain without forks); nobody is told of a version older than one that somebody was
 //! told of before he asked; and each version has the one value that its writer gave it. Swaps that were refused were late.
 //!
-//! 5,000 swaps over each store; a million with RK_TEST_ALL=1; RK_SWAPS names another number.
+//! 2,000 swaps over each store; a million with RK_TEST_ALL=1; RK_SWAPS names another number.
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const CLIENTS: u64 = 64;
 const REGISTERS: u64 = 48;
 
 fn swaps() -> u64 {
-    number("RK_SWAPS").unwrap_or(if std::env::var_os("RK_TEST_ALL").is_some() { 1_000_000 } else { 5_000 })
+    number("RK_SWAPS").unwrap_or(if std::env::var_os("RK_TEST_ALL").is_some() { 1_000_000 } else { 2_000 })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -95,6 +95,24 @@ async fn answer(request: Request<Incoming>, (key, is_ill, decrypted): State) -> 
     Ok(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
 }
 
+/// Made by kmsv2 of k8s.io/apiserver v0.37.1: the seed is 0, 1, .. 31, and the plugin has added 1 to each byte of it.
+const UPSTREAMS: &str = "0a43e64abbd71207b534aeef5c5d7ff5799e7daf93ea3e1d54aa5745d05891ce48ae20dd55db7b8559f05f65e179fc2cb25fb729415133b13573\
+    bbdf2143852c369d5300ed12056b65792d311a200102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20221e0a196e756d6265722e706c75\
+    67696e2e6578616d706c652e636f6d1201012801";
+
+#[test]
+fn what_upstream_has_stored_opens_and_is_written_alike() {
+    let stored: Vec<u8> = (0..UPSTREAMS.len()).step_by(2).map(|i| u8::from_str_radix(&UPSTREAMS[i..i + 2], 16).unwrap()).collect();
+    let object = decode(&stored).unwrap();
+    assert_eq!((object.key_id.as_str(), object.source_type()), ("key-1", SourceType::HkdfSha256XnonceAesGcmSeed));
+    assert_eq!(object.encode_to_vec(), stored);
+    let secret = Secret::new(object.source_type(), &shifted(&object.source, 255)).unwrap();
+    let about = b"/registry/core/secrets/default/a";
+    assert_eq!(secret.open(&object.data, about).unwrap(), b"{\"a\":1}");
+    assert_eq!(secret.open(&object.data, b"/registry/core/secrets/default/b"), Err(CipherError::Forged));
+    assert_eq!(secret.open(&secret.seal(b"x", about).unwrap(), about).unwrap(), b"x");
+}
+
 struct World {
     folder: tempfile::TempDir,
     plain: Arc<dyn Store>,
