@@ -75,6 +75,19 @@ fn routes() -> Router<Call> {
         .route("/livez/{name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("livez", &n).await }))
         .route("/readyz/{name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("readyz", &n).await }))
         .route("/metrics", get(metrics))
+        .route(
+            "/debug/api_priority_and_fairness/{dump}",
+            get(|State(c): State<Call>, Path(dump): Path<String>| async move {
+                let flow = &c.server.0.flow;
+                let text = match dump.as_str() {
+                    "dump_priority_levels" => flow.dump_levels(),
+                    "dump_queues" => flow.dump_queues(),
+                    "dump_requests" => flow.dump_requests(c.query.nonempty("includeRequestDetails").is_some()),
+                    _ => return rest::page_not_found(),
+                };
+                negotiate::text(StatusCode::OK, text)
+            }),
+        )
         .route("/statusz", get(|State(c): State<Call>, h: HeaderMap| async move { zpages::statusz(&c.accept, &h, c.server.0.started, &paths(&c.server)) }))
         .route("/flagz", get(|State(c): State<Call>, h: HeaderMap| async move { zpages::flagz(&c.accept, &h, &c.server.0.config.flags) }))
         .route("/.well-known/openid-configuration", get(openid_configuration))

@@ -3,6 +3,7 @@
 //! Models k8s.io/apiserver/pkg/util/flowcontrol. A request is classified by the FlowSchemas ([`schema`]), and takes seats of its priority level,
 //! whose queues are fair to all flows ([`queues`]); the levels lend each other what they do not use ([`share`]). The objects are those of the
 //! API: the cache tells of changes. Requests of this process itself do not come here.
+mod dump;
 mod objects;
 mod queues;
 mod schema;
@@ -29,6 +30,7 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::negotiate;
 use crate::request::{Query, RequestInfo};
+use dump::{Listing, Requests};
 use queues::{Admitted, QueueSet, Refusal, Settings, Ticket, Work};
 use schema::Schema;
 use share::{Claim, Demand, Seats};
@@ -55,6 +57,9 @@ struct Level {
     is_exempt: bool,
     state: Mutex<LevelState>,
     counts: Mutex<BTreeMap<String, Counts>>,
+    /// Requests whose clients went away before their turn.
+    cancelled: AtomicU64,
+    requests: Requests,
 }
 
 struct LevelState {
@@ -117,6 +122,7 @@ pub struct Seat {
     schema: String,
     ticket: Ticket,
     began: Instant,
+    _listing: Listing,
 }
 
 impl Drop for Seat {
@@ -242,7 +248,9 @@ impl FlowControl {
                 None => {
                     let set = QueueSet::new(spec.settings, seats.nominal - (seats.nominal - seats.least) / 2);
                     let state = LevelState { set, seats, demand: Demand::default() };
-                    Arc::new(Level { name: name.to_owned(), is_exempt: name == EXEMPT, state: Mutex::new(state), counts: Mutex::default() })
+                    let is_exempt = name == EXEMPT;
+                    let (counts, cancelled, requests) = Default::default();
+                    Arc::new(Level { name: name.to_owned(), is_exempt, state: Mutex::new(state), counts, cancelled, requests })
                 }
             };
             setup.levels.insert(name.to_owned(), (meta::uid(&object).to_owned(), level));
@@ -345,23 +353,26 @@ impl FlowControl {
             class.tell(&mut response);
             Box::new(response)
         };
-        let ticket = match admitted {
+        let listing = |ticket| Listing::new(level, schema, ticket, user, info);
+        let (ticket, listing) = match admitted {
             Err(why) => return Err(refused(why)),
-            Ok(Admitted::Now(ticket)) => ticket,
+            Ok(Admitted::Now(ticket)) => (ticket, listing(ticket)),
             Ok(Admitted::Waits(ticket)) => {
+                let listing = listing(ticket);
                 let waits = Waits { flow: self, level, ticket, turn: Some(turn) };
                 match waits.until(deadline).await {
-                    Some(ticket) => ticket,
+                    Some(ticket) => (ticket, listing),
                     None => return Err(refused(Refusal::TimeOut)),
                 }
             }
         };
+        listing.start();
         level.count(&schema.name, |counts| {
             counts.dispatched += 1;
             counts.executing += 1;
             counts.waited_seconds += arrived.elapsed().as_secs_f64();
         });
-        let seat = Seat { flow: self.clone(), level: level.clone(), schema: schema.name.clone(), ticket, began: Instant::now() };
+        let seat = Seat { flow: self.clone(), level: level.clone(), schema: schema.name.clone(), ticket, began: Instant::now(), _listing: listing };
         Ok((class, seat))
     }
 
@@ -467,6 +478,10 @@ impl Waits<'_> {
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
+        if self.turn.is_none() {
+            return; // it is served, or was turned away
+        }
+        self.level.cancelled.fetch_add(1, Ordering::Relaxed);
         // Nobody is there any more to take the seats.
         if let Some(ticket) = self.leave() {
             let now = self.flow.now();

@@ -57,8 +57,8 @@ impl Refusal {
 /// A request that runs, or waits to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ticket {
-    id: u64,
-    queue: Option<usize>,
+    pub id: u64,
+    pub queue: Option<usize>,
     pub work: Work,
 }
 
@@ -80,6 +80,19 @@ struct Queue<W> {
     executing: usize,
     seats_in_use: usize,
     next: f64,
+}
+
+/// One queue, for who looks at it.
+pub struct Digest {
+    pub waiting: usize,
+    pub executing: usize,
+    pub seats_in_use: usize,
+    /// The virtual time at which its next request would begin.
+    pub next: f64,
+    /// Of what waits: seats at first, seats at most, and all their work.
+    pub initial_seats: usize,
+    pub most_seats: usize,
+    pub work: f64,
 }
 
 pub struct QueueSet<W> {
@@ -130,6 +143,21 @@ impl<W> QueueSet<W> {
 
     pub fn settings(&self) -> Settings {
         self.settings
+    }
+
+    pub fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.queues.iter().map(|queue| {
+            let works = || queue.waiting.iter().map(|waiting| waiting.ticket.work);
+            Digest {
+                waiting: queue.waiting.len(),
+                executing: queue.executing,
+                seats_in_use: queue.seats_in_use,
+                next: queue.next,
+                initial_seats: works().map(|work| work.initial).sum(),
+                most_seats: works().map(|work| work.seats()).sum(),
+                work: works().map(|work| work.total()).sum(),
+            }
+        })
     }
 
     fn wanted_queues(&self) -> usize {

@@ -85,13 +85,18 @@ impl Schema {
         self.rules.iter().any(|rule| rule.matches(user, info))
     }
 
-    /// Requests with the same number are one flow.
-    pub fn flow(&self, user: &UserInfo, info: &RequestInfo) -> u64 {
-        let distinguisher = match self.distinguisher {
+    /// What tells a flow from the others of this schema.
+    pub fn distinguished_by<'r>(&self, user: &'r UserInfo, info: &'r RequestInfo) -> &'r str {
+        match self.distinguisher {
             Distinguisher::None => "",
             Distinguisher::User => &user.name,
             Distinguisher::Namespace => &info.namespace,
-        };
+        }
+    }
+
+    /// Requests with the same number are one flow.
+    pub fn flow(&self, user: &UserInfo, info: &RequestInfo) -> u64 {
+        let distinguisher = self.distinguished_by(user, info);
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         hash.update(self.name.as_bytes());
         hash.update(&[0]);

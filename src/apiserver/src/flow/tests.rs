@@ -88,9 +88,23 @@ async fn who_waits_too_long_is_turned_away_and_who_leaves_makes_room() {
     let next = enter();
     tokio::pin!(next);
     assert!(futures::poll!(next.as_mut()).is_pending());
+    // The one that runs, and the one that waits in its queue.
+    let listed = || {
+        let table = flow.dump_requests(true);
+        let row = |line: &str| line.split(',').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        table.lines().skip(1).map(row).collect::<Vec<_>>()
+    };
+    let rows = listed();
+    assert_eq!(rows.iter().map(|row| [&row[0], &row[3], &row[4], &row[10]].map(String::as_str)).collect::<Vec<_>>(), [
+        ["global-default", "-1", "jane", "jane"],
+        ["global-default", "0", "jane", "jane"],
+    ]);
+    let levels = flow.dump_levels();
+    let cells: Vec<&str> = levels.lines().find(|line| line.starts_with("global-default")).unwrap().split(',').map(str::trim).collect();
+    assert_eq!(cells[1..], ["1", "false", "false", "1", "1", "1", "0", "1", "1"]);
     drop(seat);
     assert!(next.await.is_ok());
-    assert_eq!(counted(), (0, 0));
+    assert_eq!((counted(), listed().len()), ((0, 0), 0));
 }
 
 #[tokio::test]

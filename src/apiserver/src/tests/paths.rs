@@ -27,6 +27,14 @@ async fn discovery_tells_what_is_served() {
 async fn fixed_paths_answer() {
     let f = fixture().await;
     assert_eq!(f.get("/version").await.ok().str_at(&["gitVersion"]), "v1.37.1+rk0");
+    for (dump, head, line) in [
+        ("dump_priority_levels", "PriorityLevelName, ActiveQueues, IsIdle, ", "workload-high,     0,            true,   false,       0,               0,"),
+        ("dump_queues", "PriorityLevelName, Index,  PendingRequests, ", "workload-high,     0,      0,               0,"),
+        ("dump_requests?includeRequestDetails=1", "PriorityLevelName, FlowSchemaName, QueueIndex, ", ""),
+    ] {
+        let text = String::from_utf8(f.get(&format!("/debug/api_priority_and_fairness/{dump}")).await.bytes.to_vec()).unwrap();
+        assert!(text.starts_with(head) && text.contains(line), "{text}");
+    }
     let status = f.get("/statusz").await;
     let text = String::from_utf8(status.bytes.to_vec()).unwrap();
     assert!(text.starts_with("\nkube-apiserver statusz\nWarning: ") && text.ends_with("/flagz /healthz /livez /metrics /readyz /statusz /version\n"), "{text}");
