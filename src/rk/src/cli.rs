@@ -101,13 +101,31 @@ pub fn main() -> ExitCode {
 
 /// The flags of the subcommand, with their values.
 fn flags(matches: &clap::ArgMatches) -> Vec<(String, String)> {
-    let Some((_, matches)) = matches.subcommand() else { return Vec::new() };
-    let values = |id: &clap::Id| matches.try_get_raw(id.as_str()).ok().flatten();
-    let shown = |id: &clap::Id| Some(values(id)?.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(","));
-    matches.ids().filter_map(|id| Some((id.as_str().replace('_', "-"), shown(id)?))).collect()
+    let Some((name, matches)) = matches.subcommand() else { return Vec::new() };
+    let command = Cli::command();
+    let shown = |argument: &clap::Arg| {
+        let values = matches.try_get_raw(argument.get_id().as_str()).ok().flatten()?;
+        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+        Some((argument.get_long()?.to_owned(), values.join(",")))
+    };
+    command.find_subcommand(name).into_iter().flat_map(clap::Command::get_arguments).filter_map(shown).collect()
 }
 
 /// A value that no parser of the command line could check alone.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_shown_as_they_were_given_or_are_by_default() {
+        let matches = Cli::command().try_get_matches_from(["rk", "server", "--node-name", "n", "--tls-san", "a", "--tls-san", "b"]).unwrap();
+        let flags = flags(&matches);
+        let value = |name: &str| flags.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        assert_eq!((value("node-name"), value("tls-san"), value("https-listen-port"), value("debug")), (Some("n"), Some("a,b"), Some("6443"), Some("false")));
+        assert!(flags.iter().all(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')), "{flags:?}");
+    }
+}
