@@ -67,13 +67,11 @@ impl Cgroups {
                 }
                 directory.push(part);
                 match fs::create_dir(&directory) {
-                    Ok(()) => {
-                        if hierarchy.controllers.iter().any(|c| c == "cpuset") && !hierarchy.v2 {
-                            inherit_cpuset(&directory)?;
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(error) => return Err(error),
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    _ => {}
+                }
+                if !hierarchy.v2 && hierarchy.controllers.iter().any(|c| c == "cpuset") {
+                    inherit_cpuset(&directory)?;
                 }
             }
         }
@@ -208,12 +206,15 @@ fn enable_controllers(directory: &Path, controllers: &[String]) {
     }
 }
 
-/// A v1 cpuset is born empty and then refuses every process.
+/// A v1 cpuset is born empty and then refuses every process. One that exists can still be empty: another thread has made it, and has
+/// not come to this yet; a child would inherit nothing for good.
 fn inherit_cpuset(directory: &Path) -> io::Result<()> {
     let Some(parent) = directory.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let value = fs::read_to_string(parent.join(file))?;
-        write_file(&directory.join(file), value.trim_end())?;
+        let own = directory.join(file);
+        if fs::read_to_string(&own)?.trim_end().is_empty() {
+            write_file(&own, fs::read_to_string(parent.join(file))?.trim_end())?;
+        }
     }
     Ok(())
 }
