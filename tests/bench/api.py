@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Measures an API server beside upstream's in the same run: rates, lists, watches, memory, restart.
 
-usage: sudo tests/bench/api.py [--quick] [--only rk|upstream]
+usage: sudo tests/bench/api.py [--quick] [--only rk|upstream] [--memory] [--pods N] [--name LAB]
 
 Both run alone, one after the other, each in the hub or on the machine of a lab: `rk server` (everything in it, the node too), and
 kube-apiserver with etcd, both durable. The load is src/rk/examples/load.rs. RK_BINARY, XTASK and RK_LOAD name the programs; upstream's come
-from tests/conformance/build.sh --upstream.
+from tests/conformance/build.sh --upstream. --memory leaves out what only measures rates, and a restart. What the pods take is set beside the
+bytes of their JSON list: once they are there, after many lists of them, and a minute later.
 """
 import argparse
 import json
@@ -111,15 +112,19 @@ def ready(lab):
     return lambda: subprocess.run(command, capture_output=True).returncode == 0
 
 
-def measure(lab, load, objects, watchers):
+def measure(lab, load, objects, watchers, only_memory):
     figures = {}
+    empty, listed = 0, 0
 
     def phase(*words):
         run = subprocess.run(lab.command("hub", load, lab.kubeconfig, *words), stdout=subprocess.PIPE, text=True)
         if run.returncode:
             raise SystemExit(f"api bench: {lab.label}: {' '.join(words)} failed")
+        nonlocal listed
         for line in run.stdout.splitlines():
             figure = json.loads(line)
+            if size := re.match(r"list all Pods, JSON, .*\(([\d.]+) MB\)", figure["what"]):
+                listed = float(size[1])
             # The size of a list differs by a few bytes between the two.
             figures[re.sub(r" \([\d.]+ MB\)", "", figure["what"])] = figure
             print(f"{lab.label:<15} {figure['what']:<62} {figure['per_second']:>10.1f}/s  p50 {figure['p50_ms']:8.2f}  p99 {figure['p99_ms']:8.2f} ms", flush=True)
@@ -130,12 +135,23 @@ def measure(lab, load, objects, watchers):
 
     until(f"{lab.label} to be ready", ready(lab))
     memory("memory, empty")
-    phase("writes", *WORDS)
-    phase("watches", "--count", str(watchers))
+    empty = figures["memory, empty"]
+    if not only_memory:
+        phase("writes", *WORDS)
+        phase("watches", "--count", str(watchers))
     phase("fill", "--count", str(objects))
-    memory(f"memory with {objects} Pods")
+    filled = f"memory with {objects} Pods"
+    memory(filled)
     phase("lists", *WORDS)
     memory("memory after the lists")
+    time.sleep(60)
+    memory("memory a minute later")
+    for what in (filled, "memory after the lists", "memory a minute later"):
+        over = figures[what] - empty
+        aim = 1.5 * listed + 30
+        print(f"{lab.label:<15} {what} over empty: {over:.1f} MB, for {listed:.1f} MB of JSON (aim {aim:.1f} MB)", flush=True)
+    if only_memory:
+        return figures
     lab.stop()
     began = time.monotonic()
     lab.start_again()
@@ -149,8 +165,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=["rk", "upstream"])
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--pods", type=int)
+    parser.add_argument("--name", default="bench-api")
     options = parser.parse_args()
     objects, watchers = (1000, 100) if options.quick else (10_000, 1000)
+    objects = options.pods or objects
     if options.quick:
         WORDS[1] = "1"
     programs = {name: os.environ.get(name) for name in ("RK_BINARY", "XTASK", "RK_LOAD")}
@@ -162,10 +182,10 @@ def main():
         if options.only and (options.only == "rk") != (kind is Rk):
             continue
         with tempfile.TemporaryDirectory(prefix="rk-bench-") as folder:
-            lab = kind(programs["XTASK"], "bench-api", pathlib.Path(folder))
+            lab = kind(programs["XTASK"], options.name, pathlib.Path(folder))
             try:
                 lab.up(programs["RK_BINARY"] if kind is Rk else CACHE / "conformance/bin")
-                results[kind.label] = measure(lab, programs["RK_LOAD"], objects, watchers)
+                results[kind.label] = measure(lab, programs["RK_LOAD"], objects, watchers, options.memory)
             finally:
                 lab.down()
     if len(results) == 2:
