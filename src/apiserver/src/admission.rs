@@ -88,6 +88,10 @@ pub trait Admission: Send + Sync + 'static {
     fn admit<'a>(&'a self, request: &'a mut Request) -> BoxFuture<'a, Result<(), Status>>;
     /// After validation; may add warnings, must not change the object.
     fn validate<'a>(&'a self, request: &'a mut Request) -> BoxFuture<'a, Result<(), Status>>;
+    /// What it says on `/metrics`.
+    fn page(&self) -> String {
+        String::new()
+    }
 }
 
 /// Admits everything (tests).

@@ -85,6 +85,12 @@ impl Services {
         services
     }
 
+    /// How many node ports Services have, and how many are left.
+    pub fn node_ports(&self) -> (usize, usize) {
+        let held = self.lock().held();
+        (held, self.0.node_ports.len().saturating_sub(held))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Pool<u16>> {
         self.0.ports.lock().expect("no panic under the lock")
     }

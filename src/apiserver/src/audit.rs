@@ -9,6 +9,7 @@ mod webhook;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::protobuf;
@@ -68,6 +69,7 @@ pub struct Audit {
     policy: Policy,
     output: Option<Output>,
     webhook: Option<Arc<Webhook>>,
+    events: AtomicU64,
 }
 
 enum Output {
@@ -86,7 +88,7 @@ impl Audit {
         };
         let output = options.log.as_ref().map(open).transpose()?;
         let webhook = options.webhook.clone().map(Webhook::load).transpose()?.map(Arc::new);
-        Ok(Self { policy, output, webhook })
+        Ok(Self { policy, output, webhook, events: AtomicU64::new(0) })
     }
 
     /// Begins the record of a request; `None`: it leaves none.
@@ -113,7 +115,13 @@ impl Audit {
         self.webhook.as_ref().map_or_else(String::new, |webhook| webhook.page())
     }
 
+    /// How many there were.
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
     fn write(&self, event: &Tree, now: Timestamp) {
+        self.events.fetch_add(1, Ordering::Relaxed);
         let mut line = event.to_json();
         if let Some(webhook) = &self.webhook {
             webhook.write(line.clone().into());

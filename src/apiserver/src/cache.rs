@@ -43,6 +43,17 @@ pub struct Snapshot {
     pub revision: u64,
 }
 
+/// What there is of one kind.
+pub struct Figures {
+    pub resource: ResourceRef,
+    pub objects: u64,
+    /// Changes since the start.
+    pub events: u64,
+    pub revision: u64,
+    /// So many changes are kept, if they are small.
+    pub capacity: u64,
+}
+
 /// Names one stored kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KindId(usize);
@@ -295,11 +306,18 @@ impl Cache {
     }
 
     /// How many objects each kind holds (metrics).
-    pub fn counts(&self) -> Vec<(ResourceRef, usize)> {
+    pub fn figures(&self) -> Vec<Figures> {
         let world = self.0.world.read().expect("no panic under the lock");
         let mut kinds: Vec<_> = world.kinds.iter().collect();
         kinds.sort_by_key(|(id, _)| **id);
-        kinds.into_iter().filter(|(_, kind)| kind.gone_since.is_none()).map(|(_, kind)| (kind.resource.clone(), kind.objects.len())).collect()
+        let known = kinds.into_iter().filter(|(_, kind)| kind.gone_since.is_none()).map(|(_, kind)| Figures {
+            resource: kind.resource.clone(),
+            objects: kind.objects.len() as u64,
+            events: kind.events,
+            revision: world.revision,
+            capacity: history::RING_CHANGES_MAX as u64,
+        });
+        known.collect()
     }
 
     /// The kinds that are served now.

@@ -17,7 +17,7 @@ use crate::request::{Query, RequestInfo};
 use crate::server::ApiServer;
 use crate::status::Status;
 use crate::aggregation::{self, Document, Tie};
-use crate::{discovery, rest, zpages};
+use crate::{discovery, health, rest, zpages};
 
 pub const GIT_VERSION: &str = "v1.37.1+rk0";
 
@@ -71,9 +71,9 @@ fn routes() -> Router<Call> {
         .route("/healthz", get(|State(c): State<Call>| async move { c.server.health("healthz", &c.query).await }))
         .route("/livez", get(|State(c): State<Call>| async move { c.server.health("livez", &c.query).await }))
         .route("/readyz", get(|State(c): State<Call>| async move { c.server.health("readyz", &c.query).await }))
-        .route("/healthz/{name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("healthz", &n).await }))
-        .route("/livez/{name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("livez", &n).await }))
-        .route("/readyz/{name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("readyz", &n).await }))
+        .route("/healthz/{*name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("healthz", &n).await }))
+        .route("/livez/{*name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("livez", &n).await }))
+        .route("/readyz/{*name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("readyz", &n).await }))
         .route("/metrics", get(metrics))
         .route(
             "/debug/api_priority_and_fairness/{dump}",
@@ -88,6 +88,7 @@ fn routes() -> Router<Call> {
                 negotiate::text(StatusCode::OK, text)
             }),
         )
+        .route("/metrics/slis", get(slis))
         .route("/statusz", get(|State(c): State<Call>, h: HeaderMap| async move { zpages::statusz(&c.accept, &h, c.server.0.started, &paths(&c.server)) }))
         .route("/flagz", get(|State(c): State<Call>, h: HeaderMap| async move { zpages::flagz(&c.accept, &h, &c.server.0.config.flags) }))
         .route("/.well-known/openid-configuration", get(openid_configuration))
@@ -98,7 +99,7 @@ fn routes() -> Router<Call> {
 
 /// What is listed at `/`.
 fn paths(server: &ApiServer) -> Vec<String> {
-    let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into()];
+    let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into(), "/apis/".into()];
     for group in aggregation::groups(server, Tie::ServiceName) {
         if group.name.is_empty() {
             paths.extend(group.versions.iter().map(|v| format!("/api/{v}")));
@@ -107,8 +108,12 @@ fn paths(server: &ApiServer) -> Vec<String> {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
     }
+    for endpoint in health::ENDPOINTS {
+        paths.push(format!("/{endpoint}"));
+        paths.extend(server.check_names(endpoint).into_iter().map(|name| format!("/{endpoint}/{name}")));
+    }
     let others = [
-        "/flagz", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/statusz", "/version",
+        "/flagz", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/statusz", "/version",
     ];
     paths.extend(others.map(String::from));
     paths.sort();
@@ -116,34 +121,53 @@ fn paths(server: &ApiServer) -> Vec<String> {
 }
 
 async fn index(State(call): State<Call>) -> Response<Body> {
-    let paths = paths(&call.server);
     let mut tree = Tree::object();
-    tree.set(&["paths"], Tree::Array(paths.into_iter().map(Tree::from).collect()));
+    tree.set(&["paths"], Tree::Array(paths(&call.server).into_iter().map(Tree::from).collect()));
     negotiate::answer_tree(&call.accept, StatusCode::OK, &tree)
 }
 
+/// What was built, as upstream's names for it have it.
+const BUILD: [(&str, &str); 9] = [
+    ("major", "1"),
+    ("minor", "37"),
+    ("gitVersion", GIT_VERSION),
+    ("gitCommit", ""),
+    ("gitTreeState", "clean"),
+    ("buildDate", "1970-01-01T00:00:00Z"),
+    ("goVersion", "rust"),
+    ("compiler", "rustc"),
+    ("platform", if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }),
+];
+
+/// The same as labels of a metric.
+pub fn build_labels() -> String {
+    let names = ["major", "minor", "git_version", "git_commit", "git_tree_state", "build_date", "go_version", "compiler", "platform"];
+    names.iter().zip(BUILD).map(|(name, (_, value))| format!("{name}=\"{value}\"")).collect::<Vec<_>>().join(",")
+}
+
 async fn version(State(call): State<Call>) -> Response<Body> {
-    let fields = [
-        ("major", "1"),
-        ("minor", "37"),
-        ("gitVersion", GIT_VERSION),
-        ("gitCommit", ""),
-        ("gitTreeState", "clean"),
-        ("buildDate", "1970-01-01T00:00:00Z"),
-        ("goVersion", "rust"),
-        ("compiler", "rustc"),
-        ("platform", if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" }),
+    let versions = [
         ("emulationMajor", "1"),
         ("emulationMinor", "37"),
         ("minCompatibilityMajor", "1"),
         ("minCompatibilityMinor", "36"),
     ];
-    negotiate::answer_tree(&call.accept, StatusCode::OK, &Tree::Object(fields.into_iter().collect::<Object>()))
+    negotiate::answer_tree(&call.accept, StatusCode::OK, &Tree::Object(BUILD.into_iter().chain(versions).collect::<Object>()))
 }
 
 async fn metrics(State(call): State<Call>) -> Response<Body> {
-    let mut text = call.server.0.metrics.render(&call.server.0.parts.cache);
-    call.server.0.flow.render(&mut text);
+    exposition(call.server.0.metrics.render(&call.server))
+}
+
+async fn slis(State(call): State<Call>) -> Response<Body> {
+    let mut out = String::new();
+    call.server.0.health.render(&mut out);
+    crate::metrics::render_start(&mut out);
+    exposition(out)
+}
+
+/// Prometheus' text format.
+fn exposition(text: String) -> Response<Body> {
     let mut response = negotiate::text(StatusCode::OK, text);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores"));
     response

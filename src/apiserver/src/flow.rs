@@ -5,13 +5,13 @@
 //! API: the cache tells of changes. Requests of this process itself do not come here.
 mod dump;
 mod objects;
+mod page;
 mod queues;
 mod schema;
 mod share;
 mod work;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::auth::UserInfo;
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::metrics::{Histogram, Load};
 use crate::negotiate;
 use crate::request::{Query, RequestInfo};
 use dump::{Listing, Requests};
@@ -69,12 +70,23 @@ struct LevelState {
 }
 
 /// What the metrics tell, by FlowSchema.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone)]
 struct Counts {
     dispatched: u64,
     rejected: [u64; 3],
     executing: i64,
-    waited_seconds: f64,
+    waits: Histogram,
+    /// Of watches: until they began, and of all others.
+    executions: [Histogram; 2],
+    seats: Histogram,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        let durations = Histogram::new(page::DURATIONS);
+        let executions = [durations.clone(), durations.clone()];
+        Self { dispatched: 0, rejected: [0; 3], executing: 0, waits: durations, executions, seats: Histogram::new(page::SEATS) }
+    }
 }
 
 struct Setup {
@@ -123,6 +135,7 @@ pub struct Seat {
     ticket: Ticket,
     began: Instant,
     _listing: Listing,
+    is_watch: bool,
 }
 
 impl Drop for Seat {
@@ -319,6 +332,7 @@ impl FlowControl {
         query: &Query,
         cache: &Cache,
         watchers: impl FnOnce() -> usize,
+        load: &Load,
     ) -> Result<(Class, Seat), Box<Response<Body>>> {
         let arrived = Instant::now();
         self.adjust_in_time(self.now());
@@ -331,7 +345,7 @@ impl FlowControl {
 
         let (sender, turn) = oneshot::channel();
         let flow = if level.is_exempt { 0 } else { schema.flow(user, info) };
-        let admitted = {
+        let (admitted, seats) = {
             // The estimate reads the cache, whose lock others may hold for a while: not under the level's, which all its requests need.
             let seats_max = {
                 let state = level.lock();
@@ -344,7 +358,7 @@ impl FlowControl {
             state.note_demand(now);
             drop(state);
             self.wake(level, woken);
-            admitted
+            (admitted, work.initial)
         };
         let refused = |why: Refusal| {
             level.count(&schema.name, |counts| counts.rejected[why as usize] += 1);
@@ -359,6 +373,7 @@ impl FlowControl {
             Ok(Admitted::Now(ticket)) => (ticket, listing(ticket)),
             Ok(Admitted::Waits(ticket)) => {
                 let listing = listing(ticket);
+                let _counted = load.waits(info.verb);
                 let waits = Waits { flow: self, level, ticket, turn: Some(turn) };
                 match waits.until(deadline).await {
                     Some(ticket) => (ticket, listing),
@@ -370,15 +385,19 @@ impl FlowControl {
         level.count(&schema.name, |counts| {
             counts.dispatched += 1;
             counts.executing += 1;
-            counts.waited_seconds += arrived.elapsed().as_secs_f64();
+            counts.waits.observe(arrived.elapsed().as_secs_f64());
+            counts.seats.observe(seats as f64);
         });
-        let seat = Seat { flow: self.clone(), level: level.clone(), schema: schema.name.clone(), ticket, began: Instant::now(), _listing: listing };
+        let seat = Seat { flow: self.clone(), level: level.clone(), schema: schema.name.clone(), ticket, began: Instant::now(), is_watch: info.verb == "watch", _listing: listing };
         Ok((class, seat))
     }
 
     fn finish(&self, seat: &Seat) {
         let (level, ticket) = (&seat.level, seat.ticket);
-        level.count(&seat.schema, |counts| counts.executing -= 1);
+        level.count(&seat.schema, |counts| {
+            counts.executing -= 1;
+            counts.executions[usize::from(!seat.is_watch)].observe(seat.began.elapsed().as_secs_f64());
+        });
         let now = self.now();
         let kept = level.lock().set.finish(now, ticket, seat.began.elapsed());
         let Some(kept) = kept else { return self.release(level, ticket) };
@@ -396,47 +415,6 @@ impl FlowControl {
         state.note_demand(now);
         drop(state);
         self.wake(level, woken);
-    }
-
-    /// In the Prometheus text format, under upstream's names.
-    pub fn render(&self, out: &mut String) {
-        let setup = self.0.setup.load();
-        let mut families: BTreeMap<(&str, &str), String> = BTreeMap::new();
-        let mut add = |name: &'static str, kind: &'static str, labels: String, value: String| {
-            let _ = writeln!(families.entry((name, kind)).or_default(), "apiserver_flowcontrol_{name}{{{labels}}} {value}");
-        };
-        for (_, level) in setup.levels.values() {
-            let name = &level.name;
-            let labels = || format!("priority_level=\"{name}\"");
-            let state = level.lock();
-            for (metric, value) in [
-                ("nominal_limit_seats", state.seats.nominal),
-                ("lower_limit_seats", state.seats.least),
-                ("upper_limit_seats", state.seats.most),
-                ("current_limit_seats", state.set.limit),
-                ("current_executing_seats", state.set.seats_in_use),
-                ("current_inqueue_seats", state.set.seats_waiting),
-                ("current_inqueue_requests", state.set.waiting),
-            ] {
-                add(metric, "gauge", labels(), value.to_string());
-            }
-            drop(state);
-            for (schema, counts) in level.counts.lock().expect("no panic under the lock").iter() {
-                let labels = format!("flow_schema=\"{schema}\",priority_level=\"{name}\"");
-                add("current_executing_requests", "gauge", labels.clone(), counts.executing.to_string());
-                add("dispatched_requests_total", "counter", labels.clone(), counts.dispatched.to_string());
-                add("request_wait_duration_seconds_sum", "counter", labels.clone(), counts.waited_seconds.to_string());
-                for why in [Refusal::ConcurrencyLimit, Refusal::QueueFull, Refusal::TimeOut] {
-                    let count = counts.rejected[why as usize];
-                    if count > 0 {
-                        add("rejected_requests_total", "counter", format!("{labels},reason=\"{}\"", why.name()), count.to_string());
-                    }
-                }
-            }
-        }
-        for ((name, kind), lines) in families {
-            let _ = write!(out, "# TYPE apiserver_flowcontrol_{name} {kind}\n{lines}");
-        }
     }
 }
 

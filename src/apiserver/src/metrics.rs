@@ -1,193 +1,159 @@
 //! `/metrics` in the Prometheus text format, under upstream's names.
 //!
-//! Models k8s.io/apiserver/pkg/endpoints/metrics. Labels come from the registry's names, never from a path, so their number is bounded.
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
+//! Models k8s.io/apiserver/pkg/endpoints/metrics and its neighbours. Labels come from the registry's names, never from a path, so their number is
+//! bounded.
+mod access;
+mod admission;
+mod allocations;
+mod load;
+mod objects;
+mod pods;
+mod process;
+mod requests;
+#[cfg(test)]
+mod tests;
+mod text;
+mod watches;
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use api::registry::Resource;
 use api::schema::Name;
-use http::StatusCode;
 
 use crate::cache::Cache;
-use crate::request::RequestInfo;
+use crate::fixed;
+use crate::request::{Query, RequestInfo};
+use crate::server::ApiServer;
 
-const BUCKETS: [f64; 14] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+use access::Access;
+use allocations::Allocations;
+use objects::Lists;
+use requests::{Labels, Requests};
+use watches::Watches;
 
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Labels {
-    verb: &'static str,
-    group: Name,
-    version: Name,
-    resource: Name,
-    subresource: &'static str,
-    scope: &'static str,
-}
-
-#[derive(Clone, Default)]
-struct Durations {
-    buckets: [u64; BUCKETS.len()],
-    count: u64,
-    seconds: f64,
-}
-
-#[derive(Default)]
-struct State {
-    requests: BTreeMap<(Labels, u16), u64>,
-    durations: BTreeMap<Labels, Durations>,
-    watchers: BTreeMap<(Name, Name, Name), i64>,
-}
+pub use admission::{Clock, Times};
+pub use pods::Evaluation;
+pub use process::render_start;
+pub use requests::Finished;
+pub use load::Load;
+pub use text::{Histogram, head, sample};
+pub use watches::Watcher;
 
 /// What a part of the process adds.
 pub type Page = Arc<dyn Fn() -> String + Send + Sync>;
 
 #[derive(Default)]
 pub struct Metrics {
-    state: Mutex<State>,
+    requests: Mutex<Requests>,
+    watches: Arc<Watches>,
+    pub access: Access,
+    pub load: Load,
+    pub lists: Lists,
+    pub allocations: Allocations,
+    failed_handshakes: AtomicU64,
     /// What others of this process tell on the same page.
     others: Mutex<Vec<Page>>,
 }
 
-/// Counts one watch while it lives.
-pub struct Watcher {
+/// How long a body is that comes in pieces, before it is compressed.
+#[derive(Clone, Copy)]
+pub struct AnswerBytes(pub u64);
+
+/// Counts one request that goes on for long, while it lives.
+pub struct Long {
     metrics: Arc<Metrics>,
-    key: (Name, Name, Name),
+    labels: Labels,
 }
 
-impl Watcher {
-    pub fn new(metrics: &Arc<Metrics>, resource: &Resource) -> Self {
-        let key = (resource.group.clone(), resource.version.clone(), resource.kind.clone());
-        *metrics.lock().watchers.entry(key.clone()).or_default() += 1;
-        Self { metrics: metrics.clone(), key }
-    }
-}
-
-impl Drop for Watcher {
+impl Drop for Long {
     fn drop(&mut self) {
-        let mut state = self.metrics.lock();
-        if let Some(count) = state.watchers.get_mut(&self.key) {
-            *count -= 1;
-        }
+        self.metrics.lock().long(&self.labels, -1);
     }
 }
 
-fn verb(info: &RequestInfo) -> &'static str {
-    match info.verb {
-        "get" => "GET",
-        "list" => "LIST",
-        "watch" => "WATCH",
-        "create" | "post" => "POST",
-        "update" | "put" => "PUT",
-        "patch" => "PATCH",
-        "delete" => "DELETE",
-        "deletecollection" => "DELETECOLLECTION",
-        _ => "other",
-    }
+tokio::task_local! {
+    /// How long the request of this task has waited for others: in queues, for webhooks.
+    static ELSEWHERE: Cell<Duration>;
 }
 
-fn labels(info: &RequestInfo, cache: &Cache) -> Labels {
-    let resource = info.is_resource.then(|| cache.resource(&info.group, &info.version, &info.resource)).flatten();
-    let Some(resource) = resource else {
-        return Labels { verb: verb(info), group: "".into(), version: "".into(), resource: "".into(), subresource: "", scope: "" };
-    };
-    let subresource = resource.subresource(&info.subresource).map_or("", |s| s.name);
-    let scope = match (info.name.is_empty(), info.namespace.is_empty()) {
-        (false, _) => "resource",
-        (true, false) => "namespace",
-        (true, true) => "cluster",
-    };
-    Labels {
-        verb: verb(info),
-        group: resource.group.clone(),
-        version: resource.version.clone(),
-        resource: resource.plural.clone(),
-        subresource,
-        scope,
-    }
+/// Runs the work of a request, and says how long of that it waited for others.
+pub async fn with_waits<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    ELSEWHERE.scope(Cell::default(), async { (work.await, ELSEWHERE.with(Cell::get)) }).await
 }
 
-impl Labels {
-    fn write(&self, out: &mut String) {
-        let Labels { verb, group, version, resource, subresource, scope } = self;
-        let _ = write!(
-            out,
-            "component=\"apiserver\",group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\""
-        );
-    }
+/// The request of this task has waited for others.
+pub fn waited(took: Duration) {
+    // Work that no request waits for has nobody to tell.
+    let _ = ELSEWHERE.try_with(|sum| sum.set(sum.get() + took));
 }
 
 impl Metrics {
+    fn lock(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().expect("no panic under the lock")
+    }
+
     /// How many watch the resource.
     pub fn watching(&self, resource: &Resource) -> usize {
-        let key = (resource.group.clone(), resource.version.clone(), resource.kind.clone());
-        self.lock().watchers.get(&key).map_or(0, |count| usize::try_from(*count).unwrap_or(0))
+        self.watches.watching(resource)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("no panic under the lock")
+    pub fn watcher(&self, resource: &Resource, info: &RequestInfo) -> Watcher {
+        Watcher::new(&self.watches, resource, info)
     }
 
-    pub fn finished(&self, cache: &Cache, info: &RequestInfo, code: StatusCode, took: Duration, is_long: bool) {
-        let labels = labels(info, cache);
-        let mut state = self.lock();
-        *state.requests.entry((labels.clone(), code.as_u16())).or_default() += 1;
-        if is_long {
-            return;
-        }
-        let seconds = took.as_secs_f64();
-        let durations = state.durations.entry(labels).or_default();
-        for (bucket, limit) in durations.buckets.iter_mut().zip(BUCKETS) {
-            *bucket += u64::from(seconds <= limit);
-        }
-        durations.count += 1;
-        durations.seconds += seconds;
+    pub fn long(self: &Arc<Self>, cache: &Cache, info: &RequestInfo, query: &Query) -> Long {
+        let labels = Labels::new(info, query, requests::resource_of(info, cache).as_deref());
+        self.lock().long(&labels, 1);
+        Long { metrics: self.clone(), labels }
+    }
+
+    pub fn finished(&self, cache: &Cache, info: &RequestInfo, query: &Query, request: &Finished) {
+        self.lock().finished(cache, info, query, request);
+    }
+
+    /// A client and the listener did not come to terms.
+    pub fn handshake_failed(&self) {
+        self.failed_handshakes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Drops what was counted of custom kinds that are gone, so that kinds which come and go leave nothing behind.
     pub fn forget_gone(&self, cache: &Cache) {
         let kinds = cache.kinds();
-        let is_served = |labels: &Labels| labels.resource.is_empty() || kinds.resource(&labels.group, &labels.version, &labels.resource).is_some();
-        let mut state = self.lock();
-        state.requests.retain(|(labels, _), _| is_served(labels));
-        state.durations.retain(|labels, _| is_served(labels));
-        state.watchers.retain(|(group, version, kind), count| *count > 0 || kinds.by_kind(group, version, kind).is_some());
+        let figures = cache.figures();
+        let is_stored = |group: &Name, plural: &Name| figures.iter().any(|one| one.resource.group == *group && one.resource.plural == *plural);
+        self.lock().retain(|group, version, plural| kinds.resource(group, version, plural).is_some(), is_stored);
+        self.watches.retain(|group, version, plural| kinds.resource(group, version, plural).is_some());
+        self.lists.retain(is_stored);
     }
 
     pub fn also(&self, page: Page) {
         self.others.lock().expect("no panic under the lock").push(page);
     }
 
-    pub fn render(&self, cache: &Cache) -> String {
-        let state = self.lock();
-        let mut out = String::with_capacity(16 << 10);
-        out.push_str("# HELP apiserver_request_total Counter of apiserver requests broken out for each verb, group, version, resource, scope, component and HTTP response code.\n# TYPE apiserver_request_total counter\n");
-        for ((labels, code), count) in &state.requests {
-            let _ = write!(out, "apiserver_request_total{{code=\"{code}\",dry_run=\"\",");
-            labels.write(&mut out);
-            let _ = writeln!(out, "}} {count}");
-        }
-        out.push_str("# HELP apiserver_request_duration_seconds Response latency distribution in seconds for each verb, group, version, resource, subresource, scope and component.\n# TYPE apiserver_request_duration_seconds histogram\n");
-        for (labels, durations) in &state.durations {
-            let mut text = String::new();
-            labels.write(&mut text);
-            for (bucket, limit) in durations.buckets.iter().zip(BUCKETS) {
-                let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{text},le=\"{limit}\"}} {bucket}");
-            }
-            let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{text},le=\"+Inf\"}} {}", durations.count);
-            let _ = writeln!(out, "apiserver_request_duration_seconds_sum{{{text}}} {}", durations.seconds);
-            let _ = writeln!(out, "apiserver_request_duration_seconds_count{{{text}}} {}", durations.count);
-        }
-        out.push_str("# HELP apiserver_registered_watchers Number of currently registered watchers for a given resources\n# TYPE apiserver_registered_watchers gauge\n");
-        for ((group, version, kind), count) in &state.watchers {
-            let _ = writeln!(out, "apiserver_registered_watchers{{group=\"{group}\",kind=\"{kind}\",version=\"{version}\"}} {count}");
-        }
-        drop(state);
-        out.push_str("# HELP apiserver_storage_objects Number of stored objects at the time of last check split by kind.\n# TYPE apiserver_storage_objects gauge\n");
-        for (resource, count) in cache.counts() {
-            let _ = writeln!(out, "apiserver_storage_objects{{resource=\"{}\"}} {count}", resource.group_resource());
-        }
-        let _ = writeln!(out, "# TYPE kubernetes_build_info gauge\nkubernetes_build_info{{git_version=\"{}\",major=\"1\",minor=\"37\"}} 1", crate::fixed::GIT_VERSION);
+    /// The page.
+    pub fn render(&self, server: &ApiServer) -> String {
+        let parts = &server.0.parts;
+        let mut out = String::with_capacity(64 << 10);
+        self.lock().render(&mut out);
+        self.load.render(&mut out);
+        self.watches.render(&mut out);
+        self.access.render(&mut out);
+        objects::render(&parts.cache, &mut out);
+        self.lists.render(&mut out);
+        self.allocations.render(server, &mut out);
+        server.0.flow.render(&mut out);
+        out.push_str(&parts.admission.page());
+        let events = parts.audit.as_ref().map_or(0, |audit| audit.events());
+        text::single(&mut out, "apiserver_audit_event_total", "counter", "Counter of audit events generated and sent to the audit backend.", events);
+        let failed = self.failed_handshakes.load(Ordering::Relaxed);
+        let help = "Number of requests dropped with 'TLS handshake error from' error";
+        text::single(&mut out, "apiserver_tls_handshake_errors_total", "counter", help, failed);
+        text::head(&mut out, "kubernetes_build_info", "gauge", "A metric with a constant '1' value labeled by what was built, and how.");
+        text::sample(&mut out, "kubernetes_build_info", &fixed::build_labels(), 1);
+        process::render(&mut out);
         let others = self.others.lock().expect("no panic under the lock").clone();
         others.iter().for_each(|page| out.push_str(&page()));
         out

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
+use futures::StreamExt as _;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE};
 use http::{Method, Request, Response, StatusCode};
 use rustls_pki_types::CertificateDer;
@@ -19,7 +20,7 @@ use crate::request::{Query, RequestInfo};
 use crate::server::ApiServer;
 use crate::status::Status;
 use crate::rest::body;
-use crate::{fixed, impersonation, rest, subresource};
+use crate::{fixed, impersonation, metrics, rest, subresource};
 
 const AUTHENTICATED: &str = "system:authenticated";
 const UNAUTHENTICATED: &str = "system:unauthenticated";
@@ -31,7 +32,10 @@ pub async fn from_socket(
     peer: SocketAddr,
     mut request: Request<Body>,
 ) -> Response<Body> {
-    let user = match authenticate(&server, &certificates, &mut request).await {
+    let (began, shows_token) = (Instant::now(), request.headers().contains_key(AUTHORIZATION));
+    let found = authenticate(&server, &certificates, &mut request).await;
+    server.0.metrics.access.authenticated(found.as_ref().ok(), shows_token, began.elapsed());
+    let user = match found {
         Ok(user) => user,
         Err(status) => {
             tracing::debug!(%peer, "request refused: {}", status.message);
@@ -169,12 +173,21 @@ async fn handle(server: ApiServer, user: Arc<UserInfo>, mut request: Request<Bod
         audit.begin(&audit_id, &attributes(&user, &info), &request, &source)
     });
     let mut passage = Passage { is_remote: peer.is_some(), is_long, entry, class: None };
+    let request_bytes = request.body().size_hint().exact();
+    let long = is_long.then(|| Arc::new(server.0.metrics.long(&server.0.parts.cache, &info, &query)));
+    // Connections that are taken over keep it until they end.
+    if let Some(long) = &long {
+        request.extensions_mut().insert(long.clone());
+    }
     let notes = passage.entry.as_ref().map(Entry::notes);
-    let result = match (record(&server, passage.entry.as_mut(), &mut request, is_long).await, notes) {
-        (Ok(()), None) => admit_and_run(&server, user, &info, query, &mut request, &mut passage).await,
-        (Ok(()), Some(notes)) => notes.of(admit_and_run(&server, user, &info, query, &mut request, &mut passage)).await,
-        (Err(status), _) => Err(status),
-    };
+    let (result, elsewhere) = metrics::with_waits(async {
+        match (record(&server, passage.entry.as_mut(), &mut request, is_long).await, notes) {
+            (Ok(()), None) => admit_and_run(&server, user, &info, &query, &mut request, &mut passage).await,
+            (Ok(()), Some(notes)) => notes.of(admit_and_run(&server, user, &info, &query, &mut request, &mut passage)).await,
+            (Err(status), _) => Err(status),
+        }
+    })
+    .await;
     let failure = result.as_ref().err().filter(|_| passage.entry.is_some()).cloned();
     let mut response = result.unwrap_or_else(|status| {
         if status.code >= 500 {
@@ -191,11 +204,24 @@ async fn handle(server: ApiServer, user: Arc<UserInfo>, mut request: Request<Bod
     if *request.method() == Method::HEAD {
         *response.body_mut() = Body::empty();
     }
-    server.0.metrics.finished(&server.0.parts.cache, &info, response.status(), started.elapsed(), is_long);
+    let answer_bytes = response.extensions().get::<metrics::AnswerBytes>().map(|bytes| bytes.0).or_else(|| response.body().size_hint().exact());
+    let finished =
+        metrics::Finished { code: response.status(), took: started.elapsed(), elsewhere, request_bytes, answer_bytes, is_long };
+    server.0.metrics.finished(&server.0.parts.cache, &info, &query, &finished);
+    if let Some(long) = long.filter(|_| response.status() == StatusCode::OK) {
+        response = response.map(|body| while_read(body, long));
+    }
     match passage.entry {
         Some(entry) => entry.finish(response, failure.as_ref(), is_long).await,
         None => response,
     }
+}
+
+/// The same body, which holds `held` until it ends.
+fn while_read(body: Body, held: impl Send + 'static) -> Body {
+    Body::from_stream(body.into_data_stream().inspect(move |_| {
+        let _ = &held;
+    }))
 }
 
 /// The first entry in the audit log. Bodies of requests that go on for long are streams, and are not read here.
@@ -217,7 +243,7 @@ async fn admit_and_run(
     server: &ApiServer,
     user: Arc<UserInfo>,
     info: &RequestInfo,
-    query: Query,
+    query: &Query,
     request: &mut Request<Body>,
     passage: &mut Passage,
 ) -> Result<Response<Body>, Status> {
@@ -236,7 +262,10 @@ async fn admit_and_run(
     if passage.is_remote && (!is_long || info.verb == "watch") {
         let cache = &server.0.parts.cache;
         let watchers = || cache.resource(&info.group, &info.version, &info.resource).map_or(0, |resource| server.0.metrics.watching(&resource));
-        match server.0.flow.enter(&user, info, &query, cache, watchers).await {
+        let began = Instant::now();
+        let entered = server.0.flow.enter(&user, info, query, cache, watchers, &server.0.metrics.load).await;
+        metrics::waited(began.elapsed());
+        match entered {
             Ok((class, taken)) => (passage.class, seat) = (Some(class), Some(taken)),
             Err(turned_away) => {
                 body::drain(request.body_mut()).await;
@@ -246,6 +275,7 @@ async fn admit_and_run(
     }
     // Until the answer is there; of a watch, until it has begun.
     let _seat = seat;
+    let _runs = (!is_long).then(|| server.0.metrics.load.runs(info.verb));
     if let Err(status) = authorize(server, &user, info, passage.entry.as_mut()).await {
         body::drain(request.body_mut()).await;
         return Err(status);
@@ -337,7 +367,9 @@ async fn authorize(server: &ApiServer, user: &UserInfo, info: &RequestInfo, entr
         return Ok(());
     }
     let attributes = attributes(user, info);
+    let began = Instant::now();
     let decision = server.0.parts.authorizer.decide(&attributes).await;
+    server.0.metrics.access.authorized(&decision, began.elapsed());
     if let Some(entry) = entry {
         entry.authorized(decision.allowed(), &decision.reason);
     }

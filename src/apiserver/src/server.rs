@@ -3,7 +3,7 @@
 //! hyper does not set TCP_NODELAY and has no bounds of its own: both are set here.
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use http::Request;
@@ -86,6 +86,13 @@ impl Tls {
     }
 }
 
+/// How long a client's certificate is good for.
+fn certificate_end(leaf: &CertificateDer) -> Option<SystemTime> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
 /// One API server; clones share it.
 #[derive(Clone)]
 pub struct ApiServer(pub(crate) Arc<Shared>);
@@ -130,6 +137,7 @@ impl ApiServer {
     /// Creates what every cluster has (namespaces, the Service `kubernetes`) and starts compaction and expiry. Call once.
     pub async fn start(&self) -> Result<(), BootstrapError> {
         bootstrap::run(self).await?;
+        self.0.health.has_started();
         self.0.tasks.spawn(housekeeping::run(self.clone()));
         self.0.tasks.spawn(custom::run(self.clone()));
         self.0.tasks.spawn(aggregation::registration::run(self.clone()));
@@ -193,16 +201,21 @@ impl ApiServer {
         let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => {
+                self.0.metrics.handshake_failed();
                 tracing::debug!(%peer, %error, "TLS handshake failed");
                 return;
             }
-            Err(_) => return,
+            Err(_) => return self.0.metrics.handshake_failed(),
         };
         let certificates: Arc<[CertificateDer<'static>]> =
             tls.get_ref().1.peer_certificates().unwrap_or(&[]).iter().map(|c| c.clone().into_owned()).collect();
         let end = self.0.parts.authenticator.end_of(&certificates).unwrap_or_default();
+        let good_until = certificates.first().and_then(certificate_end);
         let server = self.clone();
         let service = service_fn(move |request: Request<Incoming>| {
+            if let Some(end) = good_until {
+                server.0.metrics.access.certificate(end);
+            }
             let (server, certificates) = (server.clone(), certificates.clone());
             async move { Ok::<_, std::convert::Infallible>(pipeline::from_socket(server, certificates, peer, request.map(Body::new)).await) }
         });

@@ -69,7 +69,7 @@ pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
         waits: None,
         failed: None,
         done: false,
-        _gauge: metrics::Watcher::new(&call.server.0.metrics, &call.resource),
+        watcher: call.server.0.metrics.watcher(&call.resource, &call.info),
     };
     if wants_initial {
         let (snapshot, cursor) = cache.snapshot_and_watch(kind);
@@ -140,7 +140,7 @@ struct State {
     waits: Option<Waits>,
     failed: Option<Status>,
     done: bool,
-    _gauge: metrics::Watcher,
+    watcher: metrics::Watcher,
 }
 
 /// What a watch waits for beside changes. Kept as long as it lives: to begin anew after every event takes locks, and a thousand watchers of a
@@ -171,13 +171,16 @@ impl State {
         if !self.initial.is_empty() {
             for _ in 0..BATCH {
                 let Some(object) = self.initial.pop_front() else { break };
+                let before = out.len();
                 if let Err(status) = self.format.write(&mut out, "ADDED", &object.bytes) {
                     return Some(self.fail(out, &status));
                 }
+                self.watcher.sent(out.len() - before);
             }
             return Some(out.into());
         }
         if let Some(revision) = self.initial_end.take() {
+            self.watcher.listed();
             if let Err(status) = self.format.bookmark(&mut out, revision, true) {
                 return Some(self.fail(out, &status));
             }
@@ -194,7 +197,7 @@ impl State {
             self.seen = seen;
             let is_full = changes.len() == BATCH;
             let shown = self.shown(changes).await;
-            let written = shown.and_then(|changes| changes.iter().try_for_each(|change| self.write(&mut out, change)));
+            let written = shown.and_then(|changes| changes.iter().try_for_each(|change| self.write_counted(&mut out, change)));
             if let Err(status) = written {
                 return Some(self.fail(out, &status));
             }
@@ -265,6 +268,15 @@ impl State {
             Some(Arc::new(change.showing(object, previous)))
         });
         Ok(showing.collect())
+    }
+
+    fn write_counted(&mut self, out: &mut Vec<u8>, change: &Change) -> Result<(), Status> {
+        let before = out.len();
+        self.write(out, change)?;
+        if out.len() > before {
+            self.watcher.sent(out.len() - before);
+        }
+        Ok(())
     }
 
     /// What the change is to this watcher's selection.

@@ -21,6 +21,7 @@ use super::{
 use crate::auth::Authorization;
 use crate::auth::rbac::escalation;
 use crate::cache::Cache;
+use crate::metrics::{Clock, Times};
 use crate::status::Status;
 
 /// What upstream has, and only asks where it is told to (`--enable-admission-plugins`).
@@ -54,13 +55,15 @@ pub struct Plugins {
     policies: Policies,
     webhooks: Webhooks,
     on_request: Vec<OnRequest>,
+    times: Arc<Times>,
 }
 
 impl Plugins {
     pub fn new(cache: &Cache, authorization: Arc<Authorization>) -> Self {
         let policies = Policies::new(cache, authorization.clone());
-        let webhooks = Webhooks::new(cache, authorization.clone());
-        Self { cache: cache.clone(), authorization, policies, webhooks, on_request: Vec::new() }
+        let times = Arc::new(Times::default());
+        let webhooks = Webhooks::new(cache, authorization.clone(), times.clone());
+        Self { cache: cache.clone(), authorization, policies, webhooks, on_request: Vec::new(), times }
     }
 
     /// Asks these, too.
@@ -71,22 +74,28 @@ impl Plugins {
 
 
     /// All that may change the object, once; policies and webhooks come last.
-    async fn mutate(&self, request: &mut Request, rounds: &mut Reinvocation) -> Result<(), Status> {
-        limit_ranger::admit(&self.cache, request)?;
-        service_account::admit(&self.cache, request).await?;
-        node_restriction::check(&self.cache, &self.authorization, request)?;
+    async fn mutate(&self, request: &mut Request, rounds: &mut Reinvocation, clock: &mut Clock<'_>) -> Result<(), Status> {
+        clock.decided("LimitRanger", limit_ranger::admit(&self.cache, request))?;
+        clock.decided("ServiceAccount", service_account::admit(&self.cache, request).await)?;
+        clock.decided("NodeRestriction", node_restriction::check(&self.cache, &self.authorization, request))?;
         taint_nodes::admit(request);
+        clock.done("TaintNodesByCondition");
         if self.on_request.iter().any(|plugin| matches!(plugin, OnRequest::AlwaysPullImages)) {
             always_pull_images::admit(request);
+            clock.done("AlwaysPullImages");
         }
-        priority::admit(&self.cache, request)?;
+        clock.decided("Priority", priority::admit(&self.cache, request))?;
         default_toleration_seconds::admit(request);
-        runtime_class::admit(&self.cache, request)?;
+        clock.done("DefaultTolerationSeconds");
+        clock.decided("RuntimeClass", runtime_class::admit(&self.cache, request))?;
         storage::admit(&self.cache, request);
+        clock.done("DefaultStorageClass");
         default_ingress_class::admit(&self.cache, request);
+        clock.done("DefaultIngressClass");
         pod_topology_labels::admit(&self.cache, request);
-        self.policies.mutate(request, rounds).await?;
-        self.webhooks.mutate(request, rounds).await
+        clock.done("PodTopologyLabels");
+        clock.decided("MutatingAdmissionPolicy", self.policies.mutate(request, rounds).await)?;
+        clock.decided("MutatingAdmissionWebhook", self.webhooks.mutate(request, rounds).await)
     }
 
     fn escalation(&self, request: &Request) -> Result<(), Status> {
@@ -117,46 +126,56 @@ impl Admission for Plugins {
     fn admit<'a>(&'a self, request: &'a mut Request) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move {
             let mut rounds = Reinvocation::default();
-            self.mutate(request, &mut rounds).await?;
+            let mut clock = self.times.begin("admit", request.operation);
+            self.mutate(request, &mut rounds, &mut clock).await?;
             if rounds.begin_again() {
-                self.mutate(request, &mut rounds).await?;
+                self.mutate(request, &mut rounds, &mut clock).await?;
             }
             // Validating upstream; but only here can it add warnings.
-            pod_security::check(&self.cache, request)
+            clock.decided("PodSecurity", pod_security::check(&self.cache, &self.times, request))
         })
     }
 
     fn validate<'a>(&'a self, request: &'a mut Request) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move {
+            let mut clock = self.times.begin("validate", request.operation);
             // What has no mutating half of its own; webhooks are asked about it all the same.
             let is_whole = matches!(request.operation, Operation::Delete | Operation::Connect) || request.subresource == "eviction";
             if is_whole {
                 if request.operation == Operation::Delete {
-                    node_restriction::check(&self.cache, &self.authorization, request)?;
+                    clock.decided("NodeRestriction", node_restriction::check(&self.cache, &self.authorization, request))?;
                 }
                 let mut rounds = Reinvocation::default();
-                self.policies.mutate(request, &mut rounds).await?;
-                self.webhooks.mutate(request, &mut rounds).await?;
+                clock.decided("MutatingAdmissionPolicy", self.policies.mutate(request, &mut rounds).await)?;
+                clock.decided("MutatingAdmissionWebhook", self.webhooks.mutate(request, &mut rounds).await)?;
             }
-            immortal_namespaces(request)?;
-            limit_ranger::validate(&self.cache, request)?;
-            service_account::validate(request)?;
+            clock.decided("NamespaceLifecycle", immortal_namespaces(request))?;
+            clock.decided("LimitRanger", limit_ranger::validate(&self.cache, request))?;
+            clock.decided("ServiceAccount", service_account::validate(request))?;
             for plugin in &self.on_request {
                 match plugin {
-                    OnRequest::AlwaysPullImages => always_pull_images::validate(request)?,
-                    OnRequest::DenyServiceExternalIps => external_ips::validate(request)?,
-                    OnRequest::EventRateLimit(limits) => limits.validate(request, Instant::now())?,
+                    OnRequest::AlwaysPullImages => clock.decided("AlwaysPullImages", always_pull_images::validate(request))?,
+                    OnRequest::DenyServiceExternalIps => clock.decided("DenyServiceExternalIPs", external_ips::validate(request))?,
+                    OnRequest::EventRateLimit(limits) => clock.decided("EventRateLimit", limits.validate(request, Instant::now()))?,
                 }
             }
-            priority::validate(&self.cache, request)?;
-            owner_references::validate(&self.cache, &self.authorization, request)?;
-            storage::validate(&self.cache, request)?;
-            certificates::validate(&self.authorization, request)?;
-            pod_resize::validate(&self.cache, request)?;
-            self.escalation(request)?;
-            policy::check_access(&self.cache, &self.authorization, request)?;
-            self.policies.validate(request).await?;
-            self.webhooks.validate(request).await
+            clock.decided("Priority", priority::validate(&self.cache, request))?;
+            clock.decided("OwnerReferencesPermissionEnforcement", owner_references::validate(&self.cache, &self.authorization, request))?;
+            clock.decided("PersistentVolumeClaimResize", storage::validate(&self.cache, request))?;
+            clock.decided("CertificateApproval", certificates::validate(&self.authorization, request))?;
+            clock.decided("PodResize", pod_resize::validate(&self.cache, request))?;
+            // Those two are no plugins upstream, and are in no plugin's time.
+            clock.other(self.escalation(request))?;
+            clock.other(policy::check_access(&self.cache, &self.authorization, request))?;
+            clock.decided("ValidatingAdmissionPolicy", self.policies.validate(request).await)?;
+            clock.decided("ValidatingAdmissionWebhook", self.webhooks.validate(request).await)
         })
+    }
+
+    fn page(&self) -> String {
+        let mut out = String::new();
+        self.times.retain_webhooks(|name| self.webhooks.has(name));
+        self.times.render(&mut out);
+        out
     }
 }

@@ -1,7 +1,7 @@
 //! Pod Security Standards, by labels of the namespace: enforced on pods, warned about on pods and what makes pods.
 //!
-//! Models k8s.io/pod-security-admission/admission. Left out: exemptions, metrics, the checks as older versions had them (a version label is
-//! printed, the newest checks apply).
+//! Models k8s.io/pod-security-admission/admission. Left out: exemptions, the checks as older versions had them (a version label is printed, the
+//! newest checks apply).
 mod baseline;
 mod namespaces;
 mod restricted;
@@ -11,6 +11,7 @@ use api::tree::Tree;
 use super::{Operation, Request};
 use crate::audit::notes;
 use crate::cache::Cache;
+use crate::metrics::{Evaluation, Times};
 use crate::status::Status;
 
 const LABEL: &str = "pod-security.kubernetes.io/";
@@ -79,7 +80,27 @@ fn policy(namespace: &Tree, mode: &str) -> Policy {
     Policy { level, version: version.to_owned() }
 }
 
-pub fn check(cache: &Cache, request: &mut Request) -> Result<(), Status> {
+impl Policy {
+    /// As upstream's metrics name it, so that labels of namespaces make no new names without end.
+    fn version_name(&self) -> &str {
+        let minor = self.version.strip_prefix("v1.").and_then(|minor| minor.parse::<u8>().ok());
+        if self.version == "latest" || minor.is_some_and(|minor| minor <= 37) { &self.version } else { "future" }
+    }
+
+    fn evaluated(&self, times: &Times, is_allowed: bool, mode: &'static str, request: &Request, is_pod: bool) {
+        times.pods.evaluated(Evaluation {
+            is_allowed,
+            level: self.level.name(),
+            version: self.version_name().to_owned(),
+            mode,
+            operation: if request.operation == Operation::Create { "create" } else { "update" },
+            resource: if is_pod { "pod" } else { "controller" },
+            subresource: request.subresource,
+        });
+    }
+}
+
+pub fn check(cache: &Cache, times: &Times, request: &mut Request) -> Result<(), Status> {
     if request.is("", "namespaces") {
         return namespaces::check(cache, request);
     }
@@ -88,10 +109,15 @@ pub fn check(cache: &Cache, request: &mut Request) -> Result<(), Status> {
     let namespace = namespace.tree();
     let [enforce, audit, warn] = ["enforce", "audit", "warn"].map(|mode| policy(&namespace, mode));
     note(&namespace, is_pod.then_some(&enforce), &audit, &warn, &pod);
-    if is_pod && let Some(text) = violations(enforce.level, &pod) {
-        return Err(request.forbidden(format!("violates PodSecurity \"{enforce}\": {text}")));
+    if is_pod {
+        let broken = violations(enforce.level, &pod);
+        enforce.evaluated(times, broken.is_none(), "enforce", request, is_pod);
+        if let Some(text) = broken {
+            return Err(request.forbidden(format!("violates PodSecurity \"{enforce}\": {text}")));
+        }
     }
     if let Some(text) = violations(warn.level, &pod) {
+        warn.evaluated(times, false, "warn", request, is_pod);
         request.warnings.push(format!("would violate PodSecurity \"{warn}\": {text}"));
     }
     Ok(())

@@ -8,6 +8,7 @@ pub(super) mod review;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use api::registry::Registry;
 use api::tree::Tree;
@@ -24,6 +25,7 @@ use super::{Operation, Request, changed};
 use crate::audit::notes;
 use crate::auth::Authorization;
 use crate::cache::Cache;
+use crate::metrics::{self, Times};
 use crate::outbound;
 use crate::rest::options::FieldValidation;
 use crate::status::Status;
@@ -75,6 +77,7 @@ impl Table {
 pub struct Webhooks {
     cache: Cache,
     authorization: Arc<Authorization>,
+    times: Arc<Times>,
     mutating: Table,
     validating: Table,
 }
@@ -91,8 +94,13 @@ enum Outcome {
 }
 
 impl Webhooks {
-    pub fn new(cache: &Cache, authorization: Arc<Authorization>) -> Self {
-        Self { cache: cache.clone(), authorization, mutating: Table::follow(cache, MUTATING), validating: Table::follow(cache, VALIDATING) }
+    pub fn new(cache: &Cache, authorization: Arc<Authorization>, times: Arc<Times>) -> Self {
+        Self { cache: cache.clone(), authorization, times, mutating: Table::follow(cache, MUTATING), validating: Table::follow(cache, VALIDATING) }
+    }
+
+    /// Whether a webhook of that name is configured.
+    pub fn has(&self, name: &str) -> bool {
+        [&self.mutating, &self.validating].into_iter().any(|table| table.hooks().iter().any(|hook| hook.name == name))
     }
 
     /// One round of the mutating webhooks.
@@ -149,7 +157,9 @@ impl Webhooks {
             }
         }
         let of = &*request;
+        let began = Instant::now();
         let replies = join_all(asked.iter().map(|(hook, invocation)| self.ask(hook, invocation, of, false))).await;
+        metrics::waited(began.elapsed());
         let mut result = Ok(());
         for (i, ((hook, _), reply)) in asked.iter().zip(replies).enumerate() {
             match decided(hook, reply) {
@@ -198,6 +208,23 @@ impl Webhooks {
     }
 
     async fn ask(&self, hook: &Hook, invocation: &Invocation, request: &Request, is_mutating: bool) -> Outcome {
+        let began = Instant::now();
+        let outcome = self.ask_untimed(hook, invocation, request, is_mutating).await;
+        let took = began.elapsed();
+        if is_mutating {
+            metrics::waited(took);
+        }
+        let code = match &outcome {
+            Outcome::Allowed(_) => None,
+            Outcome::Denied(status) | Outcome::Refused(status) => Some(status.code),
+            // As upstream counts what a failure policy lets pass.
+            Outcome::Failed(_) => Some(500).filter(|_| !hook.ignores_failure),
+        };
+        self.times.webhook(&hook.name, is_mutating, request.operation, code, took);
+        outcome
+    }
+
+    async fn ask_untimed(&self, hook: &Hook, invocation: &Invocation, request: &Request, is_mutating: bool) -> Outcome {
         if request.dry_run && hook.side_effects == SideEffects::Some {
             return Outcome::Refused(Status::bad_request(format!("admission webhook {:?} does not support dry run", hook.name)));
         }

@@ -2,6 +2,7 @@
 //!
 //! Models kube-aggregator/pkg/apiserver/handler_proxy.go and apimachinery/pkg/util/proxy/upgradeaware.go. Bodies are streamed both ways and
 //! never held; an answer that is a redirect is refused, so nobody is sent where the backend likes under the server's name.
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use super::backend::reason;
 use super::{Backend, identity};
 use crate::auth::UserInfo;
+use crate::metrics::Long;
 use crate::negotiate;
 use crate::server::ApiServer;
 use crate::status::Status;
@@ -52,6 +54,7 @@ impl Backend {
         };
         let (mut parts, body) = request.into_parts();
         let is_discovery = parts.uri.path().trim_matches('/') == self.root().trim_matches('/');
+        let counted = parts.extensions.remove::<Arc<Long>>();
         let client_side = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let upgrade = relay::is_upgrade(&parts.headers).then(|| parts.headers.get(UPGRADE).cloned()).flatten();
         relay::strip(&mut parts.headers);
@@ -81,7 +84,7 @@ impl Backend {
             Err(why) => return Ok(negotiate::text(StatusCode::SERVICE_UNAVAILABLE, format!("error trying to reach service: {why}\n"))),
         };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return relay::upgraded(answer, client_side.filter(|_| upgrade.is_some()), server.0.shutdown.clone());
+            return relay::upgraded(answer, client_side.filter(|_| upgrade.is_some()), counted, server.0.shutdown.clone());
         }
         if answer.status().is_redirection() && answer.headers().contains_key(LOCATION) {
             let why = "the backend attempted to redirect this request, which is not permitted";

@@ -4,6 +4,7 @@
 //! crash loses the address with the Service or neither. What a crash leaves over (a Service gone, its address not) `repair` finds.
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::meta;
 use api::registry::Registry;
@@ -122,17 +123,18 @@ async fn delete(server: &ApiServer, ip: Ipv4Addr, expect: Expect) {
 
 /// Takes the address that is asked for.
 pub async fn take(server: &ApiServer, ip: Ipv4Addr, owner: &Owner, dry_run: bool) -> Result<Taken, AllocationError> {
+    let began = Instant::now();
     let ranges = ranges::all(&server.0.parts.cache);
-    if !ranges.iter().any(|range| range.is_ready && range.contains(ip)) {
-        return Err(AllocationError::Mismatch);
-    }
+    let Some(range) = ranges.iter().find(|range| range.is_ready && range.contains(ip)) else { return Err(AllocationError::Mismatch) };
     let revision = if dry_run {
         if is_taken(server, ip) {
             return Err(AllocationError::Allocated);
         }
         None
     } else {
-        Some(create(server, ip, owner).await?)
+        let revision = create(server, ip, owner).await?;
+        server.0.metrics.allocations.given(range.prefix, true, began.elapsed());
+        Some(revision)
     };
     Ok(Taken { server: server.clone(), ip, revision })
 }
@@ -143,6 +145,7 @@ fn is_taken(server: &ApiServer, ip: Ipv4Addr) -> bool {
 
 /// Takes one that is free.
 pub async fn take_any(server: &ApiServer, owner: &Owner, dry_run: bool) -> Result<Taken, AllocationError> {
+    let began = Instant::now();
     let cache = &server.0.parts.cache;
     let ranges = ranges::all(cache);
     let mut error = if ranges.iter().any(|range| range.is_ready) { AllocationError::Full } else { AllocationError::NotReady };
@@ -155,7 +158,10 @@ pub async fn take_any(server: &ApiServer, owner: &Owner, dry_run: bool) -> Resul
                 return Ok(Taken { server: server.clone(), ip, revision: None });
             }
             match create(server, ip, owner).await {
-                Ok(revision) => return Ok(Taken { server: server.clone(), ip, revision: Some(revision) }),
+                Ok(revision) => {
+                    server.0.metrics.allocations.given(range.prefix, false, began.elapsed());
+                    return Ok(Taken { server: server.clone(), ip, revision: Some(revision) });
+                }
                 // Somebody took it meanwhile.
                 Err(AllocationError::Allocated) => {}
                 Err(failed) => return Err(failed),

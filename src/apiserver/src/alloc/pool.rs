@@ -33,6 +33,11 @@ impl<T: Ord + Copy + Hash> Pool<T> {
         decrease(&mut self.held, number);
     }
 
+    /// How many are held.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     pub fn is_free(&self, number: T) -> bool {
         !self.held.contains_key(&number) && !self.reserved.contains_key(&number)
     }

@@ -14,7 +14,7 @@ use super::unreadable::Unreadables;
 use super::{Cache, Cached, KindId};
 
 /// Changes of one kind kept for watches and paged lists: at most so many, so large, so old.
-const RING_CHANGES_MAX: usize = 8192;
+pub const RING_CHANGES_MAX: usize = 8192;
 const RING_BYTES_MAX: usize = 32 << 20;
 const RING_AGE_MAX: Duration = Duration::from_secs(300);
 
@@ -66,6 +66,8 @@ pub(super) struct Kind {
     pub changed: watch::Sender<u64>,
     /// Ends the watches: the kind has gone, or is served in another form.
     pub ended: CancellationToken,
+    /// Changes since the start.
+    pub events: u64,
     /// Its definition has gone.
     pub gone_since: Option<Instant>,
     /// What is stored in its place and is none of its objects.
@@ -82,6 +84,7 @@ impl Kind {
             floor,
             changed: watch::Sender::new(0),
             ended: CancellationToken::new(),
+            events: 0,
             gone_since: None,
             unreadable: Unreadables::default(),
         }
@@ -94,6 +97,7 @@ impl Kind {
 
     pub fn push(&mut self, change: Arc<Change>) {
         self.ring_bytes += change.object.bytes.len();
+        self.events += 1;
         let now = change.at;
         self.ring.push_back(change);
         self.trim(now);

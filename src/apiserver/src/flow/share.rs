@@ -35,6 +35,9 @@ pub struct Demand {
     /// Follows rises at once and falls slowly.
     pub smoothed: f64,
     pub most_before: f64,
+    /// Of the last period.
+    pub average: f64,
+    pub deviation: f64,
 }
 
 impl Demand {
@@ -61,6 +64,7 @@ impl Demand {
         } else {
             (self.now, 0.0)
         };
+        (self.average, self.deviation) = (average, deviation);
         let envelope = average + deviation;
         self.smoothed = envelope.max(SMOOTHING * self.smoothed + (1.0 - SMOOTHING) * envelope);
         self.most_before = self.most;

@@ -29,7 +29,7 @@ fn asked(user: &str, groups: &[&str], path: &'static str) -> Asked {
 
 async fn level_of(f: &crate::tests::Fixture, asked: &Asked) -> String {
     let flow = &f.server.0.flow;
-    let (_, seat) = flow.enter(&asked.user, &asked.info, &asked.query, &f.server.0.parts.cache, || 0).await.ok().unwrap();
+    let (_, seat) = flow.enter(&asked.user, &asked.info, &asked.query, &f.server.0.parts.cache, || 0, &Load::default()).await.ok().unwrap();
     format!("{} {}", seat.schema, seat.level.name)
 }
 
@@ -68,7 +68,8 @@ async fn who_waits_too_long_is_turned_away_and_who_leaves_makes_room() {
     flow.0.adjusted.store(u64::MAX / 2, Ordering::Relaxed);
     let cache = &f.server.0.parts.cache;
     let jane = asked("jane", &["system:authenticated"], "/api/v1/pods?fieldSelector=metadata.name%3Dx");
-    let enter = || flow.enter(&jane.user, &jane.info, &jane.query, cache, || 0);
+    let load = Load::default();
+    let enter = || flow.enter(&jane.user, &jane.info, &jane.query, cache, || 0, &load);
     let (class, seat) = enter().await.ok().unwrap();
     assert!(!class.schema_uid.is_empty());
     let refused = enter().await.err().unwrap();

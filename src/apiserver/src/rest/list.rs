@@ -153,6 +153,7 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Status> {
         meta.continue_token = Some(token.encode());
         meta.remaining = page.remaining;
     }
+    call.server.0.metrics.lists.listed(&call.resource, page.objects.len());
     answer_cached(call, page.objects, &meta)
 }
 

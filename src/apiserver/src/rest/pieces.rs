@@ -11,13 +11,14 @@ use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 
 use crate::cache::Cached;
+use crate::metrics::AnswerBytes;
 use crate::negotiate::gzip;
 
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Answers `bytes` of body that come as `pieces`.
 pub fn answer(media: &'static str, takes_gzip: bool, bytes: usize, pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Response<Body> {
-    let response = Response::builder().header(CONTENT_TYPE, media).header(CACHE_CONTROL, "no-cache, private");
+    let response = Response::builder().extension(AnswerBytes(bytes as u64)).header(CONTENT_TYPE, media).header(CACHE_CONTROL, "no-cache, private");
     let response = if takes_gzip && bytes > gzip::BYTES_MIN {
         let response = response.header(CONTENT_ENCODING, "gzip").header(VARY, "Accept-Encoding");
         response.body(body(gzip::pieces(pieces)))

@@ -2,6 +2,7 @@
 //!
 //! An upgrade: the client's `Connection: Upgrade` goes on as it is; when the backend answers 101, that answer goes back and from then on both
 //! sides speak their own protocol. Any other answer is an ordinary one, and the backend's connection is closed.
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Long;
 use crate::node::NodeStream;
 use crate::status::Status;
 
@@ -72,6 +74,7 @@ pub async fn relay(
     });
     let (mut parts, body) = request.into_parts();
     let wants_upgrade = is_upgrade(&parts.headers);
+    let counted = parts.extensions.remove::<Arc<Long>>();
     let client_side = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let upgrade = parts.headers.get(UPGRADE).cloned();
     strip(&mut parts.headers);
@@ -91,13 +94,14 @@ pub async fn relay(
         strip(&mut parts.headers);
         return Ok(Response::from_parts(parts, Body::new(body)));
     }
-    upgraded(answer, client_side.filter(|_| wants_upgrade), shutdown)
+    upgraded(answer, client_side.filter(|_| wants_upgrade), counted, shutdown)
 }
 
 /// Answers a backend's 101, and joins the two connections once the client has it.
 pub fn upgraded(
     mut answer: Response<hyper::body::Incoming>,
     client_side: Option<hyper::upgrade::OnUpgrade>,
+    counted: Option<Arc<Long>>,
     shutdown: CancellationToken,
 ) -> Result<Response<Body>, Status> {
     let Some(client_side) = client_side else {
@@ -105,6 +109,7 @@ pub fn upgraded(
     };
     let backend_side = hyper::upgrade::on(&mut answer);
     tokio::spawn(async move {
+        let _counted = counted;
         let (client, backend) = match futures::future::try_join(client_side, backend_side).await {
             Ok(both) => both,
             Err(error) => {
