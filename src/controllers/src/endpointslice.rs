@@ -7,7 +7,7 @@
 mod pack;
 #[cfg(test)]
 mod tests;
-mod tracker;
+pub(crate) mod tracker;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -115,9 +115,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
         return Ok(Next::Wait);
     }
     let existing = cx.slices.by_index(SERVICE_INDEX, &key.to_string());
-    if cx.tracker.is_stale(key, &existing) {
-        return Err(Failure::Stale(format!("the slices of Service {key} in the cache are older than what was written")));
-    }
+    cx.tracker.current(&cx.client, key, &existing).await?;
     let pods: Vec<_> = cx.pods.list_namespace(&key.namespace).into_iter().filter(|p| sp::selects(&service, p)).collect();
     let trigger = cx.trigger_times.compute(&service, pods.iter().map(|p| &**p));
     let (changes, missing_nodes) = plan(&service, &pods, &existing, |name| cx.nodes.get(&ObjectKey::cluster(name)), trigger);

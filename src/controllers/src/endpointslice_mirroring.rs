@@ -2,7 +2,7 @@
 //!
 //! Models pkg/controller/endpointslicemirroring, v1.37. Left out: the batch period, which is 0 by default.
 //! Reads Endpoints, Service, EndpointSlice. Writes EndpointSlice.
-//! Wakes on Endpoints, on the Service of the same name, on slices of ours.
+//! Wakes on Endpoints, on the Service of the same name, on slices of ours that others changed.
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use std::sync::Arc;
 use client::k8s_openapi::api::core::v1::{EndpointAddress, Endpoints, Service};
 use client::k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use client::{Client, Controller, DeleteOptions, Event, Informer, Named, Next, ObjectKey};
+use client::{Client, Controller, DeleteOptions, Event, Informer, Named, Next, ObjectKey, WorkQueue};
 
 use crate::context::ControllerContext;
+use crate::endpointslice::tracker::Tracker;
 use crate::failure::{During, Failure, unless_gone};
 use crate::ownership::controller_reference;
 use crate::service_pods as sp;
@@ -34,17 +35,19 @@ struct Context {
     endpoints: Informer<Endpoints>,
     services: Informer<Service>,
     slices: Informer<EndpointSlice>,
+    tracker: Tracker,
 }
 
 pub(crate) async fn run(cx: ControllerContext) {
     let client = cx.client(NAME);
-    let cx = Arc::new(Context { client, endpoints: cx.informers.get(), services: cx.informers.get(), slices: cx.informers.get() });
+    let (endpoints, services, slices) = (cx.informers.get(), cx.informers.get(), cx.informers.get());
+    let cx = Arc::new(Context { client, endpoints, services, slices, tracker: Tracker::default() });
     cx.slices.add_index(SERVICE_INDEX, |slice: &EndpointSlice| service_of(slice).map(|k| k.to_string()).into_iter().collect());
     let (endpoints, services, slices) = (cx.endpoints.clone(), cx.services.clone(), cx.slices.clone());
     Controller::new(NAME, cx)
         .reconciles(&endpoints)
         .watches(&services, |_, event: &Event<Service>| vec![event.object().key()])
-        .watches(&slices, |_, event: &Event<EndpointSlice>| event.states().filter_map(|s| service_of(s)).collect())
+        .on(&slices, on_slice)
         .run(|cx, key| async move { reconcile(&cx, &key).await })
         .await;
 }
@@ -54,23 +57,39 @@ fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
     Some(ObjectKey::new(slice.namespace(), name))
 }
 
+fn on_slice(cx: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<EndpointSlice>) {
+    let deleted = matches!(event, Event::Deleted(_));
+    for (key, slice) in event.states().filter_map(|slice| Some((service_of(slice)?, slice))) {
+        if cx.tracker.observe(&key, slice, deleted) {
+            queue.add(key);
+        }
+    }
+}
+
 async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
     let service = cx.services.get(key);
     let endpoints = cx.endpoints.get(key).filter(|e| is_mirrored(e) && service.as_ref().is_some_and(|s| has_no_selector(s)));
     let existing = cx.slices.by_index(SERVICE_INDEX, &key.to_string());
+    // Its Endpoints and its Service tell of themselves one after the other: the second would make what the first has made.
+    cx.tracker.current(&cx.client, key, &existing).await?;
+    if endpoints.is_none() && existing.is_empty() {
+        cx.tracker.forget(key);
+    }
     let plan = plan(endpoints.as_deref(), &existing);
     for slice in plan.create {
         match cx.client.create(&slice).await {
             Err(error) if error.is_namespace_terminating() => return Ok(Next::Wait),
-            made => made.during(|| format!("mirror Endpoints {key}"))?,
-        };
+            made => cx.tracker.written(key, &made.during(|| format!("mirror Endpoints {key}"))?),
+        }
     }
     for slice in plan.update {
-        cx.client.update(&slice).await.during(|| format!("update EndpointSlice {}", slice.key()))?;
+        let written = cx.client.update(&slice).await.during(|| format!("update EndpointSlice {}", slice.key()))?;
+        cx.tracker.written(key, &written);
     }
     for slice in plan.delete {
         let deleted = cx.client.delete::<EndpointSlice>(&slice.key(), &DeleteOptions::uid(slice.uid())).await;
         unless_gone(deleted).during(|| format!("delete EndpointSlice {}", slice.key()))?;
+        cx.tracker.deleted(key, &slice);
     }
     Ok(Next::Wait)
 }

@@ -68,6 +68,14 @@ pub(super) fn pack(
             None => changes.push(Change::Create(Box::new(placeholder))),
         }
     }
+    // What would be deleted is written anew instead: whoever watches sees one change, and the name stays.
+    for change in &mut changes {
+        let Change::Create(new) = change else { continue };
+        // Not one of a Service of the same name that was deleted: garbage collection is after it.
+        let Some(i) = left_over.iter().position(|old| old.metadata.owner_references == new.metadata.owner_references) else { continue };
+        let endpoints = new.endpoints.take().unwrap_or_default();
+        *change = Change::Update(Box::new(updated(&left_over.swap_remove(i), new, endpoints)));
+    }
     // Deletes come last, so that nobody sees fewer endpoints than there are.
     changes.extend(left_over.into_iter().map(Change::Delete));
     changes
@@ -158,6 +166,9 @@ fn updated(slice: &EndpointSlice, fresh: &EndpointSlice, endpoints: Vec<Endpoint
     annotations.remove(sp::TRIGGER_TIME);
     if let Some(at) = fresh.annotation(sp::TRIGGER_TIME) {
         annotations.insert(sp::TRIGGER_TIME.to_owned(), at.to_owned());
+    }
+    if annotations.is_empty() {
+        new.metadata.annotations = None;
     }
     new.endpoints = Some(endpoints);
     new.ports = fresh.ports.clone();

@@ -109,10 +109,13 @@ fn no_endpoints_still_make_one_empty_slice_and_only_one() {
     assert_eq!(told(&first), "create 0");
     let slices = apply(&[], first);
     assert_eq!(told(&changes(&service, &[], &slices)), "");
-    // The placeholder goes when there are endpoints, and comes back.
+    // The placeholder is the slice of the first endpoints, and the other way about.
     let filled = changes(&service, &[pod("a", |_| {})], &slices);
-    assert_eq!(told(&filled), "create 1, delete 0");
-    assert_eq!(told(&changes(&service, &[], &apply(&slices, filled))), "create 0, delete 1");
+    assert_eq!(told(&filled), "update 1");
+    assert_eq!(told(&changes(&service, &[], &apply(&slices, filled))), "update 0");
+    // That of a Service that was deleted goes with it.
+    let successor = self::service(|s| s["metadata"]["uid"] = "other".into());
+    assert_eq!(told(&changes(&successor, &[pod("a", |_| {})], &slices)), "create 1, delete 0");
 }
 
 #[test]
