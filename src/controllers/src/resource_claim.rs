@@ -6,7 +6,8 @@
 mod pods;
 mod reserved;
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use client::k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use client::k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
@@ -28,13 +29,49 @@ struct Context {
     pods: Informer<Pod>,
     claims: Informer<ResourceClaim>,
     templates: Informer<ResourceClaimTemplate>,
+    made: Made,
+}
+
+/// Names of the claims that were made for a pod, by its uid and by its entries: until the pod's status has them and the watch shows it, nothing
+/// else tells that they are there.
+#[derive(Default)]
+struct Made(Mutex<HashMap<String, BTreeMap<String, String>>>);
+
+impl Made {
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<String, BTreeMap<String, String>>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, pod: &Pod, entry: &str, claim: &str) {
+        self.with(|all| all.entry(pod.uid().to_owned()).or_default().insert(entry.to_owned(), claim.to_owned()));
+    }
+
+    fn get(&self, pod: &Pod, entry: &str) -> Option<String> {
+        self.with(|all| all.get(pod.uid())?.get(entry).cloned())
+    }
+
+    fn forget(&self, pod: &Pod) {
+        self.with(|all| all.remove(pod.uid()));
+    }
+
+    /// The pod's status tells now.
+    fn told(&self, pod: &Pod, entry: &str) {
+        self.with(|all| {
+            if let Some(entries) = all.get_mut(pod.uid()) {
+                entries.remove(entry);
+                if entries.is_empty() {
+                    all.remove(pod.uid());
+                }
+            }
+        });
+    }
 }
 
 pub(crate) async fn run(cx: ControllerContext) {
     let client = cx.client(NAME);
     let recorder = cx.recorder(&client, "resource_claim");
     let (pods, claims, templates) = (cx.informers.get(), cx.informers.get(), cx.informers.get());
-    let cx = Arc::new(Context { recorder, client, pods, claims, templates });
+    let cx = Arc::new(Context { recorder, client, pods, claims, templates, made: Made::default() });
     cx.pods.add_index(BY_TEMPLATE, |pod| {
         let names = pod_claims(pod).filter_map(|c| c.resource_claim_template_name.as_ref());
         names.map(|name| format!("{}/{name}", pod.namespace())).collect()
@@ -49,8 +86,11 @@ pub(crate) async fn run(cx: ControllerContext) {
 async fn make(cx: Arc<Context>) {
     let (pods, claims, templates) = (cx.pods.clone(), cx.claims.clone(), cx.templates.clone());
     Controller::new(NAME, cx)
-        .watches(&pods, |_, event| {
+        .watches(&pods, |cx, event| {
             let pod = event.object();
+            if matches!(event, Event::Deleted(_)) {
+                cx.made.forget(pod);
+            }
             let works = pod_claims(pod).next().is_some() && !matches!(event, Event::Deleted(_));
             works.then(|| pod.key()).into_iter().collect()
         })

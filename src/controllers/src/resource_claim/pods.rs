@@ -7,7 +7,7 @@ use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use client::{EventType, Named, Next, ObjectKey, Patch};
 
 use super::{CLAIM_OF_POD, Context, claim_name, is_done, pod_claims};
-use crate::failure::{During, Failure};
+use crate::failure::{During, Failure, unless_gone};
 use crate::ownership::{controller_reference, is_controlled_by};
 use crate::pods::node_name;
 
@@ -29,6 +29,9 @@ pub(super) async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Fai
             }
         }
     }
+    if cx.pods.get(key).is_none() {
+        cx.made.forget(&pod);
+    }
     if !made.is_empty() {
         let statuses: Vec<_> = made.iter().map(|(name, claim)| serde_json::json!({"name": name, "resourceClaimName": claim})).collect();
         let patch = serde_json::json!({"metadata": {"uid": pod.uid()}, "status": {"resourceClaimStatuses": statuses}});
@@ -44,11 +47,16 @@ pub(super) async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Fai
 /// The name of a claim that was made now.
 async fn ensure(cx: &Context, pod: &Pod, wanted: &PodResourceClaim) -> Result<Option<String>, Failure> {
     let Some(template_name) = &wanted.resource_claim_template_name else { return Ok(None) };
-    if let Some(name) = claim_name(pod, wanted) {
-        let there = cx.claims.get(&ObjectKey::new(pod.namespace(), name.clone()));
-        if name.is_empty() || there.is_some_and(|c| is_controlled_by(&*c, pod)) {
-            return Ok(None);
-        }
+    if let Some(name) = claim_name(pod, wanted)
+        && (name.is_empty() || is_there(cx, pod, &name).await?)
+    {
+        cx.made.told(pod, &wanted.name);
+        return Ok(None);
+    }
+    if let Some(name) = cx.made.get(pod, &wanted.name)
+        && is_there(cx, pod, &name).await?
+    {
+        return Ok(Some(name));
     }
     // It may have been made, and its name not been written yet.
     let is_ours = |c: &ResourceClaim| is_controlled_by(c, pod) && c.annotation(CLAIM_OF_POD) == Some(&wanted.name);
@@ -78,7 +86,18 @@ async fn ensure(cx: &Context, pod: &Pod, wanted: &PodResourceClaim) -> Result<Op
         status: None,
     };
     let made = cx.client.create(&claim).await.during(|| format!("create a ResourceClaim for pod {}", pod.key()))?;
+    cx.made.add(pod, &wanted.name, made.name());
     Ok(Some(made.name().to_owned()))
+}
+
+/// Whether the pod has the claim of this name: as the cache has it, or, where that may be behind, the server.
+async fn is_there(cx: &Context, pod: &Pod, name: &str) -> Result<bool, Failure> {
+    let key = ObjectKey::new(pod.namespace(), name);
+    if let Some(claim) = cx.claims.get(&key) {
+        return Ok(is_controlled_by(&*claim, pod));
+    }
+    let found = unless_gone(cx.client.get::<ResourceClaim>(&key).await).during(|| format!("look for ResourceClaim {key}"))?;
+    Ok(found.is_some_and(|claim| is_controlled_by(&claim, pod)))
 }
 
 /// Both names, shortened alike where they are too long together.
