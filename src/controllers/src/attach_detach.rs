@@ -104,10 +104,12 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
     let attached = cx.attachments.by_index(ATTACHMENTS_BY_NODE, &key.name);
     let pods = cx.pods.by_index(PODS_BY_NODE, &key.name);
     let wanted = desired::wanted(cx, &pods);
-    if wanted.is_empty() && attached.is_empty() {
+    let node = cx.nodes.get(key);
+    // What the node's status tells may have been written after the cache was looked at for the last volume.
+    let tells_of_any = node.as_ref().is_some_and(|n| n.status.iter().any(|s| s.volumes_attached.as_ref().is_some_and(|v| !v.is_empty())));
+    if wanted.is_empty() && attached.is_empty() && !tells_of_any {
         return Ok(Next::Wait);
     }
-    let node = cx.nodes.get(key);
     let plan = {
         let view = plan::View {
             node: node.as_deref(),

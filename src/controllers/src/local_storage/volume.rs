@@ -44,6 +44,12 @@ pub(super) async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Fai
         Step::Wait => {}
         Step::Release => release(cx, &volume).await?,
         Step::Start { node, folder } => {
+            // A volume that has just gone may still be in the cache, and its pod not any more.
+            let step = || format!("check PersistentVolume {key} before its folder is removed");
+            let found = unless_gone(cx.client.get::<PersistentVolume>(key).await).during(step)?;
+            if found.is_none_or(|found| found.uid() != volume.uid()) {
+                return Ok(Next::Wait);
+            }
             let pod = remover::pod(&volume, &node, node_storage(&nodes, &node), &folder, &cx.image);
             match cx.client.create(&pod).await {
                 Err(error) if error.is_already_exists() => {}
