@@ -12,6 +12,7 @@ mod taints;
 mod tests;
 
 pub(crate) use self::eviction::tolerates;
+pub(crate) use self::health::is_ready;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

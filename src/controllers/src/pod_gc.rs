@@ -1,9 +1,8 @@
 //! Removes pods that nobody else will: finished ones beyond a limit, those of nodes that are gone, those that were deleted before
-//! they had a node.
+//! they had a node, or on a node that somebody has said is out of service.
 //!
 //! Models pkg/controller/podgc/gc_controller.go, v1.37. Different: timers and events, where upstream looks at all pods every 20 seconds.
-//! Left out: pods on nodes with the out-of-service taint.
-//! Reads Pod, Node. Writes Pod/status, deletes Pods. Wakes on pods and on nodes that go.
+//! Reads Pod, Node. Writes Pod/status, deletes Pods. Wakes on pods, and on nodes that go or are put out of service.
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,12 +14,14 @@ use serde_json::json;
 
 use crate::context::{Config, ControllerContext};
 use crate::failure::{During, Failure, unless_gone};
-use crate::node_lifecycle::{NODE_INDEX, index_by_node};
+use crate::node_lifecycle::{NODE_INDEX, index_by_node, is_ready};
 use crate::pods;
 
 const NAME: &str = "pod-garbage-collector";
 /// How long a node must have been missing, as upstream's quarantineTime.
 const QUARANTINE: Duration = Duration::from_secs(40);
+/// Who puts it on a node says that nothing runs there any more.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// Finished pods are counted together, under this key.
 const FINISHED: &str = "finished pods";
 /// All finished pods, under one value.
@@ -59,18 +60,27 @@ pub(crate) async fn run(cx: ControllerContext) {
             if finishes && most > 0 && cx.pods.count_by_index(FINISHED_INDEX, "") > most {
                 keys.push(ObjectKey::cluster(FINISHED));
             }
-            if !matches!(event, Event::Deleted(_)) && (lost_its_node(cx, pod) || is_unscheduled_and_deleted(pod)) {
+            let is_left = || lost_its_node(cx, pod) || is_unscheduled_and_deleted(pod) || pod.is_deleting() && is_out_of_service(cx, pod);
+            if matches!(event, Event::Deleted(_)) {
+                if cx.pods.count_by_index(NODE_INDEX, pods::node_name(pod)) == 0 {
+                    cx.missing.lock().expect(POISON).remove(pods::node_name(pod));
+                }
+            } else if is_left() {
                 keys.push(pod.key());
             }
             keys
         })
-        .watches(&nodes, |cx, event| match event {
-            Event::Deleted(node) => cx.pods.by_index(NODE_INDEX, node.name()).iter().map(|p| p.key()).collect(),
-            Event::Added(node) => {
-                cx.missing.lock().expect(POISON).remove(node.name());
-                Vec::new()
+        .watches(&nodes, |cx, event| {
+            let all = |node: &Node| cx.pods.by_index(NODE_INDEX, node.name()).iter().map(|p| p.key()).collect();
+            match event {
+                Event::Deleted(node) => all(node),
+                Event::Added(node) => {
+                    cx.missing.lock().expect(POISON).remove(node.name());
+                    Vec::new()
+                }
+                Event::Updated { old, new } if has_failed(new) && !has_failed(old) => all(new),
+                Event::Updated { .. } => Vec::new(),
             }
-            Event::Updated { .. } => Vec::new(),
         })
         .run(|cx, key| async move { reconcile(&cx, &key).await })
         .await;
@@ -85,6 +95,16 @@ fn lost_its_node(cx: &Context, pod: &Pod) -> bool {
     !pods::node_name(pod).is_empty() && cx.nodes.get(&node_key(pod)).is_none()
 }
 
+/// Not ready, and out of service.
+fn has_failed(node: &Node) -> bool {
+    let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+    !is_ready(node) && taints.into_iter().any(|taint| taint.key == OUT_OF_SERVICE)
+}
+
+fn is_out_of_service(cx: &Context, pod: &Pod) -> bool {
+    cx.nodes.get(&node_key(pod)).is_some_and(|node| has_failed(&node))
+}
+
 fn is_unscheduled_and_deleted(pod: &Pod) -> bool {
     pod.is_deleting() && pods::node_name(pod).is_empty()
 }
@@ -97,7 +117,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
         return Ok(Next::Wait);
     }
     let Some(pod) = cx.pods.get(key) else { return Ok(Next::Wait) };
-    if is_unscheduled_and_deleted(&pod) {
+    if is_unscheduled_and_deleted(&pod) || pod.is_deleting() && is_out_of_service(cx, &pod) {
         remove(cx, &pod, None).await?;
     } else if lost_its_node(cx, &pod) {
         return orphaned(cx, &pod).await;
@@ -161,6 +181,16 @@ async fn remove(cx: &Context, pod: &Pod, disruption: Option<(&str, &str)>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_has_failed_when_somebody_says_so_and_it_is_not_ready() {
+        let node = |ready: &str, key: &str| -> Node {
+            let taints = json!([{"key": key, "effect": "NoExecute"}]);
+            serde_json::from_value(json!({"spec": {"taints": taints}, "status": {"conditions": [{"type": "Ready", "status": ready}]}})).unwrap()
+        };
+        assert!(has_failed(&node("Unknown", OUT_OF_SERVICE)) && has_failed(&node("False", OUT_OF_SERVICE)));
+        assert!(!has_failed(&node("True", OUT_OF_SERVICE)) && !has_failed(&node("Unknown", "node.kubernetes.io/unreachable")));
+    }
 
     #[test]
     fn beyond_the_limit_evicted_pods_go_first_then_the_oldest() {
