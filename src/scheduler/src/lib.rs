@@ -25,4 +25,4 @@ mod volumes;
 
 pub use config::{ConfigError, SchedulerConfig};
 pub use extender::SetupError;
-pub use scheduler::Scheduler;
+pub use scheduler::{Pending, Scheduler};

@@ -300,6 +300,11 @@ impl Queue {
         [backoffs, errors, leftover].into_iter().flatten().min()
     }
 
+    /// Pods that are active, backing off, unschedulable, and gated.
+    pub fn counts(&self) -> [usize; 4] {
+        [self.active.len(), self.backing_off.len() + self.after_error.len(), self.unschedulable.len(), self.gated.len()]
+    }
+
     pub fn get(&self, key: &ObjectKey) -> Option<&Arc<PodInfo>> {
         self.pods.get(key).map(|w| &w.pod)
     }

@@ -6,6 +6,7 @@ mod attempt;
 mod binding;
 mod cluster;
 mod failure;
+mod pending;
 mod victims;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+
+pub use self::pending::Pending;
 
 use self::binding::{Bound, PreBindings};
 use crate::cache::Cache;
@@ -66,6 +69,7 @@ pub struct Scheduler {
     next_node: usize,
     bindings: usize,
     pre_bindings: PreBindings,
+    pending: Pending,
     done: mpsc::UnboundedSender<Done>,
     finished: Option<mpsc::UnboundedReceiver<Done>>,
 }
@@ -110,9 +114,15 @@ impl Scheduler {
             next_node: 0,
             bindings: 0,
             pre_bindings: PreBindings::default(),
+            pending: Pending::default(),
             done,
             finished: Some(finished),
         })
+    }
+
+    /// What its metrics page tells from now on.
+    pub fn pending(&self) -> Pending {
+        self.pending.clone()
     }
 
     /// Schedules until the task is dropped.
@@ -137,6 +147,7 @@ impl Scheduler {
                 busy = true;
                 self.attempt(pod, profile).await;
             }
+            self.pending.set(self.queue.counts());
             if busy {
                 tokio::task::yield_now().await;
                 continue;

@@ -32,7 +32,8 @@ const MAKERS: usize = 64;
 /// Bindings under way at once, as the scheduler has them.
 const BINDINGS: usize = 512;
 const LIMITS: &str = "Limits";
-const PATIENCE: Duration = Duration::from_secs(600);
+/// Who gets nothing done for so long has come to a halt.
+const HALT: Duration = Duration::from_secs(20);
 
 struct NoKubelets;
 
@@ -73,7 +74,7 @@ async fn make<K: client::Kind>(client: &Client, count: usize, object: impl Fn(us
         async move { client.create::<K>(&serde_json::from_value(object)?).await.map(drop).map_err(anyhow::Error::from) }
     }))
     .buffer_unordered(MAKERS);
-    while let Some(result) = made.next().await {
+    while let Some(result) = tokio::time::timeout(HALT, made.next()).await.map_err(|_| anyhow::anyhow!("no {} is made any more", K::KIND))? {
         result?;
     }
     Ok(began.elapsed().as_secs_f64())
@@ -105,8 +106,24 @@ impl Bound {
         Ok(Self { count, changed })
     }
 
-    async fn reach(&self, wanted: usize) -> anyhow::Result<()> {
-        reach(&self.count, &self.changed, wanted).await
+    async fn reach(&self, wanted: usize, view: &View) -> anyhow::Result<()> {
+        reach(&self.count, &self.changed, wanted, view).await
+    }
+}
+
+/// What there is to see of a scheduler and the API server that comes to a halt.
+struct View {
+    admin: Client,
+    pending: scheduler::Pending,
+}
+
+impl View {
+    async fn told(&self) -> String {
+        let page = self.admin.bytes(http::Method::GET, "/metrics", Vec::new(), "", "text/plain").await;
+        let page = page.map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let of_interest = |line: &&str| ["inflight", "inqueue", "executing", "longrunning", "watch", "store"].iter().any(|word| line.contains(word));
+        let lines = page.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket")).filter(of_interest);
+        format!("{}{}", self.pending.page(), lines.collect::<Vec<_>>().join("\n"))
     }
 }
 
@@ -123,24 +140,28 @@ async fn decisions(api: &ApiServer, pods: usize) -> anyhow::Result<f64> {
     let (bindings, told): (Arc<AtomicUsize>, Arc<tokio::sync::Notify>) = Default::default();
     let unwritten = Unwritten { api: api.local(user()), bindings: bindings.clone(), told: told.clone() };
     let scheduler = scheduler(Client::from_service(unwritten))?;
+    let view = View { admin: Client::from_service(api.local(UserInfo::new("system:admin", &["system:masters"]))), pending: scheduler.pending() };
     scheduler.synced().await;
     quiet().await?;
     let began = Instant::now();
     let running = tokio::spawn(scheduler.run());
-    reach(&bindings, &told, pods).await?;
+    reach(&bindings, &told, pods, &view).await?;
     let rate = pods as f64 / began.elapsed().as_secs_f64();
     running.abort();
     Ok(rate)
 }
 
-async fn reach(count: &AtomicUsize, changed: &tokio::sync::Notify, wanted: usize) -> anyhow::Result<()> {
-    let all = async {
-        while count.load(Ordering::Relaxed) < wanted {
-            changed.notified().await;
+async fn reach(count: &AtomicUsize, changed: &tokio::sync::Notify, wanted: usize, view: &View) -> anyhow::Result<()> {
+    loop {
+        let now = count.load(Ordering::Relaxed);
+        if now >= wanted {
+            return Ok(());
         }
-    };
-    let done = tokio::time::timeout(PATIENCE, all).await;
-    done.map_err(|_| anyhow::anyhow!("only {} of {wanted} pods were bound", count.load(Ordering::Relaxed)))
+        let woken = tokio::time::timeout(HALT, changed.notified()).await;
+        if woken.is_err() && count.load(Ordering::Relaxed) == now {
+            anyhow::bail!("none in {HALT:?}, and only {now} of {wanted} pods are bound:\n{}", view.told().await);
+        }
+    }
 }
 
 async fn in_folder<T>(name: &str, work: impl AsyncFnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
@@ -188,13 +209,15 @@ async fn measure(folder: &Path, shape: &Shape, divisor: usize) -> anyhow::Result
     let [nodes, before, measured] = shape.sizes.map(|n| n.div_ceil(divisor));
     let Cluster { api, cache, admin, nodes_rate } = cluster(folder, nodes).await?;
     let local = || Client::from_service(api.local(user()));
-    let first = tokio::spawn(scheduler(local())?.run());
+    let first = scheduler(local())?;
+    let view = View { admin: admin.clone(), pending: first.pending() };
+    let first = tokio::spawn(first.run());
     let there = Bound::new(&cache, shapes::prefix(shape.before))?;
     make::<Pod>(&admin, before, |i| (shape.before)(i)).await?;
     if shape.stuck {
         quiet().await?;
     } else {
-        there.reach(before).await?;
+        there.reach(before, &view).await?;
     }
     first.abort();
     tracing::info!("{before} pods are there");
@@ -202,6 +225,7 @@ async fn measure(folder: &Path, shape: &Shape, divisor: usize) -> anyhow::Result
     tracing::info!("{measured} pods are made");
     let decided = if shape.preempts { String::new() } else { format!("{:.0} decided, ", decisions(&api, measured).await?) };
     let second = scheduler(local())?;
+    let view = View { admin: admin.clone(), pending: second.pending() };
     second.synced().await;
     quiet().await?;
     tracing::info!("{measured} pods wait, and are listed");
@@ -209,7 +233,7 @@ async fn measure(folder: &Path, shape: &Shape, divisor: usize) -> anyhow::Result
     let start = Usage::now()?;
     let began = Instant::now();
     let second = tokio::spawn(second.run());
-    bound.reach(measured).await?;
+    bound.reach(measured, &view).await?;
     let rate = measured as f64 / began.elapsed().as_secs_f64();
     let end = Usage::now()?;
     quiet().await?;

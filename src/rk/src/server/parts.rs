@@ -288,6 +288,8 @@ fn start_control_plane(
     let scheduler = Client::from_service(api.local(UserInfo::new("system:kube-scheduler", &["system:authenticated"])));
     let scheduler = scheduler.named("kube-scheduler");
     let scheduler = scheduler::Scheduler::new(scheduler, Clock::system(), &settings.scheduler).context("set up the scheduler")?;
+    let pending = scheduler.pending();
+    api.also_measure(move || pending.page());
     parts.spawn(
         async move {
             scheduler.run().await;
