@@ -67,4 +67,4 @@ mod trust_bundle_publisher;
 
 pub use autoscaling::Settings as AutoscalingSettings;
 pub use context::{Config, ControllerContext};
-pub use start::{only, start};
+pub use start::{names, only, start};

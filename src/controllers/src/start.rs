@@ -94,3 +94,8 @@ async fn supervise(name: &'static str, run: Run, cx: ControllerContext) {
 pub fn only(name: &str, cx: ControllerContext) -> Option<BoxFuture<'static, ()>> {
     ALL.iter().find(|(known, _)| *known == name).map(|(_, run)| run(cx))
 }
+
+/// The names of all of them.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|(name, _)| *name)
+}

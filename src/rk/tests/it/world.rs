@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use store::Store;
 
 pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
+/// A node whose kubelet does nothing; none has this name at first.
+pub const SILENT: &str = "silent";
 
 struct Nobody;
 
@@ -87,6 +89,8 @@ pub struct World {
     pub admin: Client,
     /// Of the controllers; the API server has the machine's.
     pub clock: Clock,
+    /// Of which the oldest are removed.
+    finished_pods_max: usize,
     pki: Arc<pki::Cluster>,
     tokens: Arc<pki::ServiceAccountSigner>,
     /// Where the store is; removed at the end.
@@ -95,8 +99,9 @@ pub struct World {
 
 impl World {
     /// Whatever is asked is allowed, and admitted as it is.
-    pub async fn lenient() -> Self {
-        Self::new(Clock::system(), |_| (Arc::new(AdmitAll), Arc::new(Everything))).await
+    pub async fn lenient(clock: Clock) -> Self {
+        let world = Self::new(clock, |_| (Arc::new(AdmitAll), Arc::new(Everything))).await;
+        Self { finished_pods_max: 1, ..world }
     }
 
     /// With admission and authorization as in a cluster.
@@ -115,7 +120,7 @@ impl World {
         let store: Arc<dyn Store> = Arc::new(store::sqlite::open(&folder.path().join("db"), store::sqlite::Options::default()).unwrap());
         let Served { server, pki, tokens } = Served::over(store, folder.path(), rules).await;
         let admin = Client::from_service(server.local(UserInfo::new("admin", &["system:masters"])));
-        let world = Self { server, admin, clock, pki, tokens, _folder: folder };
+        let world = Self { server, admin, clock, finished_pods_max: 100, pki, tokens, _folder: folder };
         for node in NODES {
             let status = json!({"conditions": [{"type": "Ready", "status": "True"}]});
             world.post("/api/v1/nodes", json!({"metadata": {"name": node}, "status": status})).await;
@@ -156,7 +161,7 @@ impl World {
     /// Scheduler and kubelets, very quick ones: pods get a node, run, and end when they are told to.
     pub async fn run_pods(&self) {
         loop {
-            for pod in self.list("/api/v1/namespaces/default/pods").await {
+            for pod in self.list("/api/v1/pods").await {
                 // Somebody else may have been quicker, and the next round sees it.
                 let _ = self.advance(&pod).await;
             }
@@ -165,7 +170,11 @@ impl World {
     }
 
     pub async fn advance(&self, pod: &Value) -> Result<(), client::ApiError> {
-        let path = format!("/api/v1/namespaces/default/pods/{}", pod["metadata"]["name"].as_str().unwrap_or_default());
+        if pod["spec"]["nodeName"] == SILENT {
+            return Ok(());
+        }
+        let name = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
+        let path = format!("/api/v1/namespaces/{}/pods/{}", name("namespace"), name("name"));
         let phase = pod["status"]["phase"].as_str().unwrap_or_default();
         if pod["metadata"]["deletionTimestamp"].is_string() {
             if phase == "Running" && pod["metadata"]["finalizers"].is_array() {
@@ -189,7 +198,10 @@ impl World {
         }
         let phase = if pod["spec"]["restartPolicy"] == "Never" { "Succeeded" } else { "Running" };
         let ready = json!({"type": "Ready", "status": if phase == "Running" { "True" } else { "False" }, "lastTransitionTime": "2026-01-01T00:00:00Z"});
-        let status = json!({"status": {"phase": phase, "conditions": [ready]}});
+        // Of its name, so that it is the same in each run.
+        let [a, b] = name("name").bytes().fold(7u16, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into())).to_be_bytes();
+        let ip = format!("10.9.{a}.{b}");
+        let status = json!({"status": {"phase": phase, "conditions": [ready], "podIP": ip, "podIPs": [{"ip": ip}]}});
         self.call(http::Method::PATCH, &format!("{path}/status"), status, "application/merge-patch+json").await.map(drop)
     }
 
@@ -212,11 +224,11 @@ impl World {
             config: Arc::new(controllers::Config {
                 cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
                 node_cidr_mask: 24,
-                root_ca: String::new(),
-                terminated_pods_max: 100,
+                root_ca: self.pki.server_ca.certificate_pem().to_owned(),
+                terminated_pods_max: self.finished_pods_max,
                 server_node: "n1".into(),
                 system_image: "image".into(),
-                autoscaling: controllers::AutoscalingSettings::default(),
+                autoscaling: controllers::AutoscalingSettings { sync_period: Duration::from_millis(400), ..controllers::AutoscalingSettings::default() },
             }),
             pki: self.pki.clone(),
             tokens: self.tokens.clone(),

@@ -22,9 +22,9 @@ pub enum How {
     CrashBefore,
     /// Dropped after the server has done it, before the answer is known.
     CrashAfter,
-    /// Its children's watch is held back from here on, for a while.
+    /// One kind's watch is held back from right before the call on, for a while.
     Stale,
-    /// A child is deleted while its watch is held back; then the watch is refused as too old.
+    /// Something happens while one kind's watch is held back; then the watch is refused as too old.
     Missed,
 }
 
@@ -36,11 +36,43 @@ pub struct Plan {
     pub calls: AtomicUsize,
     /// The moment has come.
     pub due: Notify,
+    /// The watch is held back: the call may be made, and its own effect is not seen.
+    pub held: Notify,
+    /// It has been made.
+    pub made: Notify,
+    /// What is to be done to it is done.
+    pub over: watch::Sender<bool>,
 }
 
 impl Plan {
     pub fn new(how: How, at: usize) -> Arc<Self> {
-        Arc::new(Self { how, at, calls: AtomicUsize::new(0), due: Notify::new() })
+        Arc::new(Self { how, at, calls: AtomicUsize::new(0), due: Notify::new(), held: Notify::new(), made: Notify::new(), over: watch::Sender::new(false) })
+    }
+
+    /// Makes a call, and counts it.
+    async fn call<B>(self: Arc<Self>, mut inner: Local, request: Request<B>) -> Result<Response<Body>, Infallible>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let is_due = self.calls.fetch_add(1, Ordering::SeqCst) + 1 == self.at;
+        if is_due && self.how == How::CrashBefore {
+            self.due.notify_one();
+            std::future::pending::<()>().await;
+        }
+        if is_due && matches!(self.how, How::Stale | How::Missed) {
+            self.due.notify_one();
+            self.held.notified().await;
+        }
+        let answer = inner.call(request).await?;
+        if is_due && self.how == How::CrashAfter {
+            self.due.notify_one();
+            std::future::pending::<()>().await;
+        }
+        if is_due {
+            self.made.notify_one();
+        }
+        Ok(answer)
     }
 }
 
@@ -76,22 +108,7 @@ where
         if request.uri().path().contains("/events") {
             return inner.call(request);
         }
-        async move {
-            let is_due = plan.calls.fetch_add(1, Ordering::SeqCst) + 1 == plan.at;
-            if is_due && plan.how == How::CrashBefore {
-                plan.due.notify_one();
-                std::future::pending::<()>().await;
-            }
-            let answer = inner.call(request).await?;
-            if is_due {
-                plan.due.notify_one();
-            }
-            if is_due && plan.how == How::CrashAfter {
-                std::future::pending::<()>().await;
-            }
-            Ok(answer)
-        }
-        .boxed()
+        plan.call(inner, request).boxed()
     }
 }
 
@@ -107,8 +124,11 @@ pub enum Gate {
 #[derive(Clone)]
 pub struct Gated {
     pub inner: Local,
-    pub plural: &'static str,
+    /// Its plural.
+    pub kind: &'static str,
     pub gate: watch::Receiver<Gate>,
+    /// For what a controller writes with the informers' client.
+    pub plan: Arc<Plan>,
 }
 
 impl<B> Service<Request<B>> for Gated
@@ -127,7 +147,10 @@ where
     fn call(&mut self, request: Request<B>) -> Answer {
         let uri = request.uri();
         let is_watch = uri.query().is_some_and(|query| query.split('&').any(|part| part == "watch=true" || part == "watch=1"));
-        if !is_watch || plural(uri.path()) != self.plural {
+        if *request.method() != http::Method::GET {
+            return self.plan.clone().call(self.inner.clone(), request).boxed();
+        }
+        if !is_watch || plural(uri.path()) != self.kind {
             return self.inner.call(request);
         }
         if *self.gate.borrow() == Gate::Broken {
