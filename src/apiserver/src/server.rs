@@ -22,6 +22,7 @@ use crate::aggregation::{self, Aggregation};
 use crate::alloc::{self, Services};
 use crate::auth::UserInfo;
 use crate::bootstrap::{self, BootstrapError};
+use crate::cache::Cache;
 use crate::config::{Config, Parts};
 use crate::custom;
 use crate::health::Health;
@@ -154,6 +155,11 @@ impl ApiServer {
     /// The API in process, as `user`: no socket, no authentication; authorization and all else as for everybody.
     pub fn local(&self, user: UserInfo) -> Local {
         Local::new(self.clone(), user)
+    }
+
+    /// What this server holds.
+    pub fn cache(&self) -> &Cache {
+        &self.0.parts.cache
     }
 
     /// Adds what `page` says (Prometheus' text format) to `/metrics`.

@@ -1,5 +1,6 @@
 //! Typed calls over one transport.
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::decode;
 use crate::error::ApiError;
+use crate::held::HeldObjects;
 use crate::object::{ApiResource, Kind, Named, ObjectKey};
 use crate::options::{DeleteOptions, ListOptions};
 use crate::patch::Patch;
@@ -64,6 +66,7 @@ fn http_client<C: Connect + Clone>(connector: C) -> legacy::Client<C, Body> {
 pub struct Client {
     kube: kube::Client,
     agent: HeaderValue,
+    held: Option<Arc<dyn HeldObjects>>,
 }
 
 /// The user agent of whoever has no other name.
@@ -79,12 +82,21 @@ impl Client {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self { kube: kube::Client::new(service, "default"), agent: AGENT }
+        Self { kube: kube::Client::new(service, "default"), agent: AGENT, held: None }
     }
 
     /// The same client under the name of a component: its user agent, and so the manager of the fields that it sets.
     pub fn named(self, component: &'static str) -> Self {
         Self { agent: HeaderValue::from_static(component), ..self }
+    }
+
+    /// The same client, whose informers share what the server in this process holds.
+    pub fn sharing(self, held: Arc<dyn HeldObjects>) -> Self {
+        Self { held: Some(held), ..self }
+    }
+
+    pub(crate) fn held(&self) -> Option<&Arc<dyn HeldObjects>> {
+        self.held.as_ref()
     }
 
     /// A client for the current context of a kubeconfig file.
@@ -116,7 +128,7 @@ impl Client {
             .option_layer(config.auth_layer().map_err(failed)?)
             .map_err(BoxError::from)
             .service(http);
-        Ok(Self { kube: kube::Client::new(service, config.default_namespace), agent: AGENT })
+        Ok(Self { kube: kube::Client::new(service, config.default_namespace), agent: AGENT, held: None })
     }
 
     /// A client over connections that `connector` makes to a server of its choice; ALPN says whether one speaks HTTP/2. `token` goes
@@ -143,7 +155,7 @@ impl Client {
             })
             .map_err(BoxError::from)
             .service(http_client(connector));
-        Ok(Self { kube: kube::Client::new(service, config.default_namespace), agent: AGENT })
+        Ok(Self { kube: kube::Client::new(service, config.default_namespace), agent: AGENT, held: None })
     }
 
     /// The transport underneath, for upgrades and what else kube offers.

@@ -30,8 +30,8 @@ pub(crate) fn bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::
     serde_json::from_slice(bytes).or_else(|first| std::str::from_utf8(bytes).map_or(Err(first), object))
 }
 
-/// The objects of a list, without those that cannot be read at all.
-pub(crate) fn list<T: DeserializeOwned>(bytes: &[u8]) -> Result<(ListMeta, Vec<T>), serde_json::Error> {
+/// A list's metadata, and the texts of its objects.
+pub(crate) fn list(bytes: &[u8]) -> Result<(ListMeta, Vec<&str>), serde_json::Error> {
     #[derive(Deserialize)]
     struct Raw<'a> {
         #[serde(default)]
@@ -40,14 +40,32 @@ pub(crate) fn list<T: DeserializeOwned>(bytes: &[u8]) -> Result<(ListMeta, Vec<T
         items: Option<Vec<&'a RawValue>>,
     }
     let raw: Raw = serde_json::from_slice(bytes)?;
-    let read = |item: &&RawValue| match object(&without_managers(item.get())) {
-        Ok(object) => Some(object),
-        Err(error) => {
-            warn!(%error, "an object of a list cannot be read and is passed over");
-            None
-        }
-    };
-    Ok((raw.metadata, raw.items.iter().flatten().filter_map(read).collect()))
+    Ok((raw.metadata, raw.items.into_iter().flatten().map(RawValue::get).collect()))
+}
+
+/// An object as a mirror holds it; `None` where it cannot be read at all.
+pub(crate) fn mirrored<T: DeserializeOwned>(text: &str) -> Option<T> {
+    let read = object(&without_managers(text));
+    read.inspect_err(|error| warn!(%error, "an object cannot be read and is passed over")).ok()
+}
+
+/// What names one state of an object.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Identity {
+    pub namespace: String,
+    pub name: String,
+    pub resource_version: String,
+}
+
+/// Reads no more of an object than that.
+pub(crate) fn identity(text: &str) -> Result<Identity, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Raw {
+        #[serde(default)]
+        metadata: Identity,
+    }
+    serde_json::from_str::<Raw>(text).map(|raw| raw.metadata)
 }
 
 /// The object without who set which of its fields: half of many objects, read by no mirror, and dear to read.
@@ -155,7 +173,8 @@ mod tests {
     #[test]
     fn what_cannot_be_read_does_not_hide_the_rest() {
         let text = format!(r#"{{"metadata": {{"resourceVersion": "7"}}, "items": [{{"metadata": 1}}, {SERVICE}]}}"#);
-        let (meta, services) = list::<Service>(text.as_bytes()).expect("a list");
+        let (meta, items) = list(text.as_bytes()).expect("a list");
+        let services: Vec<Service> = items.into_iter().filter_map(mirrored).collect();
         assert_eq!((meta.resource_version.as_deref(), services.len()), (Some("7"), 1));
         assert!(object::<Service>("{").is_err());
     }

@@ -4,6 +4,8 @@
 //! A watch that ends is resumed after the last version seen, which bookmarks keep fresh. A version that has become too old
 //! (410) leads to a new list, whose difference from the mirror is told as events, the vanished objects included. Left out:
 //! resync (nothing here polls) and streaming lists.
+mod kept;
+mod labels;
 mod reflector;
 mod shared;
 mod store;
@@ -11,6 +13,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
@@ -22,6 +25,7 @@ pub use self::subscription::Subscription;
 use self::reflector::Source;
 use self::store::Mirror;
 use crate::client::Client;
+use crate::decode;
 use crate::object::{ApiResource, Kind, Named, ObjectKey, PartialObject};
 
 /// What happened to an object, as far as the mirror saw it.
@@ -107,7 +111,13 @@ impl<K: Kind> InformerBuilder<K> {
     /// Starts to list and watch; ends when the last handle is dropped. Must be called inside a tokio runtime.
     pub fn start(self) -> Informer<K> {
         let (synced, _) = watch::channel(false);
-        let mirror = Arc::new(Mirror::new(synced));
+        let project = self.project.clone();
+        let read = move |text: &[u8]| {
+            let mut object: K = decode::mirrored(std::str::from_utf8(text).ok()?)?;
+            project(&mut object);
+            Some(object)
+        };
+        let mirror = Arc::new(Mirror::new(synced, Box::new(read)));
         let partial = std::any::TypeId::of::<K>() == std::any::TypeId::of::<PartialObject>();
         let source = Source {
             client: self.client,
@@ -175,6 +185,11 @@ impl<K: Kind> Informer<K> {
         self.inner.mirror.list_namespace(namespace)
     }
 
+    /// The objects of a namespace whose labels match, as the server has them; the others are not decoded for it.
+    pub fn list_labelled(&self, namespace: &str, matches: impl Fn(&BTreeMap<String, String>) -> bool) -> Vec<Arc<K>> {
+        self.inner.mirror.list_labelled(namespace, matches)
+    }
+
     pub fn len(&self) -> usize {
         self.inner.mirror.len()
     }
@@ -198,6 +213,16 @@ impl<K: Kind> Informer<K> {
     /// The objects for which the index `name` gives `value`; none where there is no such index.
     pub fn by_index(&self, name: &'static str, value: &str) -> Vec<Arc<K>> {
         self.inner.mirror.by_index(name, value)
+    }
+
+    /// Calls `visit` with each object of the namespace, one after the other: however many they are, no more than one is decoded for it.
+    pub fn each_in(&self, namespace: &str, visit: impl FnMut(&K)) {
+        self.inner.mirror.each_in(namespace, visit);
+    }
+
+    /// The same with the objects for which the index `name` gives `value`.
+    pub fn each_by_index(&self, name: &'static str, value: &str, visit: impl FnMut(&K)) {
+        self.inner.mirror.each_by_index(name, value, visit);
     }
 
     /// How many objects there are for which the index `name` gives `value`.

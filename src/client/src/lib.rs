@@ -15,6 +15,7 @@ mod endpoint;
 mod error;
 mod events;
 mod expectations;
+mod held;
 mod informer;
 mod object;
 mod options;
@@ -32,6 +33,7 @@ pub use endpoint::Endpoint;
 pub use error::{ApiError, Retry, RetryPolicy};
 pub use events::{EventRecorder, EventType};
 pub use expectations::Expectations;
+pub use held::HeldObjects;
 pub use informer::{
     CONTROLLER_UID, Event, HandlerGuard, Informer, InformerBuilder, SharedInformers, Subscription, drop_managed_fields,
 };

@@ -157,6 +157,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
                     state.dirty.remove(&item);
                     state.processing.insert(item.clone());
                     state.begin(&item, Instant::now());
+                    state.shrink();
                     if !state.ready.is_empty() || !state.delayed.is_empty() {
                         self.shared.changed.notify_one();
                     }
@@ -222,6 +223,19 @@ impl<T: Clone + Eq + Hash> State<T> {
         self.queued_at.insert(item.clone(), Instant::now());
         self.ready.push_back(item);
         true
+    }
+
+    /// A burst leaves no room behind that nobody fills again.
+    fn shrink(&mut self) {
+        const ROOM: usize = 1024;
+        if self.ready.is_empty() && self.ready.capacity() > ROOM {
+            self.ready = VecDeque::new();
+            self.dirty.shrink_to_fit();
+            self.queued_at.shrink_to_fit();
+        }
+        if self.delayed.is_empty() && self.due.capacity() > ROOM {
+            self.due.shrink_to_fit();
+        }
     }
 
     fn begin(&mut self, item: &T, now: Instant) {

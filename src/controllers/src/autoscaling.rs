@@ -200,8 +200,7 @@ impl Work<'_> {
             self.conditions.set("ScalingActive", false, "InvalidSelector", why.clone());
             why
         })?;
-        let mut pods = self.cx.pods.list_namespace(&self.key.namespace);
-        pods.retain(|p| selector.matches_map(p.metadata.labels.as_ref()));
+        let pods = self.cx.pods.list_labelled(&self.key.namespace, |labels| selector.matches_map(Some(labels)));
         self.known(|k| k.selector = Some(selector));
         let rivals = self.rivals(&pods);
         if rivals.len() > 1 {

@@ -111,9 +111,10 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
 }
 
 async fn try_reconcile(cx: &Context, budget: &PodDisruptionBudget) -> Result<Next, Failure> {
-    let mut pods = cx.pods.list_namespace(budget.namespace());
-    let selector = selector(budget);
-    pods.retain(|p| selector.as_ref().is_some_and(|s| s.matches_map(p.metadata.labels.as_ref())));
+    let pods = match selector(budget) {
+        Some(selector) => cx.pods.list_labelled(budget.namespace(), |labels| selector.matches_map(Some(labels))),
+        None => Vec::new(),
+    };
     if pods.is_empty() {
         cx.recorder.record(budget, EventType::Normal, "NoPods", "No matching pods found");
     }

@@ -65,7 +65,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
     if sp::selector(&service).is_none() || service.is_deleting() {
         return Ok(Next::Wait);
     }
-    let pods: Vec<_> = cx.pods.list_namespace(&key.namespace).into_iter().filter(|p| sp::selects(&service, p)).collect();
+    let pods = sp::selected(&cx.pods, &service);
     let trigger = cx.trigger_times.compute(&service, pods.iter().map(|p| &**p));
     let Some(wanted) = plan(&service, &pods, existing.as_deref(), trigger) else { return Ok(Next::Wait) };
     let (result, reason, verb) = match existing {

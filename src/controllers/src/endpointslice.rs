@@ -25,6 +25,7 @@ use self::pack::{Change, Group, pack};
 use self::tracker::Tracker;
 use crate::context::ControllerContext;
 use crate::failure::{During, Failure, unless_gone};
+use crate::node_lifecycle::{NODE_INDEX, index_by_node};
 use crate::ownership::controller_reference;
 use crate::pods;
 use crate::service_pods as sp;
@@ -60,6 +61,7 @@ pub(crate) async fn run(cx: ControllerContext) {
         trigger_times: sp::TriggerTimes::default(),
         tracker: Tracker::default(),
     });
+    index_by_node(&cx.pods);
     cx.slices.add_index(SERVICE_INDEX, |slice: &EndpointSlice| service_of(slice).map(|k| k.to_string()).into_iter().collect());
     let (services, pods, nodes, slices) = (cx.services.clone(), cx.pods.clone(), cx.nodes.clone(), cx.slices.clone());
     Controller::new(NAME, cx)
@@ -83,7 +85,7 @@ fn on_node(cx: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<Node>) {
     if event.old().is_some_and(|old| old.label(ZONE) == node.label(ZONE)) || !cx.pods.has_synced() {
         return;
     }
-    for pod in cx.pods.list().iter().filter(|p| pods::node_name(p) == node.name()) {
+    for pod in &cx.pods.by_index(NODE_INDEX, node.name()) {
         for service in cx.services.list_namespace(pod.namespace()) {
             if sp::selects(&service, pod) {
                 queue.add(service.key());
@@ -116,7 +118,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
     }
     let existing = cx.slices.by_index(SERVICE_INDEX, &key.to_string());
     cx.tracker.current(&cx.client, key, &existing).await?;
-    let pods: Vec<_> = cx.pods.list_namespace(&key.namespace).into_iter().filter(|p| sp::selects(&service, p)).collect();
+    let pods = sp::selected(&cx.pods, &service);
     let trigger = cx.trigger_times.compute(&service, pods.iter().map(|p| &**p));
     let (changes, missing_nodes) = plan(&service, &pods, &existing, |name| cx.nodes.get(&ObjectKey::cluster(name)), trigger);
     for change in changes {

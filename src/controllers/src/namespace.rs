@@ -135,7 +135,7 @@ async fn empty(cx: &Context, namespace: &Namespace) -> Result<(Findings, i64), F
     let (pods, others): (Vec<_>, Vec<_>) = deletable.partition(|s| s.resource.group.is_empty() && s.resource.plural == "pods");
     let mut wait = 0;
     for served in &pods {
-        let grace = grace_seconds(&cx.pods.list_namespace(namespace.name()));
+        let grace = grace_seconds(&cx.pods, namespace.name());
         wait = wait.max(delete_all(cx, namespace.name(), served, grace, &mut findings).await);
     }
     // Pods may need what else is here until their end.
@@ -148,12 +148,14 @@ async fn empty(cx: &Context, namespace: &Namespace) -> Result<(Findings, i64), F
 }
 
 /// The longest time that a pod here may still take to end.
-fn grace_seconds(pods: &[Arc<Pod>]) -> i64 {
-    let grace = |pod: &Arc<Pod>| match pod.status.as_ref().and_then(|s| s.phase.as_deref()) {
+fn grace_seconds(pods: &Informer<Pod>, namespace: &str) -> i64 {
+    let grace = |pod: &Pod| match pod.status.as_ref().and_then(|s| s.phase.as_deref()) {
         Some("Succeeded" | "Failed") => 0,
         _ => pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(0),
     };
-    pods.iter().map(grace).max().unwrap_or(0)
+    let mut longest = 0;
+    pods.each_in(namespace, |pod| longest = longest.max(grace(pod)));
+    longest
 }
 
 async fn delete_all(cx: &Context, namespace: &str, served: &Served, grace: i64, findings: &mut Findings) -> i64 {

@@ -111,7 +111,9 @@ fn is_unscheduled_and_deleted(pod: &Pod) -> bool {
 
 async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
     if key.namespace.is_empty() {
-        for pod in excess(cx.pods.by_index(FINISHED_INDEX, ""), cx.config.terminated_pods_max) {
+        let mut finished = Vec::new();
+        cx.pods.each_by_index(FINISHED_INDEX, "", |pod| finished.push(Finished::of(pod)));
+        for pod in excess(finished, cx.config.terminated_pods_max).iter().filter_map(|finished| cx.pods.get(&finished.key)) {
             remove(cx, &pod, None).await?;
         }
         return Ok(Next::Wait);
@@ -141,17 +143,29 @@ async fn orphaned(cx: &Context, pod: &Pod) -> Result<Next, Failure> {
     Ok(Next::Wait)
 }
 
-fn created(pod: &Pod) -> Option<Timestamp> {
-    pod.metadata.creation_timestamp.as_ref().map(|t| t.0)
+/// What decides which finished pod goes first; in that order.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Finished {
+    was_not_evicted: bool,
+    created: Option<Timestamp>,
+    key: ObjectKey,
+}
+
+impl Finished {
+    fn of(pod: &Pod) -> Self {
+        let reason = pod.status.as_ref().and_then(|s| s.reason.as_deref());
+        Self {
+            was_not_evicted: reason != Some("Evicted"),
+            created: pod.metadata.creation_timestamp.as_ref().map(|t| t.0),
+            key: pod.key(),
+        }
+    }
 }
 
 /// The oldest finished pods beyond the limit, evicted ones first.
-fn excess(pods: Vec<Arc<Pod>>, max: usize) -> Vec<Arc<Pod>> {
-    let mut finished = pods;
-    finished.retain(|p| pods::is_terminated(p));
+fn excess(mut finished: Vec<Finished>, max: usize) -> Vec<Finished> {
     let count = if max == 0 { 0 } else { finished.len().saturating_sub(max) };
-    let is_evicted = |pod: &Pod| pod.status.as_ref().and_then(|s| s.reason.as_deref()) == Some("Evicted");
-    finished.sort_by_key(|p| (!is_evicted(p), created(p), p.name().to_owned()));
+    finished.sort_unstable();
     finished.truncate(count);
     finished
 }
@@ -197,16 +211,16 @@ mod tests {
         let pod = |name: &str, phase: &str, reason: &str, age: i64| {
             let created = Timestamp::from_second(1_000_000 - age).unwrap().to_string();
             let value = json!({"metadata": {"name": name, "creationTimestamp": created}, "status": {"phase": phase, "reason": reason}});
-            Arc::new(serde_json::from_value::<Pod>(value).unwrap())
+            serde_json::from_value::<Pod>(value).unwrap()
         };
-        let pods = vec![
+        let all = [
             pod("old", "Succeeded", "", 30),
             pod("older", "Failed", "", 40),
             pod("evicted", "Failed", "Evicted", 5),
-            pod("running", "Running", "", 90),
+            pod("oldest", "Succeeded", "", 90),
         ];
-        let names = |max| excess(pods.clone(), max).iter().map(|p| p.name().to_owned()).collect::<Vec<_>>();
-        assert_eq!(names(1), ["evicted", "older"]);
-        assert!(names(3).is_empty() && names(0).is_empty());
+        let names = |max| excess(all.iter().map(Finished::of).collect(), max).into_iter().map(|p| p.key.name).collect::<Vec<_>>();
+        assert_eq!(names(2), ["evicted", "oldest"]);
+        assert!(names(4).is_empty() && names(0).is_empty());
     }
 }

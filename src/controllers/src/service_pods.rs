@@ -2,7 +2,7 @@
 //!
 //! Models staging/src/k8s.io/endpointslice/util/controller_utils.go and pkg/api/v1/pod/util.go FindPort, v1.37.
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use client::k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Service, ServicePort};
 use client::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -22,8 +22,17 @@ pub(crate) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
 }
 
 pub(crate) fn selects(service: &Service, pod: &Pod) -> bool {
-    let labels = pod.metadata.labels.as_ref();
-    selector(service).is_some_and(|s| s.iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v)))
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    selects_labels(service, pod.metadata.labels.as_ref().unwrap_or(&NONE))
+}
+
+fn selects_labels(service: &Service, labels: &BTreeMap<String, String>) -> bool {
+    selector(service).is_some_and(|s| s.iter().all(|(k, v)| labels.get(k) == Some(v)))
+}
+
+/// The pods that the Service selects.
+pub(crate) fn selected(pods: &Informer<Pod>, service: &Service) -> Vec<Arc<Pod>> {
+    pods.list_labelled(service.namespace(), |labels| selects_labels(service, labels))
 }
 
 pub(crate) fn has_cluster_ip(service: &Service) -> bool {

@@ -6,6 +6,7 @@
 mod access;
 mod admission;
 mod datastore;
+mod local;
 mod parts;
 mod serving;
 

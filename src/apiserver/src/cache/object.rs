@@ -49,7 +49,10 @@ impl Cached {
 
     /// Whether the bytes say so where they mostly do, at their beginning; false does not mean that they don't.
     pub fn is_of_version(&self, api_version: &str) -> bool {
-        let rest = self.bytes.strip_prefix(b"{\"apiVersion\":\"").and_then(|rest| rest.strip_prefix(api_version.as_bytes()));
+        let begin = self.bytes.strip_prefix(b"{").unwrap_or_default();
+        // Go's clients write the kind first.
+        let after_kind = begin.strip_prefix(b"\"kind\":\"").and_then(|rest| rest.get(memchr::memchr(b'"', rest)? + 1..)?.strip_prefix(b","));
+        let rest = after_kind.unwrap_or(begin).strip_prefix(b"\"apiVersion\":\"").and_then(|rest| rest.strip_prefix(api_version.as_bytes()));
         rest.is_some_and(|rest| rest.first() == Some(&b'"'))
     }
 

@@ -2,16 +2,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::store::Mirror;
+use super::store::{Listed, Mirror};
 use crate::backoff::{Backoff, jitter};
-use crate::client::{Client, List};
+use crate::client::Client;
 use crate::decode;
 use crate::error::ApiError;
-use crate::object::{ApiResource, Kind, Named};
+use crate::object::{ApiResource, Kind, Named, ObjectKey};
 use crate::options::{ListOptions, Query};
 use crate::watch::{Frame, Lines, WatchError};
 
@@ -94,7 +95,7 @@ fn pause(backoff: &mut Backoff, error: &ApiError) -> Duration {
 
 impl<K: Kind> Source<K> {
     /// The whole collection, in pages, and the version it stands at.
-    async fn list(&self) -> Result<(Vec<K>, String), ApiError> {
+    async fn list(&self) -> Result<(Vec<Listed<K>>, String), ApiError> {
         let mut limit = Some(PAGE);
         'whole: loop {
             let mut objects = Vec::new();
@@ -105,7 +106,7 @@ impl<K: Kind> Source<K> {
                 ..Default::default()
             };
             loop {
-                let page = match self.list_page(&options).await {
+                let page = match self.list_page(&options, &mut objects).await {
                     // The snapshot that the pages came from is gone: once more, all at once.
                     Err(error) if error.is_gone() && options.continue_token.is_some() => {
                         limit = None;
@@ -113,24 +114,39 @@ impl<K: Kind> Source<K> {
                     }
                     page => page?,
                 };
-                objects.extend(page.items.into_iter().map(|mut object| {
-                    (self.project)(&mut object);
-                    object
-                }));
-                match page.metadata.continue_.filter(|c| !c.is_empty()) {
+                match page.continue_.filter(|c| !c.is_empty()) {
                     Some(token) => options.continue_token = Some(token),
-                    None => return Ok((objects, page.metadata.resource_version.unwrap_or_default())),
+                    None => return Ok((objects, page.resource_version.unwrap_or_default())),
                 }
             }
         }
     }
 
-    async fn list_page(&self, options: &ListOptions) -> Result<List<K>, ApiError> {
+    async fn list_page(&self, options: &ListOptions, objects: &mut Vec<Listed<K>>) -> Result<ListMeta, ApiError> {
         let path = self.resource.collection_path(&self.namespace) + &options.query().into_string();
         let accept = if self.partial { PARTIAL_LIST } else { "application/json" };
         let bytes = self.client.bytes(http::Method::GET, &path, Vec::new(), "", accept).await?;
-        let decoded = decode::list(&bytes).map(|(metadata, items)| List { metadata, items });
-        decoded.map_err(|source| ApiError::Decode { method: "GET".to_owned(), path, source })
+        let (metadata, items) =
+            decode::list(&bytes).map_err(|source| ApiError::Decode { method: "GET".to_owned(), path, source })?;
+        objects.extend(items.into_iter().filter_map(|item| self.listed(item)));
+        Ok(metadata)
+    }
+
+    fn listed(&self, item: &str) -> Option<Listed<K>> {
+        if self.client.held().is_some()
+            && let Ok(identity) = decode::identity(item)
+        {
+            let key = ObjectKey { namespace: identity.namespace, name: identity.name };
+            if let Some(text) = self.shared(&key, &identity.resource_version) {
+                return Some(Listed::Shared(key, text));
+            }
+        }
+        decode::mirrored(item).map(|object| Listed::Decoded(self.projected(object)))
+    }
+
+    /// The object's text, where the server in this process holds it.
+    fn shared(&self, key: &ObjectKey, version: &str) -> Option<Bytes> {
+        self.client.held()?.text(&self.resource, key, version)
     }
 
     async fn watch(&self, mirror: &Mirror<K>, version: &mut String) -> Result<Ended, WatchError> {
@@ -150,13 +166,17 @@ impl<K: Kind> Source<K> {
             match Frame::<K>::decode(&line)? {
                 Frame::Put(object) => {
                     *version = object.resource_version().to_owned();
-                    mirror.put(self.projected(object));
+                    let text = self.shared(&ObjectKey::of(&object), version);
+                    mirror.put(self.projected(object), text);
                 }
                 Frame::Delete(object) => {
                     *version = object.resource_version().to_owned();
                     mirror.delete(self.projected(object));
                 }
-                Frame::Bookmark(at) => *version = at,
+                Frame::Bookmark(at) => {
+                    *version = at;
+                    mirror.cool();
+                }
                 // Asked again it would come again, and nothing behind it ever.
                 Frame::Unreadable { name, version: at, error } => {
                     warn!(resource = %self.resource.plural, name, %error, "an object cannot be read and is passed over");

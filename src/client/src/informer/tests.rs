@@ -81,6 +81,14 @@ fn fake(names: &[(&str, u64)], version: u64) -> Arc<Fake> {
     Arc::new(fake)
 }
 
+impl crate::HeldObjects for Fake {
+    fn text(&self, _: &ApiResource, key: &ObjectKey, version: &str) -> Option<Bytes> {
+        let objects = self.objects.lock().unwrap();
+        let held = objects.iter().find(|o| o["metadata"]["name"] == *key.name && o["metadata"]["resourceVersion"] == version)?;
+        Some(held.to_string().into())
+    }
+}
+
 fn told(event: &Event<ConfigMap>) -> String {
     let kind = match event {
         Event::Added(_) => "added",
@@ -202,4 +210,45 @@ async fn a_dropped_guard_ends_its_handler_and_a_dropped_informer_its_watch() {
     drop(informer);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(watch.lines.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_the_server_holds_little_stays_decoded_and_all_is_there() {
+    let names: Vec<String> = (0..900).map(|i| format!("m{i:04}")).collect();
+    let fake = fake(&names.iter().map(|n| (n.as_str(), 1)).collect::<Vec<_>>(), 7);
+    let (client, mut watches) = serve(fake.clone());
+    let informer = Informer::<ConfigMap>::builder(&client.sharing(fake.clone())).start();
+    informer.add_index("color", |c: &ConfigMap| c.label("color").map(str::to_owned).into_iter().collect());
+    let first = Arc::new(Mutex::new(Vec::new()));
+    let sink = first.clone();
+    informer.on_event(move |event| sink.lock().unwrap().push(Arc::downgrade(event.object()))).forever();
+    let mut subscription = informer.subscribe();
+    informer.synced().await;
+    let decoded = || first.lock().unwrap().iter().filter(|object| object.strong_count() > 0).count();
+    // The mirror's, and those of which the subscription has whole events.
+    assert!((256..600).contains(&decoded()), "{}", decoded());
+
+    assert_eq!((informer.len(), informer.list().len(), informer.by_index("color", "odd").len()), (900, 900, 900));
+    let object = informer.get(&ObjectKey::new("default", "m0700")).unwrap();
+    assert!(object.metadata.managed_fields.is_none() && object.resource_version() == "1");
+    assert_eq!(informer.list_labelled("default", |labels| labels.get("color").is_some_and(|c| c == "even")).len(), 0);
+    let mut visited = 0;
+    informer.each_in("default", |_| visited += 1);
+    assert_eq!(visited, 900);
+
+    // An update, whose old state is decoded for it; the deletion of what was never read.
+    let watch = watches.recv().await.unwrap();
+    fake.objects.lock().unwrap()[3] = config_map("m0003", 8);
+    watch.send("MODIFIED", config_map("m0003", 8));
+    watch.send("DELETED", config_map("m0800", 9));
+    watch.send("BOOKMARK", json!({"metadata": {"resourceVersion": "10"}}));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for name in &names {
+        let version = if name == "m0003" { 8 } else { 1 };
+        if name != "m0800" {
+            assert_eq!(next(&mut subscription).await, format!("added {name}@{version}"));
+        }
+    }
+    assert!(subscription.try_recv().is_none());
+    assert_eq!((informer.by_index("color", "odd").len(), informer.by_index("color", "even").len()), (898, 1));
 }

@@ -7,6 +7,8 @@
 //! Aims: 8,000 pods/s for Basic, five times upstream's CI threshold for the others (test/integration/scheduler_perf, v1.37). `Limits`
 //! measures what bounds them: durable writes of the store alone, and bindings that nobody decides on.
 mod limits;
+#[path = "../../src/server/local.rs"]
+mod local;
 mod shapes;
 mod usage;
 
@@ -139,7 +141,7 @@ fn user() -> UserInfo {
 async fn decisions(api: &ApiServer, pods: usize) -> anyhow::Result<f64> {
     let (bindings, told): (Arc<AtomicUsize>, Arc<tokio::sync::Notify>) = Default::default();
     let unwritten = Unwritten { api: api.local(user()), bindings: bindings.clone(), told: told.clone() };
-    let scheduler = scheduler(Client::from_service(unwritten))?;
+    let scheduler = scheduler(Client::from_service(unwritten).sharing(local::held(api)))?;
     let view = View { admin: Client::from_service(api.local(UserInfo::new("system:admin", &["system:masters"]))), pending: scheduler.pending() };
     scheduler.synced().await;
     quiet().await?;
@@ -208,7 +210,7 @@ async fn cluster(folder: &Path, nodes: usize) -> anyhow::Result<Cluster> {
 async fn measure(folder: &Path, shape: &Shape, divisor: usize) -> anyhow::Result<()> {
     let [nodes, before, measured] = shape.sizes.map(|n| n.div_ceil(divisor));
     let Cluster { api, cache, admin, nodes_rate } = cluster(folder, nodes).await?;
-    let local = || Client::from_service(api.local(user()));
+    let local = || local::client(&api, user());
     let first = scheduler(local())?;
     let view = View { admin: admin.clone(), pending: first.pending() };
     let first = tokio::spawn(first.run());

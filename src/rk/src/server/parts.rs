@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span};
 
 use super::datastore;
+use super::local;
 use super::serving::{self, Certificate};
 use super::{DRAIN, Settings};
 use crate::node::{self, NodeClients};
@@ -96,7 +97,7 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
     info!(%address, node = settings.node.name, version = crate::cli::KUBERNETES_VERSION, ready_ms = started.elapsed().as_millis() as u64, "rk serves the Kubernetes API");
 
     // The control plane needs no kernel feature; whoever lacks one can still ask the API why its pods wait.
-    let admin = Client::from_service(api.local(UserInfo::new("system:admin", &["system:masters"])));
+    let admin = local::client(&api, UserInfo::new("system:admin", &["system:masters"]));
     start_control_plane(&mut parts, &settings, &api, &identity)?;
     host::require_machine(Some(settings.facts.network_backend)).await?;
     start_node(&mut parts, &settings, &api, &nodes, shutdown.clone()).await?;
@@ -257,14 +258,14 @@ fn start_control_plane(
     api: &ApiServer,
     identity: &ClusterIdentity,
 ) -> anyhow::Result<()> {
-    let manager = Client::from_service(api.local(UserInfo::new("system:kube-controller-manager", &["system:authenticated"])));
+    let manager = local::client(api, UserInfo::new("system:kube-controller-manager", &["system:authenticated"]));
     let manager = manager.named("kube-controller-manager");
     let for_controllers = api.clone();
     let context = controllers::ControllerContext {
         client_for: Arc::new(move |name| {
             let mut user = service_account("kube-system", name);
             user.groups.push("system:authenticated".to_owned());
-            Client::from_service(for_controllers.local(user)).named("kube-controller-manager")
+            local::client(&for_controllers, user).named("kube-controller-manager")
         }),
         informers: SharedInformers::new(&manager),
         clock: Clock::system(),
@@ -285,7 +286,7 @@ fn start_control_plane(
         all.join_next().await;
         Ok("controllers")
     });
-    let scheduler = Client::from_service(api.local(UserInfo::new("system:kube-scheduler", &["system:authenticated"])));
+    let scheduler = local::client(api, UserInfo::new("system:kube-scheduler", &["system:authenticated"]));
     let scheduler = scheduler.named("kube-scheduler");
     let scheduler = scheduler::Scheduler::new(scheduler, Clock::system(), &settings.scheduler).context("set up the scheduler")?;
     let pending = scheduler.pending();
@@ -316,8 +317,8 @@ async fn start_node(
 ) -> anyhow::Result<()> {
     let user = UserInfo::new(format!("system:node:{}", settings.node.name), &["system:nodes", "system:authenticated"]);
     let clients = NodeClients {
-        kubelet: Client::from_service(api.local(user)).named("kubelet"),
-        proxy: Client::from_service(api.local(UserInfo::new("system:kube-proxy", &["system:authenticated"]))).named("kube-proxy"),
+        kubelet: local::client(api, user).named("kubelet"),
+        proxy: local::client(api, UserInfo::new("system:kube-proxy", &["system:authenticated"])).named("kube-proxy"),
     };
     let kubelet = node::start(parts, &settings.node, &settings.facts, clients, shutdown).await?;
     nodes.set_local(settings.node.name.clone(), kubelet);

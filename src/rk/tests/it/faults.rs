@@ -33,7 +33,7 @@ impl Cluster {
     async fn start(clock: Clock, controllers: &[&str]) -> Self {
         let world = Arc::new(World::strict(clock).await);
         world.post("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
-        let manager = Client::from_service(world.server.local(UserInfo::new("manager", &["system:masters"])));
+        let manager = crate::local::client(&world.server, UserInfo::new("manager", &["system:masters"]));
         let (informers, tally) = (SharedInformers::new(&manager), Tally::default());
         let mut tasks = JoinSet::new();
         for name in controllers {

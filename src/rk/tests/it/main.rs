@@ -4,6 +4,8 @@ mod crash;
 #[allow(dead_code, reason = "the store's own tests use all of it")]
 mod etcd;
 mod faults;
+#[path = "../../src/server/local.rs"]
+mod local;
 mod registers;
 mod sieve;
 mod world;
