@@ -212,9 +212,9 @@ async fn orphan_dependents(cx: &Context, node: &Node) -> Result<Next, Failure> {
     let dependents: Vec<Node> = cx.graph.lock().expect(POISON).dependents(&node.uid).cloned().collect();
     for dependent in dependents {
         if let Some(latest) = read(cx, &dependent.resource, &dependent.key, &dependent.uid).await? {
-            let refers = latest.metadata.owner_references.iter().flatten().any(|o| o.uid == node.uid);
+            let refers = latest.metadata.owner_references.iter().flatten().any(|o| *o.uid == *node.uid);
             if refers {
-                detach(cx, &dependent, &latest, |o| o.uid != node.uid).await?;
+                detach(cx, &dependent, &latest, |o| *o.uid != *node.uid).await?;
             }
         }
     }

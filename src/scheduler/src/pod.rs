@@ -131,7 +131,7 @@ impl PodInfo {
         let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or_default();
         let node_name = spec.node_name.clone().unwrap_or_default();
         let images = spec.init_containers.iter().flatten().chain(&spec.containers).filter_map(|c| c.image.clone()).collect();
-        Self {
+        let mut info = Self {
             key: pod.key(),
             uid: pod.uid().to_owned(),
             resource_version: pod.resource_version().to_owned(),
@@ -179,7 +179,19 @@ impl PodInfo {
             claims: claims(pod, spec.volumes.as_deref().unwrap_or_default()),
             disks: spec.volumes.iter().flatten().filter_map(disk).collect(),
             device_claims: device_claims(pod),
+        };
+        if info.is_assigned() {
+            info.forget_wishes();
         }
+        info
+    }
+
+    /// Leaves out what only decides where the pod itself goes: of one that has its place nobody asks, and there are very many of them.
+    fn forget_wishes(&mut self) {
+        (self.owner, self.required_nodes) = (None, None);
+        (self.gates, self.preferred_nodes, self.tolerations, self.spread, self.images) = Default::default();
+        self.node_selector = BTreeMap::new();
+        self.scheduler_name = String::new();
     }
 
     pub fn is_assigned(&self) -> bool {

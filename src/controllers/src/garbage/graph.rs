@@ -9,11 +9,11 @@ use super::{FOREGROUND, ORPHAN};
 
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    pub uid: String,
+    pub uid: Arc<str>,
     pub resource: Arc<ApiResource>,
     pub key: ObjectKey,
     /// Uid, and whether this reference blocks the owner's deletion in the foreground.
-    owners: Vec<(String, bool)>,
+    owners: Box<[(Arc<str>, bool)]>,
     pub being_deleted: bool,
     /// Being deleted in the foreground.
     pub deleting_dependents: bool,
@@ -22,13 +22,13 @@ pub(super) struct Node {
 }
 
 impl Node {
-    fn of(resource: &Arc<ApiResource>, object: &PartialObject) -> Self {
+    fn of(resource: &Arc<ApiResource>, object: &PartialObject, shared: impl Fn(&str) -> Arc<str>) -> Self {
         let owners = object.metadata.owner_references.iter().flatten();
         Self {
-            uid: object.uid().to_owned(),
+            uid: shared(object.uid()),
             resource: resource.clone(),
             key: object.key(),
-            owners: owners.map(|o| (o.uid.clone(), o.block_owner_deletion == Some(true))).collect(),
+            owners: owners.map(|o| (shared(&o.uid), o.block_owner_deletion == Some(true))).collect(),
             being_deleted: object.is_deleting(),
             deleting_dependents: object.is_deleting() && has_finalizer(object, FOREGROUND),
             orphaning: object.is_deleting() && has_finalizer(object, ORPHAN),
@@ -36,20 +36,26 @@ impl Node {
     }
 
     pub fn blocks(&self, owner: &str) -> bool {
-        self.owners.iter().any(|(uid, blocks)| uid == owner && *blocks)
+        self.owners.iter().any(|(uid, blocks)| **uid == *owner && *blocks)
     }
 }
 
 #[derive(Default)]
 pub(super) struct Graph {
-    nodes: HashMap<String, Node>,
+    nodes: HashMap<Arc<str>, Node>,
     /// Dependents by the uid of their owner, which need not be a node itself.
-    dependents: HashMap<String, HashSet<String>>,
+    dependents: HashMap<Arc<str>, HashSet<Arc<str>>>,
 }
 
 impl Graph {
     pub fn get(&self, uid: &str) -> Option<&Node> {
         self.nodes.get(uid)
+    }
+
+    /// The uid, in the one piece of memory that it has here.
+    fn shared(&self, uid: &str) -> Arc<str> {
+        let known = self.nodes.get_key_value(uid).map(|(uid, _)| uid).or_else(|| self.dependents.get_key_value(uid).map(|(uid, _)| uid));
+        known.cloned().unwrap_or_else(|| uid.into())
     }
 
     pub fn contains(&self, uid: &str) -> bool {
@@ -70,8 +76,8 @@ impl Graph {
     }
 
     /// Takes in a new state; returns the uids to look at.
-    pub fn put(&mut self, resource: &Arc<ApiResource>, object: &PartialObject) -> Vec<String> {
-        let new = Node::of(resource, object);
+    pub fn put(&mut self, resource: &Arc<ApiResource>, object: &PartialObject) -> Vec<Arc<str>> {
+        let new = Node::of(resource, object, |uid| self.shared(uid));
         let uid = new.uid.clone();
         let mut wake = Vec::new();
         let old = self.nodes.insert(uid.clone(), new.clone());
@@ -79,11 +85,11 @@ impl Graph {
         for (owner, _) in old_owners.iter().filter(|(o, _)| new.owners.iter().all(|(n, _)| n != o)) {
             self.unlink(owner, &uid);
         }
-        for (owner, _) in &new.owners {
+        for (owner, _) in &*new.owners {
             self.dependents.entry(owner.clone()).or_default().insert(uid.clone());
         }
         // An owner that waits may have been set free, by a reference that is gone or does not block any more.
-        for (owner, blocked) in &old_owners {
+        for (owner, blocked) in &*old_owners {
             if *blocked && !new.blocks(owner) && self.nodes.get(owner).is_some_and(|o| o.deleting_dependents) {
                 wake.push(owner.clone());
             }
@@ -104,14 +110,14 @@ impl Graph {
     }
 
     /// Takes an object out; returns the uids to look at.
-    pub fn remove(&mut self, uid: &str) -> Vec<String> {
+    pub fn remove(&mut self, uid: &str) -> Vec<Arc<str>> {
         let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
-        for (owner, _) in &node.owners {
+        for (owner, _) in &*node.owners {
             self.unlink(owner, uid);
         }
-        let mut wake: Vec<String> = self.dependents(uid).map(|d| d.uid.clone()).collect();
-        let waits = |owner: &String| self.nodes.get(owner).is_some_and(|o| o.deleting_dependents);
-        wake.extend(node.owners.into_iter().map(|(o, _)| o).filter(waits));
+        let mut wake: Vec<Arc<str>> = self.dependents(uid).map(|d| d.uid.clone()).collect();
+        let waits = |owner: &Arc<str>| self.nodes.get(owner).is_some_and(|o| o.deleting_dependents);
+        wake.extend(node.owners.iter().map(|(o, _)| o.clone()).filter(waits));
         wake
     }
 

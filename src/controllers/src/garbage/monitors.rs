@@ -138,7 +138,7 @@ fn start(cx: &Arc<Context>, queue: &WorkQueue<ObjectKey>, resource: &ApiResource
                 cx.graph.lock().expect(POISON).put(&resource, object)
             }
         };
-        wake.into_iter().for_each(|uid| queue.add(ObjectKey::cluster(uid)));
+        wake.into_iter().for_each(|uid| queue.add(ObjectKey::cluster(&*uid)));
         if brings_kinds {
             changed.notify_one();
         }
