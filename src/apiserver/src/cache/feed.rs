@@ -149,7 +149,7 @@ impl Cache {
             kind.objects.insert(event.key.clone(), object.clone());
         }
         let change = Arc::new(Change::new(revision, object, previous, deleted));
-        kind.push(change.clone());
+        world.keep(id, change.clone());
         Some((id, change))
     }
 }

@@ -11,12 +11,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::unreadable::Unreadables;
-use super::{Cache, Cached, KindId};
+use super::{Cache, Cached, KindId, World};
 
-/// Changes of one kind kept for watches and paged lists: at most so many, so large, so old.
+/// Changes of one kind kept for watches and paged lists: at most so many, so old.
 pub const RING_CHANGES_MAX: usize = 8192;
-const RING_BYTES_MAX: usize = 32 << 20;
 const RING_AGE_MAX: Duration = Duration::from_secs(300);
+/// What the changes of all kinds hold that no object does any more, beyond those that a watcher who keeps up may not have read yet.
+const RINGS_BYTES: usize = 8 << 20;
+const RINGS_BYTES_MAX: usize = 32 << 20;
+const RING_FRESH: Duration = Duration::from_secs(15);
+/// A change itself, and the little that a superseded object holds beside its bytes.
+const CHANGE_BYTES: usize = 512;
 
 /// One change of one object.
 #[derive(Debug)]
@@ -33,6 +38,12 @@ pub struct Change {
 impl Change {
     pub(super) fn new(revision: u64, object: Arc<Cached>, previous: Option<Arc<Cached>>, deleted: bool) -> Self {
         Self { revision, object, previous, deleted, at: Instant::now(), protobuf: OnceLock::new() }
+    }
+
+    /// What goes when it is forgotten: an object that is still there is held anyway.
+    fn weight(&self) -> usize {
+        let gone = self.previous.iter().chain(Some(&self.object).filter(|_| self.deleted));
+        CHANGE_BYTES + gone.map(|object| object.bytes.len()).sum::<usize>()
     }
 
     /// The object as a protobuf document, made for the first watcher that asks and shared by all.
@@ -96,7 +107,7 @@ impl Kind {
     }
 
     pub fn push(&mut self, change: Arc<Change>) {
-        self.ring_bytes += change.object.bytes.len();
+        self.ring_bytes += change.weight();
         self.events += 1;
         let now = change.at;
         self.ring.push_back(change);
@@ -106,17 +117,42 @@ impl Kind {
     /// Forgets changes beyond the limits.
     pub fn trim(&mut self, now: Instant) {
         while let Some(front) = self.ring.front() {
-            let old = now.duration_since(front.at) > RING_AGE_MAX;
-            if self.ring.len() <= RING_CHANGES_MAX && self.ring_bytes <= RING_BYTES_MAX && !old {
+            if self.ring.len() <= RING_CHANGES_MAX && now.duration_since(front.at) <= RING_AGE_MAX {
                 break;
             }
-            self.ring_bytes -= front.object.bytes.len();
-            self.floor = front.revision;
-            self.ring.pop_front();
+            self.forget_first();
         }
+    }
+
+    /// Forgets the oldest change; how much that was.
+    fn forget_first(&mut self) -> usize {
+        let Some(change) = self.ring.pop_front() else { return 0 };
+        let weight = change.weight();
+        self.ring_bytes -= weight;
+        self.floor = change.revision;
         // A burst leaves no room behind that nobody fills again.
         if self.ring.capacity() > 64 + 4 * self.ring.len() {
             self.ring.shrink_to(2 * self.ring.len());
+        }
+        weight
+    }
+}
+
+impl World {
+    /// Keeps a change of a kind; what is too much of all kinds is forgotten for it, the oldest first.
+    pub(super) fn keep(&mut self, id: KindId, change: Arc<Change>) {
+        let now = change.at;
+        if let Some(kind) = self.kinds.get_mut(&id) {
+            kind.push(change);
+        }
+        let mut bytes: usize = self.kinds.values().map(|kind| kind.ring_bytes).sum();
+        while bytes > RINGS_BYTES {
+            let oldest = self.kinds.values_mut().filter_map(|kind| Some((kind.ring.front()?.at, kind))).min_by_key(|(at, _)| *at);
+            let Some((at, kind)) = oldest else { return };
+            if bytes <= RINGS_BYTES_MAX && now.duration_since(at) <= RING_FRESH {
+                return;
+            }
+            bytes -= kind.forget_first();
         }
     }
 }
@@ -163,5 +199,39 @@ impl Cursor {
     pub async fn changed(&mut self) {
         // Fails only when the cache is gone, and this cursor holds it.
         let _ = self.changed.changed().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn changes_that_weigh_much_are_forgotten_once_nobody_can_be_reading_them() {
+        let resource: ResourceRef = Registry::get().resource("", "v1", "configmaps").unwrap().into();
+        let (quiet, busy) = (KindId(0), KindId(1));
+        let kinds = [quiet, busy].map(|id| (id, Kind::new(resource.clone(), 0))).into();
+        let mut world = World { revision: 0, compacted: 0, kinds, gone: Kind::new(resource.clone(), 0), early: None };
+        let json = format!(r#"{{"metadata":{{"name":"a"}},"data":{{"k":"{}"}}}}"#, "v".repeat(1 << 20));
+        let object = Arc::new(Cached::written(&resource, "/registry/core/configmaps/default/a".into(), json.as_bytes(), 1).unwrap());
+        let began = Instant::now();
+        let push = |world: &mut World, id, revision, is_update: bool, seconds| {
+            let mut change = Change::new(revision, object.clone(), is_update.then(|| object.clone()), false);
+            change.at = began + Duration::from_secs(seconds);
+            world.keep(id, Arc::new(change));
+            (world.kinds[&quiet].ring.len(), world.kinds[&busy].ring.len())
+        };
+        // What creates does not weigh: the object is there anyway.
+        assert_eq!(push(&mut world, quiet, 1, false, 0), (1, 0));
+        // 31 MiB in a burst stay.
+        let burst = (2..33).map(|revision| push(&mut world, busy, revision, true, 20)).last();
+        assert_eq!(burst, Some((0, 31)));
+        // More do not, however fresh they are.
+        assert_eq!((33..40).map(|revision| push(&mut world, busy, revision, true, 21)).last(), Some((0, 31)));
+        // After a while all but the last few go.
+        assert_eq!(push(&mut world, busy, 40, true, 60), (0, 7));
+        assert_eq!((world.kinds[&busy].floor, world.kinds[&quiet].floor), (33, 1));
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::perturb::{Counted, Gate, Gated, How, Plan};
 use super::same::picture;
 use super::scenario::{Act, Scenario, Step, Until};
+use crate::local;
 use crate::world::World;
 
 /// Longest time to get to a state; what is disturbed may have to wait for a back-off.
@@ -70,7 +71,7 @@ pub async fn run(make: fn() -> Scenario, how: How, at: usize, kind: &'static str
     let pods = world.clone();
     beside.spawn(async move { pods.run_pods().await });
     for name in scenario.others {
-        let manager = Client::from_service(world.server.local(UserInfo::new("manager", &["system:masters"])));
+        let manager = local::client(&world.server, UserInfo::new("manager", &["system:masters"]));
         let context = world.context(SharedInformers::new(&manager), |_, inner| Client::from_service(inner));
         beside.spawn(controllers::only(name, context).expect("a known controller"));
     }
@@ -144,7 +145,7 @@ async fn disturb(world: &World, scenario: &Scenario, plan: &Arc<Plan>, kind: &'s
     let (gate, seen) = watch::channel(Gate::Open);
     let start = || {
         let inner = world.server.local(UserInfo::new("manager", &["system:masters"]));
-        let manager = Client::from_service(Gated { inner, kind, gate: seen.clone(), plan: plan.clone() });
+        let manager = Client::from_service(Gated { inner, kind, gate: seen.clone(), plan: plan.clone() }).sharing(local::held(&world.server));
         let plan = plan.clone();
         let context = world.context(SharedInformers::new(&manager), move |_, inner| Client::from_service(Counted { inner, plan: plan.clone() }));
         let mut task = JoinSet::new();
