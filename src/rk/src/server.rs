@@ -7,6 +7,7 @@ mod access;
 mod admission;
 mod datastore;
 mod local;
+mod memory;
 mod parts;
 mod serving;
 
@@ -59,8 +60,10 @@ pub fn main(options: ServerOptions, flags: Vec<(String, String)>) -> anyhow::Res
         format!("listen on {address} (if the port is taken, choose another with --https-listen-port; `ss -ltnp` shows by whom)")
     })?;
     listener.set_nonblocking(true).context("prepare the listener")?;
+    let workers = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
+    runtime::heap::set_up(workers);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)))
+        .worker_threads(workers)
         .thread_stack_size(1 << 20)
         .enable_all()
         .build()

@@ -18,6 +18,8 @@ compile_error!("rk runs on 64-bit Linux only");
 
 mod capability;
 mod cgroup;
+#[cfg(feature = "daemon")]
+pub mod heap;
 mod paths;
 mod plan;
 mod protocol;

@@ -19,6 +19,7 @@ use tracing::{Instrument, info, info_span};
 
 use super::datastore;
 use super::local;
+use super::memory;
 use super::serving::{self, Certificate};
 use super::{DRAIN, Settings};
 use crate::node::{self, NodeClients};
@@ -51,6 +52,7 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
     let api = api_server(&settings, &identity, store, cache.clone(), nodes.clone(), plugins, who)?;
     api.start().await.context("prepare the API")?;
     api.also_measure(controller_metrics);
+    api.also_measure(memory::metrics);
 
     let shutdown = CancellationToken::new();
     let mut parts: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
@@ -102,6 +104,7 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
     host::require_machine(Some(settings.facts.network_backend)).await?;
     start_node(&mut parts, &settings, &api, &nodes, shutdown.clone()).await?;
     parts.spawn(apply_system(&settings, admin));
+    parts.spawn(memory::keep_small());
 
     let result = tokio::select! {
         () = workload::terminated() => { info!("stopping; containers run on"); Ok(()) }
