@@ -42,7 +42,7 @@ pub enum Age {
 }
 
 impl Age {
-    fn version(self) -> Version {
+    pub(crate) fn version(self) -> Version {
         match self {
             Age::New => Version::COMPATIBLE,
             Age::Stored => Version::CURRENT,

@@ -168,6 +168,12 @@ impl FieldError {
         Self { kind: ErrorType::TooLong, path: path.to_string(), value: BadValue::Omitted, detail }
     }
 
+    /// The same as checks that count characters word it.
+    pub fn too_long_characters(path: impl fmt::Display, chars_max: usize) -> Self {
+        let detail = format!("may not be more than {chars_max} characters");
+        Self { kind: ErrorType::TooLong, path: path.to_string(), value: BadValue::Omitted, detail }
+    }
+
     pub fn too_many(path: impl fmt::Display, actual: usize, max: usize) -> Self {
         Self::new(ErrorType::TooMany, path, actual as i64, format!("must have at most {max} item{}", if max == 1 { "" } else { "s" }))
     }

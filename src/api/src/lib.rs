@@ -12,6 +12,7 @@ pub mod codec;
 pub mod crd;
 pub mod cron;
 pub mod defaults;
+pub mod devices;
 pub mod facts;
 pub mod field_error;
 pub mod meta;

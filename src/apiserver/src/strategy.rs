@@ -3,6 +3,7 @@
 //! Models the strategies of pkg/registry/*/*/strategy.go. Everything here is pure; kinds with more than a line have a file.
 mod certificates;
 mod daemonset;
+mod devices;
 mod disabled;
 mod job;
 mod namespace;
@@ -12,6 +13,7 @@ mod resets;
 mod simple;
 mod trust;
 mod volumes;
+mod warnings;
 
 use api::crd;
 use api::field_error::FieldError;
@@ -21,8 +23,9 @@ use api::tree::Tree;
 use store::Durability;
 
 use crate::auth::{Authorizer, UserInfo};
-use crate::rest::storage::Part;
+use crate::rest::storage::{Part, now};
 
+pub use devices::may_administer;
 pub use namespace::is_namespace;
 pub use resets::resets;
 
@@ -37,6 +40,11 @@ pub enum Dependents {
 
 fn id(resource: &Resource) -> (&str, &str) {
     (&resource.group, &resource.plural)
+}
+
+/// The group of the type that upstream validates objects as: events of either group are those of the core.
+pub fn inner_group(resource: &Resource) -> &str {
+    if id(resource) == ("events.k8s.io", "events") { "" } else { &resource.group }
 }
 
 /// Leases and Events may lose their last seconds in a crash.
@@ -69,6 +77,7 @@ pub fn allows_unconditional_update(resource: &Resource) -> bool {
             | (crd::GROUP, _)
             | ("storagemigration.k8s.io", _)
             | ("certificates.k8s.io", "clustertrustbundles" | "podcertificaterequests")
+            | ("resource.k8s.io", "devicetaintrules")
     ) && resource.custom.is_none()
 }
 
@@ -186,6 +195,7 @@ pub fn prepare_create(resource: &Resource, object: &mut Tree, user: &UserInfo) {
         ("apps", "daemonsets") => daemonset::prepare_create(object),
         ("", "persistentvolumes" | "persistentvolumeclaims") => volumes::prepare_create(&resource.plural, object),
         ("", "services") => object.set(&["status", "loadBalancer"], Tree::object()),
+        ("resource.k8s.io", kind) => devices::stamp_taints(kind, object, &now()),
         ("", "secrets") => simple::merge_string_data(object),
         ("", "serviceaccounts") => simple::keep_names_of_secrets(object),
         SIGNING_REQUEST => certificates::prepare_create(object, user),
@@ -279,15 +289,36 @@ pub fn prepare_update(resource: &Resource, part: Part, new: &mut Tree, old: &Tre
     if is_definition(resource) && part == Part::Main {
         store_versions(new);
     }
-    if part == Part::Main {
+    let counts_all = id(resource) == ("resource.k8s.io", "resourceslices");
+    if part == Part::Main && !counts_all {
         disabled::drop(resource, new);
+    }
+    match (id(resource), part) {
+        (("resource.k8s.io", kind), Part::Main) => {
+            devices::stamp_taints(kind, new, &now());
+            if kind == "devicetaintrules" {
+                devices::restamp_rule(new, old, &now());
+            }
+        }
+        (("", "persistentvolumeclaims"), Part::Main) => volumes::agree_on_sources(new, Some(old)),
+        (("resource.k8s.io", "resourceclaims"), Part::Status) => devices::drop_stale_statuses(new, old),
+        _ => {}
     }
     if id(resource) == ("apps", "daemonsets") {
         daemonset::prepare_update(new, old, part == Part::Main);
     }
     // A binding fills in where a pod runs; that is no change of what is wanted.
-    if !matches!(part, Part::Status | Part::Binding) && tracks_generation(resource) && wanted_differs(resource, new, old) {
+    let counts = match id(resource) {
+        ("scheduling.k8s.io", "priorityclasses") => false,
+        ("storage.k8s.io", "csidrivers") => true,
+        _ => tracks_generation(resource),
+    };
+    if !matches!(part, Part::Status | Part::Binding) && counts && wanted_differs(resource, new, old) {
         meta::set_generation(new, meta::generation(old) + 1);
+    }
+    // Of these, what is not kept counts as a change.
+    if part == Part::Main && counts_all {
+        disabled::drop(resource, new);
     }
 }
 
@@ -370,6 +401,10 @@ pub fn warnings(resource: &Resource, object: &Tree, old: Option<&Tree>) -> Vec<S
     let is_changed = old.is_none_or(|old| meta::generation(old) != meta::generation(object));
     match id(resource) {
         ("", "pods") if old.is_none() => return simple::with_name_warning("the Pod's hostname", object, api::validation::pod_warnings(object, "")),
+        ("apps", "statefulsets") => {
+            let template = if is_changed { simple::template_warnings(object, old.is_none()) } else { Vec::new() };
+            return [template, warnings::claim_templates(object, old.is_none())].concat();
+        }
         ("apps", _) | ("batch", "jobs") | ("", "replicationcontrollers") if is_changed => return simple::template_warnings(object, old.is_none()),
         ("", "podtemplates") => {
             let template = object.get("template").cloned().unwrap_or_default();
@@ -385,6 +420,12 @@ pub fn warnings(resource: &Resource, object: &Tree, old: Option<&Tree>) -> Vec<S
         ("", "componentstatuses") => vec!["v1 ComponentStatus is deprecated in v1.19+".to_owned()],
         ("", "services") => simple::service_warnings(object),
         ("networking.k8s.io", "ingresses") if old.is_none() => simple::ingress_warnings(object),
+        ("resource.k8s.io", "resourceslices") => simple::driver_warnings(object),
+        ("storage.k8s.io", "csidrivers") => warnings::csi_driver(object, old),
+        ("discovery.k8s.io", "endpointslices") => warnings::endpoint_slice(object, old.is_none()),
+        ("", "nodes") => warnings::node(object),
+        ("", "persistentvolumes") => warnings::persistent_volume(object),
+        ("", "persistentvolumeclaims") => warnings::claim(object),
         _ => Vec::new(),
     }
 }

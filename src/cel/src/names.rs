@@ -86,9 +86,36 @@ pub fn dns1123_label(value: &str) -> Texts {
     texts
 }
 
+/// The same as checks that types declare word it.
+pub fn short_name(value: &str) -> Texts {
+    let mut texts = dns1123_label(value);
+    if value.len() > LABEL_BYTES_MAX {
+        texts[0] = max_bytes(LABEL_BYTES_MAX);
+    }
+    texts
+}
+
 /// A DNS subdomain as RFC 1123 has it: most names of objects.
 pub fn dns1123_subdomain(value: &str) -> Texts {
     subdomain(value, max_length)
+}
+
+/// The same as checks that types declare word it.
+pub fn long_name(value: &str) -> Texts {
+    subdomain(value, max_bytes)
+}
+
+/// The same in letters of any case.
+pub fn long_name_caseless(value: &str) -> Texts {
+    let mut texts = Vec::new();
+    if value.len() > SUBDOMAIN_BYTES_MAX {
+        texts.push(max_bytes(SUBDOMAIN_BYTES_MAX));
+    }
+    if !is_subdomain_shaped(&value.to_ascii_lowercase()) {
+        let message = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
+        texts.push(regex_error(message, SUBDOMAIN_FORMAT, &["Example.com"]));
+    }
+    texts
 }
 
 fn subdomain(value: &str, too_long: fn(usize) -> String) -> Texts {
@@ -367,6 +394,21 @@ pub fn cidr(value: &str) -> Texts {
         _ => return Vec::new(),
     };
     vec![text.to_owned()]
+}
+
+/// An address of an interface with the length of its network's prefix, in the one form that Go prints.
+pub fn interface_address(value: &str) -> Texts {
+    let Some((address, bits)) = parse_cidr_sloppy(value) else {
+        return vec!["must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)".to_owned()];
+    };
+    let canonical = match address {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => format!("{v4}/{}", i32::from(bits) - if bits > 32 { 96 } else { 0 }),
+            None => format!("{v6}/{bits}"),
+        },
+        v4 => format!("{v4}/{bits}"),
+    };
+    if value == canonical { Vec::new() } else { vec![format!("must be in canonical form (\"{canonical}\")")] }
 }
 
 /// A range in the one form that Go prints.

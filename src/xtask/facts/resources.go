@@ -154,14 +154,14 @@ func install(onlyServed bool) *installed {
 		return getter
 	}
 
-	loopback := &restclient.Config{Host: "http://127.0.0.1:1"}
-	client, err := kubernetes.NewForConfig(loopback)
+	itself := &restclient.Config{Host: "http://127.0.0.1:1", Transport: loopback{}}
+	client, err := kubernetes.NewForConfig(itself)
 	check(err)
 	informerFactory := informers.NewSharedInformerFactory(client, 0)
 	allow := authorizerfactory.NewAlwaysAllowAuthorizer()
 
 	config := genericapiserver.NewConfig(legacyscheme.Codecs)
-	config.LoopbackClientConfig = loopback
+	config.LoopbackClientConfig = itself
 	config.ExternalAddress = "127.0.0.1:6443"
 	config.EffectiveVersion = effective
 	config.RESTOptionsGetter = getter
@@ -179,7 +179,7 @@ func install(onlyServed bool) *installed {
 	check(err)
 	legacy, err := corerest.New(corerest.Config{
 		GenericConfig: corerest.GenericConfig{
-			StorageFactory: storageFactory, EventTTL: time.Hour, LoopbackClientConfig: loopback, Informers: informerFactory,
+			StorageFactory: storageFactory, EventTTL: time.Hour, LoopbackClientConfig: itself, Informers: informerFactory,
 			ServiceAccountIssuer: tokens{}, APIAudiences: authenticator.Audiences{"api"},
 		},
 		Proxy: corerest.ProxyConfig{Transport: http.DefaultTransport, KubeletClientConfig: kubeletclient.KubeletClientConfig{Port: 10250}},

@@ -85,9 +85,13 @@ fn template(errors: &mut Errors, spec: &Tree, owner: &str) {
             }
         }
         // Claims of the set stand in for the volumes that the template does not have.
-        let claims: Vec<Tree> = list(spec, "volumeClaimTemplates")
+        let templates = list(spec, "volumeClaimTemplates");
+        let name_of = |claim: &Tree| claim.str_at(&["metadata", "name"]).to_owned();
+        let claims: Vec<Tree> = templates
             .iter()
-            .map(|claim| {
+            .enumerate()
+            .filter(|(i, claim)| !templates[..*i].iter().any(|before| name_of(before) == name_of(claim)))
+            .map(|(_, claim)| {
                 let name = claim.str_at(&["metadata", "name"]);
                 let mut volume = Tree::object();
                 volume.set(&["name"], name);
@@ -102,7 +106,7 @@ fn template(errors: &mut Errors, spec: &Tree, owner: &str) {
             .cloned()
             .collect();
         if !claims.is_empty() {
-            let all: Vec<Tree> = own.into_iter().chain(claims).collect();
+            let all: Vec<Tree> = claims.into_iter().chain(own).collect();
             template.to_mut().set(&["spec", "volumes"], Tree::Array(all));
         }
     }
@@ -307,8 +311,8 @@ fn stateful_set(errors: &mut Errors, spec: &Tree, old_spec: Option<&Tree>) {
             supported(errors, text(retention, key), &["Retain", "Delete"], &path.child(key));
         }
     }
-    // A set that is there keeps claims that would be refused now.
-    if old_spec.is_none_or(|old| !same_at(spec, old, "volumeClaimTemplates")) {
+    // They stay as they are, even where they would be refused now.
+    if old_spec.is_none() {
         let claims = SPEC.child("volumeClaimTemplates");
         for (i, claim) in list(spec, "volumeClaimTemplates").iter().enumerate() {
             storage::claim_spec(errors, at(claim, "spec"), &claims.index(i).child("spec"));

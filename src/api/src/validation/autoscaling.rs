@@ -23,7 +23,7 @@ pub(super) fn autoscaler(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
     let max = int(spec, "maxReplicas").unwrap_or(0);
     let path = SPEC.child("maxReplicas");
     match max {
-        0 => errors.push(FieldError::required(path, "must be set and greater than 0")),
+        0 => errors.push(FieldError::required(path, "")),
         max if max < 0 => errors.push(FieldError::invalid(path, max, "must be greater than or equal to 1")),
         _ => {}
     }

@@ -103,14 +103,12 @@ fn node(errors: &mut Errors, spec: &Tree, old: Option<&Tree>) {
 }
 
 fn capacity(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
-    let Some(old) = old else {
-        label_selector(errors, at(new, "nodeTopology"), &Path::new("nodeTopology"));
-        dns_subdomain(errors, text(new, "storageClassName"), &Path::new("storageClassName"));
-        if let Some(capacity) = set(new, "capacity") {
-            non_negative_quantity(errors, capacity, &Path::new("capacity"));
-        }
-        return;
-    };
+    label_selector(errors, at(new, "nodeTopology"), &Path::new("nodeTopology"));
+    dns_subdomain(errors, text(new, "storageClassName"), &Path::new("storageClassName"));
+    if let Some(capacity) = set(new, "capacity") {
+        non_negative_quantity(errors, capacity, &Path::new("capacity"));
+    }
+    let Some(old) = old else { return };
     for key in ["nodeTopology", "storageClassName"] {
         immutable(errors, at(new, key), at(old, key), &Path::new(key));
     }

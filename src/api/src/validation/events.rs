@@ -118,7 +118,8 @@ fn lenient(errors: &mut Errors, event: &Tree, n: &Names) {
             errors.push(mismatch);
         }
         let controller = text(event, n.controller);
-        let path = Path::new("reportingController");
+        // Each group under its own name, and all else under those of the inner type.
+        let path = Path::new(n.controller);
         if controller.is_empty() {
             errors.push(FieldError::required(path, ""));
         }

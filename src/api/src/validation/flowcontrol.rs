@@ -221,7 +221,12 @@ fn priority_level(errors: &mut Errors, name: &str, spec: &Tree) {
                 Some(limited) => limits(errors, limited, &SPEC.child("limited")),
             }
         }
-        _ => one_of(errors, kind, &["Exempt", "Limited"], &path),
+        _ => {
+            one_of(errors, kind, &["Exempt", "Limited"], &path);
+            if limited.is_some() {
+                errors.push(FieldError::forbidden(SPEC.child("limited"), ""));
+            }
+        }
     }
 }
 
@@ -246,7 +251,12 @@ fn limits(errors: &mut Errors, limited: &Tree, path: &Path) {
         ("Reject", None) => {}
         ("Queue", None) => errors.push(FieldError::required(response_path.child("queuing"), "")),
         ("Queue", Some(queuing_)) => queuing(errors, queuing_, &response_path.child("queuing")),
-        (other, _) => one_of(errors, other, &["Queue", "Reject"], &response_path.child("type")),
+        (other, queuing) => {
+            one_of(errors, other, &["Queue", "Reject"], &response_path.child("type"));
+            if queuing.is_some() {
+                errors.push(FieldError::forbidden(response_path.child("queuing"), ""));
+            }
+        }
     }
     lendable(errors, limited, path);
     if let Some(percent) = int(limited, "borrowingLimitPercent").filter(|percent| *percent < 0) {

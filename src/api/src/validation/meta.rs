@@ -142,6 +142,18 @@ pub(super) fn annotations(errors: &mut Errors, annotations: &Tree, path: &Path) 
     }
 }
 
+/// The metadata of an object that others are made of: labels and annotations, and nothing else.
+pub(super) fn of_template(errors: &mut Errors, meta: &Tree, path: &Path) {
+    annotations(errors, at(meta, "annotations"), &path.child("annotations"));
+    labels(errors, at(meta, "labels"), &path.child("labels"));
+    for (key, value) in meta.as_object().into_iter().flat_map(|o| o.iter()) {
+        let is_zero = value.is_null() || matches!(value, Tree::String(s) if s.is_empty()) || value.as_i64() == Some(0);
+        if !matches!(key, "annotations" | "labels") && !is_zero {
+            errors.push(FieldError::forbidden(path.child(key), "cannot be set"));
+        }
+    }
+}
+
 fn owner_references(errors: &mut Errors, meta: &Tree) {
     let all = PATH.child("ownerReferences");
     let mut controller: Option<String> = None;

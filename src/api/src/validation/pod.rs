@@ -3,7 +3,7 @@
 //! Models pkg/apis/core/validation/validation.go `ValidatePodSpec`, `ValidatePodCreate`, `ValidatePodTemplateSpec`.
 //! Left out: pods for Windows are not checked against the fields that only Linux has.
 use super::check::*;
-use super::{affinity, container, meta, resources, security, volume};
+use super::{affinity, container, meta, pod_agreement, resources, security, volume};
 use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::quantity::Quantity;
@@ -138,6 +138,8 @@ fn pod_spec(errors: &mut Errors, spec: &Tree, pod_name: &str, is_pod: bool, path
     let constraints = list(spec, "topologySpreadConstraints");
     affinity::spread_constraints(errors, constraints, &path.child("topologySpreadConstraints"));
     host_users(errors, &cx, path);
+    pod_agreement::environment_files(errors, spec, path);
+    pod_agreement::host_processes(errors, spec, path);
     for key in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
         if let Some(name) = set(spec, key).and_then(Tree::as_str).filter(|n| !n.is_empty() || key == "runtimeClassName") {
             dns_subdomain(errors, name, &path.child(key));
@@ -338,7 +340,7 @@ fn hostname_override(errors: &mut Errors, spec: &Tree, path: &Path) {
     }
     for key in ["hostNetwork", "setHostnameAsFQDN"] {
         if flag(spec, key) {
-            errors.push(FieldError::forbidden(path, format!("may not be set when `{key}` is true")));
+            errors.push(FieldError::forbidden(path, format!("may not be specified when {key} is true")));
         }
     }
 }

@@ -24,6 +24,9 @@ pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tr
                 }
                 for (i, selector) in selectors.iter().enumerate() {
                     label_selector(errors, selector, &path.index(i));
+                    if crate::selector::LabelSelector::from_tree(Some(selector)).is_err() {
+                        errors.push(FieldError::invalid(path.index(i), &Tree::Null, "invalid label selector."));
+                    }
                 }
             }
         }

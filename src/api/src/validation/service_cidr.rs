@@ -13,8 +13,8 @@ const SPEC: Path<'static> = Path::new("spec");
 pub(super) fn address(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
     let path = SPEC.child("parentRef");
     let parent = at(at(new, "spec"), "parentRef");
-    if let Some(old) = old {
-        return immutable(errors, parent, at(at(old, "spec"), "parentRef"), &path);
+    if old.is_some_and(|old| !same(parent, at(at(old, "spec"), "parentRef"))) {
+        errors.push(FieldError::invalid(path, &Tree::Null, IMMUTABLE));
     }
     if parent.is_null() {
         return errors.push(FieldError::required(path, ""));

@@ -4,7 +4,7 @@
 //! pkg/apis/storage/validation.
 use super::check::*;
 use super::diff::diff;
-use super::{affinity, resources, volume};
+use super::{affinity, resources, volume, volume_drivers};
 use crate::field_error::{FieldError, Path};
 use crate::tree::Tree;
 
@@ -12,11 +12,11 @@ const SPEC: Path<'static> = Path::new("spec");
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 
-fn access_modes(errors: &mut Errors, spec: &Tree, path: &Path) {
+fn access_modes(errors: &mut Errors, spec: &Tree, required: &str, path: &Path) {
     let modes = strings(spec, "accessModes");
     let modes_path = path.child("accessModes");
     if modes.is_empty() {
-        errors.push(FieldError::required(modes_path, "at least 1 access mode is required"));
+        errors.push(FieldError::required(modes_path, required));
     }
     for mode in &modes {
         supported(errors, mode, ACCESS_MODES, &modes_path);
@@ -41,7 +41,7 @@ fn class_and_mode(errors: &mut Errors, spec: &Tree, path: &Path) {
 
 /// The spec of a claim, also of one in a pod.
 pub(super) fn claim_spec(errors: &mut Errors, spec: &Tree, path: &Path) {
-    access_modes(errors, spec, path);
+    access_modes(errors, spec, "at least 1 access mode is required", path);
     label_selector(errors, at(spec, "selector"), &path.child("selector"));
     let resources_path = path.child("resources");
     let storage_path = resources_path.key("storage");
@@ -125,9 +125,17 @@ pub(super) fn claim(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
         errors.push(FieldError::forbidden(requests.child("storage"), "field can not be less than status.capacity"));
     }
     immutable(errors, at(spec, "volumeMode"), at(old_spec, "volumeMode"), &Path::new("volumeMode"));
-    if set(old_spec, "volumeAttributesClassName").is_some() && set(spec, "volumeAttributesClassName").is_none() {
+    // Once a class is in force it can be changed, and not taken back.
+    let class = set(spec, "volumeAttributesClassName");
+    let is_changed = !same_at(spec, old_spec, "volumeAttributesClassName");
+    if is_changed && old.at(&["status", "currentVolumeAttributesClassName"]).is_some_and(|class| !class.is_null()) {
         let path = SPEC.child("volumeAttributesClassName");
-        errors.push(FieldError::forbidden(path, "update from non-nil value to nil is forbidden"));
+        let refused = |to: &str| format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
+        match class.map(|class| class.as_str().unwrap_or("")) {
+            None => errors.push(FieldError::forbidden(path, refused("nil"))),
+            Some("") => errors.push(FieldError::forbidden(path, refused("empty string"))),
+            Some(_) => {}
+        }
     }
 }
 
@@ -158,13 +166,15 @@ const VOLUME_SOURCES: &[&str] = &[
 
 pub(super) fn persistent_volume(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
     let spec = at(new, "spec");
-    access_modes(errors, spec, &SPEC);
+    access_modes(errors, spec, "", &SPEC);
     let capacity_path = SPEC.child("capacity");
     let capacity = at(spec, "capacity");
-    match capacity.as_object().map(|c| c.len()).unwrap_or(0) {
-        0 => errors.push(FieldError::required(capacity_path, "")),
-        1 if capacity.get("storage").is_some() => {}
-        _ => errors.push(FieldError::not_supported(capacity_path, capacity, &["storage"])),
+    let sizes = capacity.as_object().map_or(0, |sizes| sizes.len());
+    if sizes == 0 {
+        errors.push(FieldError::required(capacity_path, ""));
+    }
+    if sizes > 1 || capacity.get("storage").is_none() {
+        errors.push(FieldError::not_supported(capacity_path, capacity, &["storage"]));
     }
     for (name, value) in entries(spec, "capacity") {
         let path = capacity_path.key(name);
@@ -189,13 +199,17 @@ pub(super) fn persistent_volume(errors: &mut Errors, new: &Tree, old: Option<&Tr
     for name in VOLUME_SOURCES {
         let Some(source) = set(spec, name) else { continue };
         let path = SPEC.child(if *name == "gcePersistentDisk" { "persistentDisk" } else { *name });
-        if found {
-            let path = if *name == "cephfs" { SPEC.child("cephFS") } else { path };
+        // Upstream counts this one, whatever stands before it.
+        if found && *name != "flexVolume" {
+            let path = SPEC.child(if *name == "cephfs" { "cephFS" } else { *name });
             errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
             continue;
         }
         found = true;
-        volume_source(errors, name, source, node_affinity.is_some(), &path);
+        volume_source(errors, name, source, new.str_at(&["metadata", "name"]), &path);
+        if *name == "local" && node_affinity.is_none() {
+            errors.push(FieldError::required(SPEC.child("nodeAffinity"), "Local volume requires node affinity"));
+        }
     }
     if !found {
         errors.push(FieldError::required(SPEC, "must specify a volume type"));
@@ -205,8 +219,23 @@ pub(super) fn persistent_volume(errors: &mut Errors, new: &Tree, old: Option<&Tr
         errors.push(FieldError::forbidden(SPEC.child("persistentVolumeReclaimPolicy"), detail));
     }
     class_and_mode(errors, spec, &SPEC);
+    if let Some(class) = set(spec, "volumeAttributesClassName") {
+        if class.as_str() == Some("") {
+            errors.push(FieldError::required(SPEC.child("volumeAttributesClassName"), "an empty string is disallowed"));
+        }
+        if set(spec, "csi").is_none() {
+            errors.push(FieldError::required(SPEC.child("csi"), "has to be specified when using volumeAttributesClassName"));
+        }
+    }
     let Some(old) = old.map(|o| at(o, "spec")) else { return };
-    if !VOLUME_SOURCES.iter().all(|name| same_at(spec, old, name)) {
+    const EXPANSION_SECRET: [&str; 2] = ["csi", "controllerExpandSecretRef"];
+    let mut spec = std::borrow::Cow::Borrowed(spec);
+    if old.at(&EXPANSION_SECRET).is_none_or(Tree::is_null) && set(old, "csi").is_some() && spec.at(&EXPANSION_SECRET).is_some() {
+        spec.to_mut().remove(&EXPANSION_SECRET);
+    }
+    let spec = &*spec;
+    let is_same = |name: &&str| set(spec, name).is_some() == set(old, name).is_some() && same_at(spec, old, name);
+    if !VOLUME_SOURCES.iter().all(is_same) {
         let sources = |spec: &Tree| {
             let mut spec = spec.clone();
             spec.make_object().retain(|key, _| VOLUME_SOURCES.contains(&key));
@@ -217,13 +246,17 @@ pub(super) fn persistent_volume(errors: &mut Errors, new: &Tree, old: Option<&Tr
         errors.push(FieldError::forbidden(SPEC.child("persistentvolumesource"), detail));
     }
     immutable(errors, at(spec, "volumeMode"), at(old, "volumeMode"), &Path::new("volumeMode"));
+    if set(old, "volumeAttributesClassName").is_some() && set(spec, "volumeAttributesClassName").is_none() {
+        let path = SPEC.child("volumeAttributesClassName");
+        errors.push(FieldError::forbidden(path, "update from non-nil value to nil is forbidden"));
+    }
     if set(old, "nodeAffinity").is_some() && !same_at(spec, old, "nodeAffinity") {
         let detail = "field is immutable, except for updating from beta label to GA";
         errors.push(FieldError::invalid(Path::new("nodeAffinity"), at(spec, "nodeAffinity"), detail));
     }
 }
 
-fn volume_source(errors: &mut Errors, name: &str, source: &Tree, has_affinity: bool, path: &Path) {
+fn volume_source(errors: &mut Errors, name: &str, source: &Tree, volume: &str, path: &Path) {
     match name {
         "local" => {
             let target = text(source, "path");
@@ -231,9 +264,6 @@ fn volume_source(errors: &mut Errors, name: &str, source: &Tree, has_affinity: b
                 errors.push(FieldError::required(path.child("path"), ""));
             } else {
                 volume::no_backsteps(errors, target, &path.child("path"));
-            }
-            if !has_affinity {
-                errors.push(FieldError::required(path.child("nodeAffinity"), "Local volume requires node affinity"));
             }
         }
         "csi" => {
@@ -243,17 +273,21 @@ fn volume_source(errors: &mut Errors, name: &str, source: &Tree, has_affinity: b
                 "controllerPublishSecretRef",
                 "controllerExpandSecretRef",
                 "nodePublishSecretRef",
-                "nodeStageSecretRef",
                 "nodeExpandSecretRef",
             ];
             for key in secrets {
-                if let Some(secret) = set(source, key) {
-                    require(errors, secret, "name", &path.child(key));
-                    require(errors, secret, "namespace", &path.child(key));
+                let (Some(secret), path) = (set(source, key), path.child(key)) else { continue };
+                match text(secret, "name") {
+                    "" => errors.push(FieldError::required(path.child("name"), "")),
+                    name => dns_subdomain(errors, name, &path.child("name")),
+                }
+                match text(secret, "namespace") {
+                    "" => errors.push(FieldError::required(path.child("namespace"), "")),
+                    namespace => dns_label(errors, namespace, &path.child("namespace")),
                 }
             }
         }
-        other => volume::shared_source(errors, other, source, path),
+        other => volume_drivers::source(errors, other, source, volume_drivers::Of::PersistentVolume(volume), path),
     }
 }
 

@@ -1,3 +1,5 @@
+mod devices;
+
 use super::*;
 use crate::defaults;
 
@@ -247,7 +249,7 @@ fn autoscalers_are_checked() {
     check_spec("maxReplicas: 3, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 0}}}]", &["spec.metrics[0].resource.target.averageUtilization: Invalid value: 0: must be greater than 0"]);
     check_spec("maxReplicas: 3, metrics: [{type: Pods, resource: {name: cpu, target: {type: Value, averageValue: '-1'}}}]", &["spec.metrics[0].resource.target.averageValue: Invalid value: \"-1\": must be positive", "spec.metrics[0].pods: Required value: must populate information for the given metric source"]);
     check_spec("maxReplicas: 3, behavior: {scaleUp: {selectPolicy: Most, stabilizationWindowSeconds: 3601, policies: [{type: Pods, value: 0, periodSeconds: 1801}]}}", &["spec.behavior.scaleUp.stabilizationWindowSeconds: Invalid value: 3601: must be less than or equal to 3600", "spec.behavior.scaleUp.selectPolicy: Unsupported value: \"Most\": supported values: \"Disabled\", \"Max\", \"Min\"", "spec.behavior.scaleUp.policies[0].value: Invalid value: 0: must be greater than zero", "spec.behavior.scaleUp.policies[0].periodSeconds: Invalid value: 1801: must be less than or equal to 1800"]);
-    check("autoscaling", "HorizontalPodAutoscaler", true, "{spec: {maxReplicas: 0, scaleTargetRef: {kind: Deployment}}}", &["spec.maxReplicas: Required value: must be set and greater than 0", "spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`", "spec.scaleTargetRef.name: Required value", "spec.scaleTargetRef.apiVersion: Invalid value: \"\": apiVersion must specify API group"]);
+    check("autoscaling", "HorizontalPodAutoscaler", true, "{spec: {maxReplicas: 0, scaleTargetRef: {kind: Deployment}}}", &["spec.maxReplicas: Required value", "spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`", "spec.scaleTargetRef.name: Required value", "spec.scaleTargetRef.apiVersion: Invalid value: \"\": apiVersion must specify API group"]);
 }
 
 const TEMPLATE: &str = "template: {metadata: {labels: {a: b}}, spec: {containers: [{name: a, image: a}]}}";
@@ -347,7 +349,7 @@ fn storage_and_policies_are_checked() {
     check("", "PersistentVolumeClaim", true, "{spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}", &[]);
     check("", "PersistentVolumeClaim", true, "{spec: {accessModes: [x]}}", &["spec.accessModes: Unsupported value: \"x\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"", "spec.resources[storage]: Required value"]);
     check_update("", "PersistentVolumeClaim", true, "{spec: {accessModes: [ReadWriteOnce], volumeName: a, resources: {requests: {storage: 1Gi}}}}", "{spec: {accessModes: [ReadWriteOnce], volumeName: b, resources: {requests: {storage: 1Gi}}}}", &["spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"]);
-    check("", "PersistentVolume", false, "{spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], local: {path: /x}}}", &["spec.local.nodeAffinity: Required value: Local volume requires node affinity"]);
+    check("", "PersistentVolume", false, "{spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], local: {path: /x}}}", &["spec.nodeAffinity: Required value: Local volume requires node affinity"]);
     check("storage.k8s.io", "StorageClass", false, "{provisioner: ''}", &["provisioner: Required value"]);
     check_update("storage.k8s.io", "StorageClass", false, "{provisioner: a/b}", "{provisioner: a/c}", &["provisioner: Invalid value: null: field is immutable"]);
     check("policy", "PodDisruptionBudget", true, "{spec: {minAvailable: 101%}}", &["spec.minAvailable: Invalid value: \"101%\": must not be greater than 100%"]);

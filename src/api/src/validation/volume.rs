@@ -4,7 +4,7 @@
 //! of in-tree drivers that no longer exist are checked for their required fields only.
 use super::check::*;
 use super::container::{object_field, resource_field};
-use super::projected;
+use super::{projected, volume_drivers};
 use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::tree::Tree;
@@ -100,6 +100,10 @@ fn source(errors: &mut Errors, volume: &Tree, pod_name: &str, path: &Path) {
         }
         found = true;
         one_source(errors, name, source, &source_path);
+        let portal = text(source, "targetPortal");
+        if *name == "iscsi" && set(source, "initiatorName").is_some() && volume_drivers::is_portal_too_long(text(volume, "name"), portal) {
+            errors.push(FieldError::invalid(path.child("name"), text(volume, "name"), volume_drivers::PORTAL_TOO_LONG));
+        }
         if *name == "ephemeral" && !pod_name.is_empty() && !text(volume, "name").is_empty() {
             let claim = format!("{pod_name}-{}", text(volume, "name"));
             for text_ in names::dns1123_subdomain(&claim) {
@@ -152,10 +156,7 @@ fn one_source(errors: &mut Errors, name: &str, source: &Tree, path: &Path) {
             match set(source, "volumeClaimTemplate") {
                 None => errors.push(FieldError::required(template_path, "")),
                 Some(template) => {
-                    let meta = template_path.child("metadata");
-                    let metadata = at(template, "metadata");
-                    super::meta::annotations(errors, at(metadata, "annotations"), &meta.child("annotations"));
-                    labels(errors, at(metadata, "labels"), &meta.child("labels"));
+                    super::meta::of_template(errors, at(template, "metadata"), &template_path.child("metadata"));
                     super::storage::claim_spec(errors, at(template, "spec"), &template_path.child("spec"));
                 }
             }
@@ -164,88 +165,8 @@ fn one_source(errors: &mut Errors, name: &str, source: &Tree, path: &Path) {
             one_of(errors, text(source, "pullPolicy"), &["Always", "IfNotPresent", "Never"], &path.child("pullPolicy"));
             require(errors, source, "reference", path);
         }
-        other => shared_source(errors, other, source, path),
+        other => volume_drivers::source(errors, other, source, volume_drivers::Of::Pod, path),
     }
-}
-
-/// Sources that PersistentVolumes have too.
-pub(super) fn shared_source(errors: &mut Errors, name: &str, source: &Tree, path: &Path) {
-    let required: &[&str] = match name {
-        "hostPath" => {
-            let target = text(source, "path");
-            if target.is_empty() {
-                errors.push(FieldError::required(path.child("path"), ""));
-                return;
-            }
-            no_backsteps(errors, target, &path.child("path"));
-            let types = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-            supported(errors, text(source, "type"), &types, &path.child("type"));
-            &[]
-        }
-        "nfs" => {
-            require(errors, source, "server", path);
-            require(errors, source, "path", path);
-            if !text(source, "path").starts_with('/') {
-                errors.push(FieldError::invalid(path.child("path"), text(source, "path"), "must be an absolute path"));
-            }
-            &[]
-        }
-        "iscsi" => {
-            let lun = int(source, "lun").unwrap_or(0);
-            if !(0..=255).contains(&lun) {
-                errors.push(FieldError::invalid(path.child("lun"), lun, names::inclusive_range(0, 255)));
-            }
-            require(errors, source, "targetPortal", path);
-            require(errors, source, "iqn", path);
-            for (key, shown) in [("iqn", "iqn"), ("initiatorName", "initiatorname")] {
-                let name = text(source, key);
-                if !name.is_empty() && !["iqn", "eui", "naa"].iter().any(|start| name.starts_with(start)) {
-                    errors.push(FieldError::invalid(path.child(shown), name, "must be valid format starting with iqn, eui, or naa"));
-                }
-            }
-            if (flag(source, "chapAuthDiscovery") || flag(source, "chapAuthSession")) && set(source, "secretRef").is_none() {
-                errors.push(FieldError::required(path.child("secretRef"), ""));
-            }
-            &[]
-        }
-        // Upstream calls it by the name that it had before v1.
-        "gcePersistentDisk" => &["pdName"],
-        "fc" => {
-            let (names, ids, path) = (list(source, "targetWWNs"), list(source, "wwids"), path.child("targetWWNs"));
-            if names.is_empty() && ids.is_empty() {
-                errors.push(FieldError::required(path, "must specify either targetWWNs or wwids, but not both"));
-            }
-            if !names.is_empty() && !ids.is_empty() {
-                let detail = "targetWWNs and wwids can not be specified simultaneously";
-                errors.push(FieldError::invalid(path, at(source, "targetWWNs"), detail));
-            }
-            &[]
-        }
-        "rbd" => {
-            if list(source, "monitors").is_empty() {
-                errors.push(FieldError::required(path.child("monitors"), ""));
-            }
-            &["image"]
-        }
-        "cephfs" => {
-            if list(source, "monitors").is_empty() {
-                errors.push(FieldError::required(path.child("monitors"), ""));
-            }
-            &[]
-        }
-        "awsElasticBlockStore" | "cinder" => &["volumeID"],
-        "glusterfs" => &["endpoints", "path"],
-        "flexVolume" => &["driver"],
-        "azureFile" => &["secretName", "shareName"],
-        "azureDisk" => &["diskName", "diskURI"],
-        "vsphereVolume" => &["volumePath"],
-        "photonPersistentDisk" => &["pdID"],
-        "portworxVolume" => &["volumeID"],
-        "quobyte" => &["volume"],
-        "scaleIO" => &["gateway", "system", "volumeName"],
-        _ => &[],
-    };
-    required.iter().for_each(|key| require(errors, source, key, path));
 }
 
 pub(super) fn driver_name(errors: &mut Errors, driver: &str, path: &Path) {

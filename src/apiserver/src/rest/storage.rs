@@ -216,9 +216,11 @@ impl Target {
             }
             strategy::name_chosen(resource, &mut object);
             let reserved = alloc::reserve_create(&self.server, resource, &mut object, dry_run).await?;
-            let errors = strategy::validate_create(resource, &object);
+            let mut errors = strategy::validate_create(resource, &object);
+            let namespace = self.server.0.parts.cache.get("", "namespaces", "", &self.namespace);
+            errors.extend(strategy::may_administer(&resource.kind, &object, |key| namespace.as_ref()?.label(key)));
             if !errors.is_empty() {
-                return Err(Status::invalid(&resource.group, &resource.kind, meta::name(&object), &errors));
+                return Err(Status::invalid(strategy::inner_group(resource), &resource.kind, meta::name(&object), &errors));
             }
             if attempt == 1 {
                 warnings.extend(strategy::warnings(resource, &object, None));
@@ -458,7 +460,7 @@ impl Target {
             errors = strategy::authorize_update(&*self.server.0.parts.authorizer, resource, part, &self.user, &new, &old);
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(&resource.group, &resource.kind, &self.name, &errors).into());
+            return Err(Status::invalid(strategy::inner_group(resource), &resource.kind, &self.name, &errors).into());
         }
         if by_client {
             if part == Part::Main {

@@ -28,6 +28,28 @@ const OF_PODS: &[&[&str]] = &[
     &["volumes", "*", "downwardAPI", "items", "*", "user"],
 ];
 
+const CLAIM: &[&[&str]] = &[
+    // DRADerivedAttributes
+    &["spec", "devices", "requests", "*", "exactly", "derivedAttributes"],
+    &["spec", "devices", "requests", "*", "firstAvailable", "*", "derivedAttributes"],
+];
+const CLAIM_TEMPLATE: &[&[&str]] = &[
+    &["spec", "spec", "devices", "requests", "*", "exactly", "derivedAttributes"],
+    &["spec", "spec", "devices", "requests", "*", "firstAvailable", "*", "derivedAttributes"],
+];
+const DEVICES: &[&[&str]] = &[
+    // DRAListTypeAttributes
+    &["spec", "devices", "*", "attributes", "*", "ints"],
+    &["spec", "devices", "*", "attributes", "*", "bools"],
+    &["spec", "devices", "*", "attributes", "*", "strings"],
+    &["spec", "devices", "*", "attributes", "*", "versions"],
+    // DRADeviceCompatibilityGroups, DRANodeAllocatableResources, DRAPartitionableDevicesType, DRAOptionalNodeOperations
+    &["spec", "devices", "*", "consumesCounters", "*", "compatibilityGroups"],
+    &["spec", "devices", "*", "nodeAllocatableResources"],
+    &["spec", "partitionTypeAttribute"],
+    &["spec", "skipNodeOperations"],
+];
+
 /// Where a kind's pod spec stands, and which other fields are behind gates.
 fn places(resource: &Resource) -> (&'static [&'static str], &'static [&'static [&'static str]]) {
     match (&*resource.group, &*resource.plural) {
@@ -42,6 +64,9 @@ fn places(resource: &Resource) -> (&'static [&'static str], &'static [&'static [
         // CoordinatedLeaderElection
         ("coordination.k8s.io", "leases") => (&[], &[&["spec", "strategy"], &["spec", "preferredHolder"]]),
         ("discovery.k8s.io", "endpointslices") => (&[], &[&["endpoints", "*", "deprecatedTopology"]]),
+        ("resource.k8s.io", "resourceclaims") => (&[], CLAIM),
+        ("resource.k8s.io", "resourceclaimtemplates") => (&[], CLAIM_TEMPLATE),
+        ("resource.k8s.io", "resourceslices") => (&[], DEVICES),
         ("", "nodes") => (&[], &[&["spec", "configSource"], &["spec", "podPreemptionPolicy"]]),
         _ => (&[], &[]),
     }
@@ -59,7 +84,10 @@ fn remove(tree: &mut Tree, path: &[&str]) {
     match path {
         [] => {}
         [last] => drop_field(tree, last),
-        ["*", rest @ ..] => tree.as_array_mut().into_iter().flatten().for_each(|item| remove(item, rest)),
+        ["*", rest @ ..] => match tree {
+            Tree::Object(values) => values.iter_mut().for_each(|(_, value)| remove(value, rest)),
+            items => items.as_array_mut().into_iter().flatten().for_each(|item| remove(item, rest)),
+        },
         [first, rest @ ..] => tree.get_mut(first).into_iter().for_each(|value| remove(value, rest)),
     }
 }

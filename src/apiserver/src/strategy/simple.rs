@@ -52,6 +52,14 @@ pub fn ingress_warnings(object: &Tree) -> Vec<String> {
     is_old.then(|| format!("annotation \"{CLASS}\" is deprecated, please use 'spec.ingressClassName' instead")).into_iter().collect()
 }
 
+/// Of a ResourceSlice. Models pkg/registry/resource/resourceslice/strategy.go.
+pub fn driver_warnings(object: &Tree) -> Vec<String> {
+    let driver = object.str_at(&["spec", "driver"]);
+    let quoted = api::field_error::quote(driver);
+    let warning = format!("spec.driver: driver names should be lowercase; {quoted} contains uppercase characters");
+    (driver != driver.to_lowercase()).then_some(warning).into_iter().collect()
+}
+
 /// Of what makes pods from `spec.template`.
 pub fn template_warnings(object: &Tree, is_new: bool) -> Vec<String> {
     let Some(template) = object.at(&["spec", "template"]) else { return Vec::new() };

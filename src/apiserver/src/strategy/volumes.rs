@@ -11,18 +11,33 @@ pub fn prepare_create(plural: &str, object: &mut Tree) {
         object.set(&SINCE, now());
         return;
     }
-    // The old field and the new one say the same, where they can.
+    agree_on_sources(object, None);
+}
+
+/// What a claim is filled with: the old field and the new one say the same, where they can.
+///
+/// Models pkg/api/persistentvolumeclaim/util.go DropDisabledFields (CrossNamespaceVolumeDataSource is off by default),
+/// EnforceDataSourceBackwardsCompatibility and NormalizeDataSources.
+pub fn agree_on_sources(object: &mut Tree, old: Option<&Tree>) {
+    let given = |object: &Tree, key: &str| object.at(&["spec", key]).filter(|source| !source.is_null()).cloned();
     let is_core = |source: &Tree| {
         let claim_or_snapshot = [("PersistentVolumeClaim", ""), ("VolumeSnapshot", "snapshot.storage.k8s.io")];
         claim_or_snapshot.contains(&(source.str_at(&["kind"]), source.str_at(&["apiGroup"])))
     };
-    let source = object.at(&["spec", "dataSource"]).filter(|source| !source.is_null()).cloned();
-    let reference = object.at(&["spec", "dataSourceRef"]).filter(|reference| !reference.is_null()).cloned();
-    match (source, reference) {
-        (Some(source), None) if is_core(&source) => object.set(&["spec", "dataSourceRef"], source),
+    let had = |key: &str| old.is_some_and(|old| given(old, key).is_some());
+    let is_foreign = |reference: &Tree| !reference.str_at(&["namespace"]).is_empty();
+    let mut reference = given(object, "dataSourceRef");
+    if reference.as_ref().is_some_and(is_foreign) && !had("dataSourceRef") {
+        object.remove(&["spec", "dataSourceRef"]);
+        reference = None;
+    }
+    match (given(object, "dataSource"), reference) {
         // Anything else was never allowed in the old field, and goes without a word.
-        (Some(_), None) => drop(object.remove(&["spec", "dataSource"])),
-        (None, Some(reference)) if reference.str_at(&["namespace"]).is_empty() => object.set(&["spec", "dataSource"], reference),
+        (Some(source), None) if !is_core(&source) && !had("dataSource") && !had("dataSourceRef") => {
+            object.remove(&["spec", "dataSource"]);
+        }
+        (Some(source), None) => object.set(&["spec", "dataSourceRef"], source),
+        (None, Some(reference)) if !is_foreign(&reference) => object.set(&["spec", "dataSource"], reference),
         _ => {}
     }
 }

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use cel::{CostLimit, Declared, Environment, ObjectType, Program, Type, Value, Version};
+use api::admission::Age;
+use api::devices::{Refused, compile_selector};
+use cel::{CostLimit, Program, Value};
 use k8s_openapi::api::resource::v1::{Device, DeviceAttribute, DeviceSelector};
 
 /// Why it cannot be told whether a device is meant.
@@ -24,28 +26,13 @@ type Compiled = Result<Arc<Program>, SelectorError>;
 /// What was compiled: the same text is the same program for all.
 static COMPILED: LazyLock<Mutex<HashMap<String, Compiled>>> = LazyLock::new(Mutex::default);
 
-static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
-    let by_domain = |of: Declared| Declared::map(Declared::map(of));
-    let fields = [
-        ("driver", Declared::string()),
-        ("allowMultipleAllocations", Declared::bool()),
-        ("attributes", by_domain(Declared::any())),
-        ("capacity", by_domain(Declared::other(Type::Opaque("kubernetes.Quantity")))),
-    ];
-    let device = ObjectType::new("kubernetes.DRADevice", fields.map(|(name, of)| (name.into(), of, true)));
-    Environment::base(Version::CURRENT).with_variable("device", Declared::object(device))
-});
-
 fn compile(expression: &str) -> Compiled {
     let mut known = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = known.get(expression) {
         return found.clone();
     }
-    let program = ENVIRONMENT.compile(expression).map_err(|issues| SelectorError::Compile(format!("compilation failed: {issues}")));
-    let compiled = program.and_then(|program| match (program.output_type(), program.defect()) {
-        (Type::Bool | Type::Dyn, None) => Ok(Arc::new(program)),
-        (Type::Bool | Type::Dyn, Some(defect)) => Err(SelectorError::Compile(format!("program instantiation failed: {}", defect.message))),
-        _ => Err(SelectorError::Compile("must evaluate to bool or the unknown type, not a different type".to_owned())),
+    let compiled = compile_selector(expression, Age::Stored).map(Arc::new).map_err(|refused| match refused {
+        Refused::Invalid(why) | Refused::Internal(why) => SelectorError::Compile(why),
     });
     if known.len() >= KEPT_MAX {
         known.clear();
