@@ -4,7 +4,7 @@ mod merge;
 mod schema;
 mod strategic;
 
-pub use json::{JSON_PATCH_OPERATIONS_MAX, json_patch};
+pub use json::{JSON_PATCH_OPERATIONS_MAX, check_json_patch, json_patch};
 pub use merge::merge_patch;
 pub use schema::strategic_merge;
 pub use strategic::{MergeField, MergeSchema, strategic_merge_with};

@@ -14,6 +14,7 @@
 //! `o` omitempty, `z` omitzero, `r` required by OpenAPI, `d` the zero value stands as OpenAPI default, `l` the items (or values) of the list do so.
 //! Protobuf is `number:wire`, with the way through embedded messages before it, joined by `/`.
 mod decode;
+mod mismatch;
 mod numbers;
 mod places;
 #[cfg(test)]
@@ -26,7 +27,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-pub use decode::{DecodeError, Decoded, decode, zero};
+pub use decode::{DecodeError, Decoded, decode, go_name, zero};
+pub use mismatch::mismatch;
 pub use numbers::Numbers;
 use places::Places;
 

@@ -33,6 +33,8 @@ fn json_patches_follow_rfc_6902() {
         (r#"{"a":[1,2]}"#, r#"[{"op":"replace","path":"/a/-1","value":9}]"#, r#"{"a":[1,9]}"#),
         (r#"{"a":1}"#, r#"[{"op":"move","from":"/a","path":"/b"}]"#, r#"{"b":1}"#),
         (r#"{"a":1}"#, r#"[{"op":"copy","from":"/a","path":"/b"}]"#, r#"{"a":1,"b":1}"#),
+        (r#"{"a":1}"#, r#"[{"op":"copy","from":"/x","path":"/b"},{"op":"replace","path":"/c","value":2}]"#, r#"{"a":1,"b":null,"c":2}"#),
+        (r#"{"a":1}"#, r#"[{"op":"test","path":"/x","value":null},{"op":"test","path":"/x"}]"#, r#"{"a":1}"#),
         (r#"{"a/b":1,"c~d":2}"#, r#"[{"op":"remove","path":"/a~1b"},{"op":"test","path":"/c~0d","value":2}]"#, r#"{"c~d":2}"#),
     ] {
         let mut target = tree(target);
@@ -45,17 +47,23 @@ fn json_patches_follow_rfc_6902() {
 fn json_patches_that_do_not_apply_say_so_in_the_librarys_words() {
     for (patch, expected) in [
         (r#"[{"op":"remove","path":"/x"}]"#, "error in remove for path: '/x': Unable to remove nonexistent key: x: missing value"),
-        (r#"[{"op":"replace","path":"/x","value":1}]"#, "replace operation does not apply: doc is missing key: /x: missing value"),
+        (r#"[{"op":"replace","path":"/l/3","value":1}]"#, "replace operation does not apply: doc is missing key: /l/3: missing value"),
+        (r#"[{"op":"replace","path":5}]"#, "replace operation failed to decode path: json: cannot unmarshal number into Go value of type string"),
+        (r#"[{"op":"move","path":"/a"}]"#, "move operation failed to decode from: operation, missing from field: missing value"),
         (r#"[{"op":"add","path":"/x/y","value":1}]"#, r#"add operation does not apply: doc is missing path: "/x/y": missing value"#),
-        (r#"[{"op":"test","path":"/a","value":2}]"#, "testing path /a: test failed"),
+        (r#"[{"op":"test","path":"/a","value":2}]"#, "testing value /a failed: test failed"),
         (r#"[{"op":"add","path":"/l/9","value":2}]"#, "error in add for path: '/l/9': Unable to access invalid index: 9: invalid index referenced"),
         (r#"[{"op":"fly","path":"/a"}]"#, "Unexpected kind: fly"),
-        (r#"[{"op":"add"}]"#, "add operation failed to decode path: operation missing path field: missing value"),
+        (r#"[{"op":"add"}]"#, "add operation failed to decode path: missing value"),
     ] {
         let error = json_patch(&mut tree(r#"{"a":1,"l":[1]}"#), &tree(patch)).unwrap_err();
         assert_eq!(error, PatchError::Unprocessable(expected.to_owned()), "{patch}");
     }
     assert!(matches!(json_patch(&mut tree("{}"), &tree("{}")), Err(PatchError::BadRequest(_))));
+    let asked = |patch: &str| check_json_patch(&tree(patch)).map_err(|error| error.to_string());
+    assert_eq!(asked(r#"[{"op":"add","a":1}]"#), Ok(vec![r#"json patch unknown field "[0].a""#.to_owned()]));
+    let refused = "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp";
+    assert_eq!(asked("{}"), Err(refused.to_owned()));
     let many = Tree::Array(vec![tree(r#"{"op":"test","path":""}"#); 10_001]);
     let error = json_patch(&mut tree("{}"), &many).unwrap_err();
     assert_eq!(error, PatchError::TooLarge("The allowed maximum operations in a JSON patch is 10000, got 10001".to_owned()));

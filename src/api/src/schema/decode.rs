@@ -65,33 +65,33 @@ impl<'s> Decoder<'s> {
             Node::Any => Ok(tree),
             Node::Object(fields) => match tree {
                 Tree::Object(object) => self.object(fields, object),
-                other => Err(self.mismatch(found(&other), schema)),
+                other => Err(self.mismatch(go_name(&other), schema)),
             },
             Node::Map(values) => match tree {
                 Tree::Object(object) => self.map(values, object),
-                other => Err(self.mismatch(found(&other), schema)),
+                other => Err(self.mismatch(go_name(&other), schema)),
             },
             Node::List(items) => match tree {
                 Tree::Array(array) => self.list(items, array),
-                other => Err(self.mismatch(found(&other), schema)),
+                other => Err(self.mismatch(go_name(&other), schema)),
             },
             Node::String => match tree {
                 Tree::String(_) => Ok(tree),
-                other => Err(self.mismatch(found(&other), schema)),
+                other => Err(self.mismatch(go_name(&other), schema)),
             },
             Node::Boolean => match tree {
                 Tree::Bool(_) => Ok(tree),
-                other => Err(self.mismatch(found(&other), schema)),
+                other => Err(self.mismatch(go_name(&other), schema)),
             },
             Node::Integer { bits, signed } => match tree {
                 Tree::Integer(i) if fits(i, *bits, *signed) => Ok(tree),
                 Tree::Integer(i) => Err(self.mismatch(&format!("number {i}"), schema)),
                 Tree::Float(f) => Err(self.mismatch(&format!("number {}", number_text(f)), schema)),
-                other => Err(self.mismatch(found(&other), schema)),
+                other => Err(self.mismatch(go_name(&other), schema)),
             },
             Node::Number => match tree {
                 Tree::Integer(_) | Tree::Float(_) => Ok(tree),
-                other => Err(self.mismatch(found(&other), schema)),
+                other => Err(self.mismatch(go_name(&other), schema)),
             },
             Node::Bytes => self.bytes(schema, tree),
             Node::IntOrString => match tree {
@@ -174,14 +174,14 @@ impl<'s> Decoder<'s> {
 
     fn time_text(&self, tree: &Tree, read: impl Fn(&str) -> Result<String, String>) -> Result<Tree, DecodeError> {
         let Tree::String(text) = tree else {
-            return Err(self.mismatch_of(found(tree), "string"));
+            return Err(self.mismatch_of(go_name(tree), "string"));
         };
         read(text).map(Tree::from).map_err(DecodeError)
     }
 
     fn bytes(&self, schema: &Schema, tree: Tree) -> Result<Tree, DecodeError> {
         let Tree::String(text) = &tree else {
-            return Err(self.mismatch(found(&tree), schema));
+            return Err(self.mismatch(go_name(&tree), schema));
         };
         // Go's decoder skips line breaks; what it prints has none.
         let text: String = text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
@@ -259,7 +259,8 @@ pub fn zero(schema: &Schema) -> Tree {
 }
 
 /// What Go calls the JSON value.
-fn found(tree: &Tree) -> &'static str {
+/// What Go's decoder calls a value.
+pub fn go_name(tree: &Tree) -> &'static str {
     match tree {
         Tree::Null => "null",
         Tree::Bool(_) => "bool",
@@ -288,7 +289,7 @@ fn found_number(tree: &Tree) -> String {
     match tree {
         Tree::Integer(i) => format!("number {i}"),
         Tree::Float(f) => format!("number {}", number_text(*f)),
-        other => found(other).to_owned(),
+        other => go_name(other).to_owned(),
     }
 }
 

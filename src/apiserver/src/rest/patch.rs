@@ -8,6 +8,7 @@ use api::codec::{self, Parsed};
 use api::meta;
 use api::patch::{self as patches, PatchError};
 use api::registry::Registry;
+use api::schema::go_name;
 use api::tree::Tree;
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
@@ -46,7 +47,7 @@ impl Patch {
         if !known.contains(&media) || is_apply(media) {
             return Err(Status::unsupported_media_type(known));
         }
-        let tree = api::codec::parse_json(bytes).map_err(|error| Status::bad_request(error.to_string()))?.tree;
+        let tree = api::codec::parse_json(bytes).map_err(|_| Status::bad_request("invalid JSON patch"))?.tree;
         Ok(match media {
             JSON_PATCH => Patch::Json(tree),
             MERGE_PATCH => Patch::Merge(tree),
@@ -55,19 +56,18 @@ impl Patch {
     }
 
     /// Upstream decodes what these patches made by its name; what a strategic one made goes into the object as it is.
-    fn check_kind(&self, expected: Expected<'_>, name: &str, made: &Tree) -> Result<(), Status> {
+    fn check_kind(&self, expected: Expected<'_>, made: &Tree) -> Result<(), Status> {
         let kind = meta::kind(made);
         if matches!(self, Patch::Strategic(_)) || expected.custom.is_some() || kind.is_empty() || kind == expected.kind {
             return Ok(());
         }
         let version = meta::api_version(made);
         let text = format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"");
-        let shown = String::from_utf8_lossy(&made.to_json()).into_owned();
-        let error = api::field_error::FieldError::invalid("patch", shown, text);
-        Err(Status::invalid(expected.group, expected.kind, name, &[error]))
+        Err(unfit(shown(made), text))
     }
 
-    pub fn apply(&self, expected: Expected<'_>, target: &mut Tree) -> Result<(), Status> {
+    /// Complaints about the patch itself come back.
+    pub fn apply(&self, expected: Expected<'_>, target: &mut Tree, validation: FieldValidation) -> Result<Vec<String>, Status> {
         let failed = |error: PatchError| match error {
             PatchError::BadRequest(text) => Status::bad_request(text),
             PatchError::Unprocessable(text) => unprocessable(text),
@@ -75,20 +75,61 @@ impl Patch {
             PatchError::Internal(text) => Status::internal(text),
         };
         match self {
-            Patch::Json(patch) => patches::json_patch(target, patch).map_err(failed),
-            Patch::Merge(patch) if patch.as_object().is_none() => {
-                Err(Status::bad_request(format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", patch.type_name())))
+            Patch::Json(patch) => {
+                let complaints = match validation {
+                    FieldValidation::Ignore => Vec::new(),
+                    FieldValidation::Warn | FieldValidation::Strict => patches::check_json_patch(patch).map_err(failed)?,
+                };
+                patches::json_patch(target, patch).map_err(failed)?;
+                Ok(complaints)
             }
+            Patch::Merge(patch) if patch.as_object().is_none() => Err(Status::bad_request(match validation {
+                FieldValidation::Ignore => "Invalid JSON Patch".to_owned(),
+                _ => format!("error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}", go_name(patch)),
+            })),
             Patch::Merge(patch) => {
                 patches::merge_patch(target, patch.clone());
-                Ok(())
+                Ok(Vec::new())
             }
             Patch::Strategic(patch) => {
                 let schema = Registry::get().kind_schema(expected.group, expected.version, expected.kind).filter(|_| expected.custom.is_none());
                 let schema = schema.ok_or_else(|| Status::unsupported_media_type(media_types(&expected)))?;
-                patches::strategic_merge(target, patch.clone(), schema).map_err(failed)
+                patches::strategic_merge(target, patch.clone(), schema).map_err(failed)?;
+                Ok(Vec::new())
             }
         }
+    }
+
+    /// The patched tree as a typed object, checked as a body would be; `complaints` are those about the patch.
+    pub fn retype(
+        &self,
+        expected: Expected<'_>,
+        made: Tree,
+        complaints: Vec<String>,
+        validation: FieldValidation,
+        warnings: &mut Vec<String>,
+    ) -> Result<Tree, Status> {
+        match model::typed(expected, made.clone(), complaints, validation, warnings) {
+            Ok(mut tree) => {
+                // Whatever a patch calls it, it is what it was.
+                if expected.custom.is_none() {
+                    meta::set_type(&mut tree, &api::registry::api_version(expected.group, expected.version), expected.kind);
+                }
+                Ok(tree)
+            }
+            Err(Untyped::Strict(why)) => Err(unfit(self.shown(&made), why)),
+            Err(Untyped::Wrong(why)) => {
+                // Upstream fills its structs from the merged maps themselves, with words of their own.
+                let schema = Registry::get().kind_schema(expected.group, expected.version, expected.kind);
+                let own = schema.filter(|_| matches!(self, Patch::Strategic(_))).and_then(|schema| api::schema::mismatch(schema, &made));
+                Err(unfit(self.shown(&made), own.unwrap_or(why)))
+            }
+        }
+    }
+
+    /// What of it an error shows.
+    fn shown(&self, made: &Tree) -> String {
+        shown(if let Patch::Strategic(patch) = self { patch } else { made })
     }
 }
 
@@ -99,30 +140,13 @@ fn unprocessable(text: String) -> Status {
     status
 }
 
-/// The patched tree as a typed object, checked as a body would be.
-pub fn retype(
-    expected: Expected<'_>,
-    name: &str,
-    tree: Tree,
-    validation: FieldValidation,
-    warnings: &mut Vec<String>,
-) -> Result<Tree, Status> {
-    let typed = model::typed(expected, tree, Vec::new(), validation, warnings).map(|mut tree| {
-        // Whatever a patch calls it, it is what it was.
-        if expected.custom.is_none() {
-            meta::set_type(&mut tree, &api::registry::api_version(expected.group, expected.version), expected.kind);
-        }
-        tree
-    });
-    typed.map_err(|error| match error {
-        Untyped::Wrong(text) => {
-            let error = api::field_error::FieldError::invalid("patch", "", text);
-            Status::invalid(expected.group, expected.kind, name, &[error])
-        }
-        Untyped::Strict(text) => {
-            Status::bad_request(format!("{} in version \"{}\" cannot be handled as a {}: {text}", expected.kind, expected.version, expected.kind))
-        }
-    })
+/// What a patch made is no object of its kind; upstream names none.
+fn unfit(shown: String, why: String) -> Status {
+    Status::invalid("", "", "", &[api::field_error::FieldError::invalid("patch", shown, why)])
+}
+
+fn shown(tree: &Tree) -> String {
+    String::from_utf8_lossy(&tree.to_json()).into_owned()
 }
 
 /// A configuration that somebody applies.
@@ -137,12 +161,7 @@ impl Applied {
         let failed = |why: String| Status::bad_request(format!("error decoding patch: {why}"));
         let Parsed { tree, duplicates } = codec::parse_yaml(bytes).map_err(|error| failed(error.to_string()))?;
         if tree.as_object().is_none() && !tree.is_null() {
-            let found = match &tree {
-                Tree::Bool(_) => "bool",
-                Tree::Integer(_) | Tree::Float(_) => "number",
-                other => other.type_name(),
-            };
-            let text = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+            let text = format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", go_name(&tree));
             return Err(failed(format!("error unmarshaling JSON: while decoding JSON: {text}")));
         }
         Ok(Self { config: tree, duplicates, options })
@@ -234,11 +253,11 @@ pub async fn patch(call: &mut Call, request: Request<Body>, part: Part) -> Resul
             return Ok(Tree::Null);
         }
         let mut tree = old.clone();
-        patch.apply(expected, &mut tree)?;
-        patch.check_kind(expected, &target.name, &tree)?;
+        let found = patch.apply(expected, &mut tree, options.field_validation)?;
+        patch.check_kind(expected, &tree)?;
         let mut complaints = complaints.lock().expect("no panic under the lock");
         complaints.clear();
-        retype(expected, &target.name, tree, options.field_validation, &mut complaints)
+        patch.retype(expected, tree, found, options.field_validation, &mut complaints)
     };
     let outcome = target.update(part, true, options.dry_run, &mut call.warnings, &change).await?;
     call.warnings.append(&mut complaints.into_inner().expect("no panic under the lock"));

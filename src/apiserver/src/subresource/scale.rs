@@ -196,10 +196,10 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
             }
             managed.scaled(old, |_, scale| {
                 let mut scale = scale.clone();
-                patch.apply(SCALE, &mut scale)?;
+                let found = patch.apply(SCALE, &mut scale, validation)?;
                 let mut complaints = complaints.lock().expect("no panic under the lock");
                 complaints.clear();
-                patch::retype(SCALE, &target.name, scale, validation, &mut complaints)
+                patch.retype(SCALE, scale, found, validation, &mut complaints)
             })
         };
         target.update(Part::Scale, true, dry_run, &mut call.warnings, &change).await?
