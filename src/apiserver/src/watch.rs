@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use tokio::time::{Instant, Sleep};
@@ -95,11 +95,13 @@ pub async fn watch(call: &Call) -> Result<Response<Body>, Status> {
     }
     // As upstream, only watches that begin with the whole state are compressed.
     let is_packed = call.accept.gzip && options.send_initial_events == Some(true) && options.bookmarks;
-    let body = Body::from_stream(stream::unfold(state, move |mut state| async move {
+    // What is moved through the layers of a server, and of a client in the same process, is a pointer: they are deep, and stacks are short.
+    let pieces = stream::unfold(Box::new(state), move |mut state| async move {
         let piece = state.next().await?;
         let piece = if is_packed { gzip::member(&piece) } else { piece };
         Some((Ok::<_, std::convert::Infallible>(piece), state))
-    }));
+    });
+    let body = Body::from_stream(pieces.boxed());
     let media = if call.accept.media == Media::Protobuf { PROTOBUF_STREAM } else { JSON };
     let mut response = Response::builder().header(CONTENT_TYPE, media).header(CACHE_CONTROL, "no-cache, private");
     if is_packed {

@@ -51,7 +51,7 @@ pub fn main(options: AgentOptions, command: Option<AgentCommand>) -> anyhow::Res
     host::raise_limits();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .thread_stack_size(1 << 20)
+        .thread_stack_size(2 << 20)
         .enable_all()
         .build()
         .context("start threads")?;

@@ -64,7 +64,7 @@ pub fn main(options: ServerOptions, flags: Vec<(String, String)>) -> anyhow::Res
     runtime::heap::set_up(workers);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
-        .thread_stack_size(1 << 20)
+        .thread_stack_size(2 << 20)
         .enable_all()
         .build()
         .context("start threads")?;
