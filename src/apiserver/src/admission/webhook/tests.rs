@@ -213,7 +213,7 @@ fn table(plural: &str, hooks: &[String]) -> Compiled {
 async fn webhooks(mutating: &[String], validating: &[String]) -> (Webhooks, tempfile::TempDir) {
     let (cache, folder) = cache().await;
     let of = |hooks: &[String]| Table(Arc::new(Mutex::new(table("c", hooks))));
-    (Webhooks { mutating: of(mutating), validating: of(validating), authorization: Arc::new(Authorization::new(&cache)), cache }, folder)
+    (Webhooks { mutating: of(mutating), validating: of(validating), authorization: Arc::new(Authorization::new(&cache)), times: Arc::default(), cache }, folder)
 }
 
 #[tokio::test]
