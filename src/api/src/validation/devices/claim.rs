@@ -1,6 +1,6 @@
 //! What a claim asks for.
 use super::super::check::*;
-use super::slice::{DOMAIN_BYTES_MAX, ID_BYTES_MAX};
+use super::slice::{DOMAIN_BYTES_MAX, identifier};
 use super::{LIST_MAX, bounded, configuration, declared_toleration, declared_unique, selectors, toleration};
 use crate::field_error::{FieldError, Path};
 use crate::names;
@@ -159,14 +159,8 @@ fn constraint(errors: &mut Errors, constraint: &Tree, known: &RequestNames, path
 
 /// Models apimachinery/pkg/api/validate/strfmt.go ResourceFullyQualifiedName; a name of three parts passes, as there.
 fn declared_attribute_name(errors: &mut Errors, name: &str, path: &Path) {
-    let identifier = |errors: &mut Errors, id: &str| {
-        if id.len() > ID_BYTES_MAX {
-            errors.push(FieldError::too_long(path, ID_BYTES_MAX));
-        }
-        invalid(errors, path, id, names::c_identifier(id));
-    };
     match name.split('/').collect::<Vec<_>>()[..] {
-        [id] => identifier(errors, id),
+        [id] => identifier(errors, id, path),
         [domain, id] => {
             if domain.is_empty() {
                 errors.push(FieldError::invalid(path, "", "prefix must not be empty"));
@@ -180,7 +174,7 @@ fn declared_attribute_name(errors: &mut Errors, name: &str, path: &Path) {
             if id.is_empty() {
                 errors.push(FieldError::invalid(path, "", "name must not be empty"));
             } else {
-                identifier(errors, id);
+                identifier(errors, id, path);
             }
         }
         _ => {}

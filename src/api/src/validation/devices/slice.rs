@@ -16,7 +16,7 @@ const PROPERTIES_MAX: usize = 32;
 const VALUES_MAX: usize = 48;
 const VALUE_BYTES_MAX: usize = 64;
 const TAINTS_MAX: usize = 16;
-pub(super) const ID_BYTES_MAX: usize = 32;
+const ID_BYTES_MAX: usize = 32;
 pub(super) const DOMAIN_BYTES_MAX: usize = 63;
 /// Of a key as it is shown.
 const KEY_BYTES_MAX: usize = DOMAIN_BYTES_MAX + 1 + ID_BYTES_MAX;
@@ -204,16 +204,18 @@ fn counters(errors: &mut Errors, of: &Tree, name_key: &str, path: &Path) {
     }
 }
 
+/// The last part of such a name.
+pub(super) fn identifier(errors: &mut Errors, id: &str, path: &Path) {
+    if id.len() > ID_BYTES_MAX {
+        errors.push(FieldError::too_long(path, ID_BYTES_MAX));
+    }
+    invalid(errors, path, id, names::c_identifier(id));
+}
+
 /// The name of an attribute or a capacity: an identifier, behind a domain unless that is the driver's. One of three parts passes.
 fn qualified_name(errors: &mut Errors, name: &str, path: &Path) {
-    let identifier = |errors: &mut Errors, id: &str| {
-        if id.len() > ID_BYTES_MAX {
-            errors.push(FieldError::too_long(path, ID_BYTES_MAX));
-        }
-        invalid(errors, path, id, names::c_identifier(id));
-    };
     match name.split('/').collect::<Vec<_>>()[..] {
-        [id] => identifier(errors, id),
+        [id] => identifier(errors, id, path),
         [domain, id] => {
             match domain {
                 "" => errors.push(FieldError::invalid(path, "", "the domain must not be empty")),
@@ -221,7 +223,7 @@ fn qualified_name(errors: &mut Errors, name: &str, path: &Path) {
             }
             match id {
                 "" => errors.push(FieldError::invalid(path, "", "the name must not be empty")),
-                id => identifier(errors, id),
+                id => identifier(errors, id, path),
             }
         }
         _ => {}
