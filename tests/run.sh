@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what the tests need, builds rk and runs every test. Exits non-zero on any failure.
-# usage: sudo ./tests/run.sh [--all]     --all also runs what takes long (hundreds of crashes)
+# usage: sudo ./tests/run.sh [--all]     --all also runs what takes long (hundreds of crashes) and what else rotates by day
 # Build output goes to ~/.cache/rk (or RK_CACHE), so that a second run is quick.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,7 +44,7 @@ status=0
 echo "== unit and kernel tests"
 cargo test -j2 --locked --workspace --quiet --no-fail-fast || status=1
 echo "== system tests"
-"$python" -m pytest -q -p no:cacheprovider tests/system || status=1
+"$python" -m pytest -q -p no:cacheprovider --durations=12 tests/system || status=1
 echo "== conformance tests, a slice"
 wait $suite || { tail -100 "$cache/suite.log"; status=1; }
 "$python" -m pytest -q -p no:cacheprovider tests/conformance || status=1
