@@ -5,6 +5,7 @@
 mod correlator;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
@@ -93,9 +94,14 @@ impl EventRecorder {
     }
 }
 
-/// The object's name and the time in nanoseconds, as upstream names events.
+/// The object's name and the time in nanoseconds, as upstream names events. Two of one instant, as a coarse clock or one that stands still
+/// makes them, are two events all the same.
 fn event_name(object: &str, clock: &Clock) -> String {
-    format!("{object}.{:x}", clock.now().as_nanosecond())
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let now = i64::try_from(clock.now().as_nanosecond()).unwrap_or(i64::MAX);
+    let after = |last: i64| now.max(last.saturating_add(1));
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(after(last))).unwrap_or_else(|last| last);
+    format!("{object}.{:x}", after(last))
 }
 
 async fn write_all(client: Client, clock: Clock, mut receiver: mpsc::Receiver<Event>) {
@@ -142,4 +148,16 @@ fn repeated(event: &Event) -> Patch {
         "lastTimestamp": event.last_timestamp,
         "message": event.message,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_one_instant_have_names_of_their_own() {
+        let clock = Clock::fixed(jiff::Timestamp::now());
+        let names: std::collections::HashSet<String> = (0..3).map(|_| event_name("x", &clock)).collect();
+        assert_eq!(names.len(), 3);
+    }
 }
