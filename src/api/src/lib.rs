@@ -22,7 +22,7 @@ pub mod protobuf;
 pub mod quantity;
 pub mod quota;
 pub mod registry;
-mod scan;
+pub mod scan;
 pub mod schema;
 pub mod selector;
 pub mod skim;

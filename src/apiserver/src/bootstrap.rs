@@ -38,6 +38,7 @@ pub fn own_target(server: &ApiServer, group: &str, version: &str, plural: &str, 
         resource: Registry::get().resource(group, version, plural).expect("a built-in kind").into(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
+        verb: "update",
         manager: Some(crate::rest::managed::SERVER.into()),
     }
 }

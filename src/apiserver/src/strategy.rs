@@ -2,6 +2,7 @@
 //!
 //! Models the strategies of pkg/registry/*/*/strategy.go. Everything here is pure; kinds with more than a line have a file.
 mod certificates;
+mod claims;
 mod daemonset;
 mod devices;
 mod disabled;
@@ -11,6 +12,7 @@ mod node;
 mod pod;
 mod resets;
 mod simple;
+mod tls_secret;
 mod trust;
 mod volumes;
 mod warnings;
@@ -22,7 +24,7 @@ use api::registry::Resource;
 use api::tree::Tree;
 use store::Durability;
 
-use crate::auth::{Authorizer, UserInfo};
+use crate::auth::{Attributes, Authorizer, UserInfo};
 use crate::rest::storage::{Part, now};
 
 pub use devices::may_administer;
@@ -346,6 +348,7 @@ fn wanted_differs(resource: &Resource, new: &Tree, old: &Tree) -> bool {
 
 const SIGNING_REQUEST: (&str, &str) = ("certificates.k8s.io", "certificatesigningrequests");
 const TRUST_BUNDLE: (&str, &str) = ("certificates.k8s.io", "clustertrustbundles");
+const RESOURCE_CLAIM: (&str, &str) = ("resource.k8s.io", "resourceclaims");
 const POD_CERTIFICATE: (&str, &str) = ("certificates.k8s.io", "podcertificaterequests");
 
 pub fn validate_create(resource: &Resource, object: &Tree) -> Vec<FieldError> {
@@ -360,9 +363,19 @@ pub fn validate_create(resource: &Resource, object: &Tree) -> Vec<FieldError> {
 }
 
 /// What may be written by some only, though all may write the part. Models what strategies ask of an authorizer.
-pub fn authorize_update(authorizer: &dyn Authorizer, resource: &Resource, part: Part, user: &UserInfo, new: &Tree, old: &Tree) -> Vec<FieldError> {
+/// `asked` is the request; `label` reads one of its namespace.
+pub fn authorize_update<'n>(
+    authorizer: &dyn Authorizer,
+    resource: &Resource,
+    part: Part,
+    asked: &Attributes,
+    label: impl FnOnce(&str) -> Option<&'n str>,
+    new: &Tree,
+    old: &Tree,
+) -> Vec<FieldError> {
     match (id(resource), part) {
-        (POD_CERTIFICATE, Part::Status) => trust::may_sign(authorizer, user, new, old),
+        (POD_CERTIFICATE, Part::Status) => trust::may_sign(authorizer, asked.user, new, old),
+        (RESOURCE_CLAIM, Part::Status) => claims::may_set_status(authorizer, asked, label, new, old),
         _ => Vec::new(),
     }
 }
@@ -419,6 +432,7 @@ pub fn warnings(resource: &Resource, object: &Tree, old: Option<&Tree>) -> Vec<S
     match id(resource) {
         ("", "componentstatuses") => vec!["v1 ComponentStatus is deprecated in v1.19+".to_owned()],
         ("", "services") => simple::service_warnings(object),
+        ("", "secrets") => tls_secret::warnings(object),
         ("networking.k8s.io", "ingresses") if old.is_none() => simple::ingress_warnings(object),
         ("resource.k8s.io", "resourceslices") => simple::driver_warnings(object),
         ("storage.k8s.io", "csidrivers") => warnings::csi_driver(object, old),

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use api::tree::{Object, Tree};
 
+use crate::fixed::GIT_VERSION;
 use crate::negotiate::{self, Accept, Media, accept};
 use crate::status::Status;
 
@@ -76,7 +77,8 @@ pub fn statusz(call: &Accept, headers: &HeaderMap, started: Timestamp, paths: &[
     let up = Timestamp::now().duration_since(started).as_secs().max(0);
     let folders: BTreeSet<String> = paths.iter().filter_map(|path| path.split('/').nth(1)).map(|first| format!("/{first}")).collect();
     let folders: Vec<String> = folders.into_iter().filter(|folder| folder != "/" && !NO_DEBUGGING.contains(&folder.as_str())).collect();
-    let (go, binary) = ("rust", "1.37.0");
+    // Without what a build adds to it, as a generic version prints.
+    let (go, binary) = ("rust", GIT_VERSION.trim_start_matches('v').split('+').next().unwrap_or_default());
     let text = format!(
         "\nStarted: {}\nUp: {} hr {:02} min {:02} sec\nGo version: {go}\nBinary version: {binary}\nEmulation version: 1.37\nPaths: {}\n",
         started.strftime("%a %b %e %H:%M:%S UTC %Y"),

@@ -1,6 +1,6 @@
 //! Writes a resourceVersion into stored JSON without parsing it.
+use api::scan::Scanner;
 use bytes::Bytes;
-use memchr::memchr2;
 
 /// `value` with `metadata.resourceVersion` set, and where its digits stand. `None` when there is no object `metadata`.
 pub fn resource_version(value: &[u8], revision: u64) -> Option<(Bytes, usize)> {
@@ -31,64 +31,17 @@ pub fn replace(bytes: &[u8], at: usize, revision: u64) -> Bytes {
 
 /// The offset after the brace of the top-level field `metadata`. Stored values are printed by us: no white space.
 fn inside_metadata(value: &[u8]) -> Option<usize> {
-    let mut at = 1;
-    if value.first() != Some(&b'{') {
-        return None;
-    }
+    let mut scanner = Scanner::new(value);
+    scanner.expect(b'{').ok()?;
     loop {
-        let key_end = skip_string(value, at)?;
-        let found = &value[at..key_end] == b"\"metadata\"";
-        at = key_end + 1; // the colon
-        if found {
-            return (value.get(at) == Some(&b'{')).then_some(at + 1);
+        let is_found = *scanner.key().ok()? == *b"metadata";
+        if is_found {
+            return scanner.eat(b'{').then(|| scanner.at());
         }
-        at = skip_value(value, at)?;
-        match value.get(at)? {
-            b',' => at += 1,
-            _ => return None,
+        scanner.raw().ok()?;
+        if !scanner.another(b'}').ok()? {
+            return None;
         }
-    }
-}
-
-/// `at` stands on the opening quote; the answer is after the closing one.
-fn skip_string(value: &[u8], at: usize) -> Option<usize> {
-    if value.get(at) != Some(&b'"') {
-        return None;
-    }
-    let mut at = at + 1;
-    loop {
-        at += memchr2(b'"', b'\\', value.get(at..)?)?;
-        if value[at] == b'"' {
-            return Some(at + 1);
-        }
-        at += 2;
-    }
-}
-
-fn skip_value(value: &[u8], mut at: usize) -> Option<usize> {
-    let mut depth = 0usize;
-    loop {
-        match value.get(at)? {
-            b'"' => {
-                at = skip_string(value, at)?;
-                if depth == 0 {
-                    return Some(at);
-                }
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => {
-                // A bare scalar ends where its parent does.
-                let Some(left) = depth.checked_sub(1) else { return Some(at) };
-                depth = left;
-                if depth == 0 {
-                    return Some(at + 1);
-                }
-            }
-            b',' if depth == 0 => return Some(at),
-            _ => {}
-        }
-        at += 1;
     }
 }
 

@@ -17,6 +17,7 @@ impl Call {
             resource: self.resource.clone(),
             namespace: self.info.namespace.clone(),
             name: self.info.name.clone(),
+            verb: self.info.verb,
             manager: Some(super::managed::by_user_agent(agent(&self.headers)).into()),
         }
     }

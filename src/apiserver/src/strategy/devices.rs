@@ -5,7 +5,7 @@
 use api::field_error::FieldError;
 use api::tree::Tree;
 
-const ADMIN_ACCESS: &str = "resource.kubernetes.io/admin-access";
+pub(super) const ADMIN_ACCESS: &str = "resource.kubernetes.io/admin-access";
 
 /// Notes when taints came, where their writer does not say.
 pub(super) fn stamp_taints(kind: &str, object: &mut Tree, now: &str) {

@@ -110,6 +110,7 @@ async fn charge_all(server: &ApiServer, namespace: &str, requests: &[Arc<Request
             resource: Registry::get().resource("", "v1", "resourcequotas").expect("the core group has quotas").into(),
             namespace: namespace.to_owned(),
             name,
+            verb: "update",
             manager: Some(crate::rest::managed::SERVER.into()),
         };
         // Of the latest try: the quota may have changed since it was asked.
