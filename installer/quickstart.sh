@@ -63,17 +63,23 @@ start() {
     fi
 }
 
+pressure() { # what keeps pods from the node, in its own words
+    kubectl get nodes -o jsonpath='{range .items[*].status.conditions[?(@.status=="True")]}{.type}: {.message}{"\n"}{end}' 2>/dev/null | grep Pressure
+}
+
 wait_ready() {
-    local i
-    for i in $(seq 600); do
+    local why began=$SECONDS
+    while [ $((SECONDS - began)) -lt 300 ]; do
         if [ -s /etc/rk/kubeconfig.yaml ] && kubectl get --raw /readyz >/dev/null 2>&1; then
-            kubectl wait --for=condition=Ready node --all --timeout=120s >/dev/null 2>&1 &&
-                kubectl -n kube-system wait --for=condition=Available deployment --all --timeout=120s >/dev/null 2>&1 && return
+            why=$(pressure) && fail "the node takes no pods, $why (under a tenth of the disk or a hundred megabytes of memory is free: make room, then run this again)"
+            kubectl wait --for=condition=Ready node --all --timeout=5s >/dev/null 2>&1 &&
+                kubectl -n kube-system wait --for=condition=Available deployment --all --timeout=20s >/dev/null 2>&1 && return
         fi
-        [ "$i" -gt 20 ] && ! running && ! [ -d /run/systemd/system ] && { tail -n 5 /var/log/rk.log; fail "rk server has stopped; its log is /var/log/rk.log"; }
+        [ $((SECONDS - began)) -gt 3 ] && ! running && ! [ -d /run/systemd/system ] && { tail -n 5 /var/log/rk.log; fail "rk server has stopped; its log is /var/log/rk.log"; }
         sleep 0.1
     done
-    fail "the cluster did not become ready; its log is /var/log/rk.log (or: journalctl -u rk)"
+    kubectl -n kube-system get pods 2>/dev/null || true
+    fail "the cluster did not become ready within five minutes; its log is /var/log/rk.log (or: journalctl -u rk)"
 }
 
 demo_image() {

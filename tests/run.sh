@@ -14,6 +14,7 @@ missing=()
 for package in busybox-static nftables iproute2 docker-registry apache2-utils curl gcc libc6-dev make util-linux python3 python3-venv procps openssl binutils e2fsprogs etcd-server mmdebstrap bzip2; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
 done
+[ -z "${RK_TEST_ALL:-}" ] || dpkg -s qemu-system-x86 >/dev/null 2>&1 || missing+=(qemu-system-x86)
 command -v kubectl >/dev/null || missing+=(kubernetes-client)
 for bin in "$HOME/.cargo/bin" "/home/${SUDO_USER:-nobody}/.cargo/bin" /usr/lib/rust-web/bin /usr/share/cargo-web/bin; do
     [ -x "$bin/cargo" ] && PATH=$PATH:$bin
@@ -35,16 +36,21 @@ fi
 suite=$!
 (tail --pid="$suite" -f /dev/null; nice -n 19 tests/differential/oracle.sh && nice -n 19 "$python" tests/programs/programs.py) > "$cache/programs.log" 2>&1 &
 programs=$!
-trap 'kill $suite $programs 2>/dev/null || true' EXIT
+units=
+trap 'kill $suite $programs $units 2>/dev/null || true' EXIT
 
 echo "== build"
 cargo build -j2 --locked --package rk --package xtask
 export RK_BINARY=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/rk XTASK=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/xtask
 status=0
-echo "== unit and kernel tests"
-cargo test -j2 --locked --workspace --quiet --no-fail-fast || status=1
+# Compiled while the system tests wait for pods; run after them, since both look at what there is on the host.
+nice cargo test -j2 --locked --workspace --quiet --no-run > "$cache/unit-build.log" 2>&1 &
+units=$!
 echo "== system tests"
 "$python" -m pytest -q -p no:cacheprovider --durations=12 tests/system || status=1
+echo "== unit and kernel tests"
+wait $units || tail -100 "$cache/unit-build.log"
+cargo test -j2 --locked --workspace --quiet --no-fail-fast || status=1
 echo "== conformance tests, a slice"
 wait $suite || { tail -100 "$cache/suite.log"; status=1; }
 "$python" -m pytest -q -p no:cacheprovider tests/conformance || status=1

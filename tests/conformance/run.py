@@ -27,7 +27,7 @@ def arguments():
     which.add_argument("--sig", help="tests of a group, like apps")
     which.add_argument("--list", type=pathlib.Path, metavar="FILE", help="tests named in a file")
     which.add_argument("--passing", action="store_true", help="tests of passing.txt")
-    which.add_argument("--slice", action="store_true", help="six minutes of passing.txt that rotate with the commit, and what changed code asks for")
+    which.add_argument("--slice", action="store_true", help="five minutes of passing.txt that rotate with the commit, and what changed code asks for")
     which.add_argument("--all", action="store_true", help="all tests")
     parser.add_argument("--skip", metavar="RE", help="leave out tests whose name matches")
     parser.add_argument("--jobs", type=int, default=8, help="tests at once [%(default)s]")

@@ -23,8 +23,10 @@ upstream=
 [ "${RK_TEST_SUBJECT:-rk}" = rk ] || upstream=--upstream
 "$here/build.sh" $upstream
 "$here/images.sh"
-cargo build -j2 --locked --quiet --package xtask
-export XTASK=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/xtask
+if [ -z "${XTASK:-}" ]; then
+    cargo build -j2 --locked --quiet --package xtask
+    export XTASK=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/xtask
+fi
 if [ -z "${RK_BINARY:-}" ]; then
     cargo build -j2 --locked --quiet --package rk
     export RK_BINARY=$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/rk

@@ -70,6 +70,13 @@ def start_server():
         return subprocess.Popen(["rk", "server"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
+def remove_namespace(name, timeout=120):
+    """Its pods need no grace: most are shells that hear no SIGTERM."""
+    kubectl("delete", "namespace", name, "--wait=false")
+    run("kubectl", "-n", name, "delete", "pods", "--all", "--grace-period=1", "--wait=false", check=False)
+    kubectl("wait", "--for=delete", f"namespace/{name}", f"--timeout={timeout}s")
+
+
 def wait_ready(timeout=120):
     eventually("/readyz", lambda: kubectl("get", "--raw", "/readyz") == "ok", timeout)
 

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from lab import DEMO_IMAGE, eventually, get, kubectl, refused, run
+from lab import DEMO_IMAGE, eventually, get, kubectl, refused, remove_namespace, run
 
 NS = "kubectl-test"
 DEPLOYMENT = f"""
@@ -40,7 +40,7 @@ def namespace():
     kubectl("apply", "-f", "-", input=DEPLOYMENT)
     kubectl("-n", NS, "rollout", "status", "deployment/app", "--timeout=120s")
     yield
-    kubectl("delete", "namespace", NS, "--timeout=120s")
+    remove_namespace(NS)
 
 
 def pod():

@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from lab import eventually, get, kubectl, refused, run
+from lab import eventually, get, kubectl, refused, remove_namespace, run
 
 NS = "apply-test"
 
@@ -33,7 +33,7 @@ def managers(*what):
 def namespace():
     kubectl("create", "namespace", NS)
     yield
-    kubectl("delete", "namespace", NS, "--timeout=120s")
+    remove_namespace(NS)
 
 
 def test_what_is_applied_is_owned_and_what_is_left_out_goes():

@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from lab import DEMO_IMAGE, eventually, get, kubectl, node_ip, run
+from lab import DEMO_IMAGE, eventually, get, kubectl, node_ip, remove_namespace, run
 
 NS = "network-test"
 WEB = f"""
@@ -91,7 +91,7 @@ def web(tmp_path_factory):
     kubectl("-n", NS, "rollout", "status", "deployment/web", "--timeout=120s")
     kubectl("-n", NS, "wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
     yield folder
-    kubectl("delete", "namespace", NS, "--timeout=120s")
+    remove_namespace(NS)
 
 
 def names():

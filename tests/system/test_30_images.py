@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 import lab
-from lab import ROOT, eventually, get, kubectl, run
+from lab import ROOT, eventually, get, kubectl, remove_namespace, run
 
 NS = "image-test"
 
@@ -50,7 +50,7 @@ def registries(tmp_path_factory):
     push(archive, "127.0.0.1:5002", "test/demo", "1", login="user:secret")
     kubectl("create", "namespace", NS)
     yield folder
-    kubectl("delete", "namespace", NS, "--timeout=120s")
+    remove_namespace(NS)
     for server in servers:
         server.kill()
         server.wait()

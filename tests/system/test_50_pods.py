@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from lab import DEMO_IMAGE, eventually, get, kubectl, refused, run
+from lab import DEMO_IMAGE, eventually, get, kubectl, refused, remove_namespace, run
 
 NS = "pod-test"
 
@@ -11,7 +11,7 @@ NS = "pod-test"
 def namespace():
     kubectl("create", "namespace", NS)
     yield
-    kubectl("delete", "namespace", NS, "--timeout=180s")
+    remove_namespace(NS)
 
 
 def start(name, script="sleep 100000", container=None, **spec):

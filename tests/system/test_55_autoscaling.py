@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from lab import DEMO_IMAGE, eventually, get, kubectl
+from lab import DEMO_IMAGE, eventually, get, kubectl, remove_namespace
 
 NS = "autoscaling-test"
 
@@ -11,7 +11,7 @@ NS = "autoscaling-test"
 def namespace():
     kubectl("create", "namespace", NS)
     yield
-    kubectl("delete", "namespace", NS, "--timeout=180s")
+    remove_namespace(NS)
 
 
 def apply(document):
