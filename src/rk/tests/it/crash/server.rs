@@ -1,4 +1,4 @@
-//! The process that is killed: this test program again, as an API server on a socket.
+//! What is killed: this test program again, as an API server on a socket, as a process of its own or as all that a guest runs.
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,11 +9,16 @@ use apiserver::UserInfo;
 use hyper_util::rt::TokioIo;
 use store::Store;
 use store::etcd::{Holder, Options};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
 use tower::Service as _;
 
+use super::guest::{Guest, bridge};
 use crate::world::Served;
 
-const FOLDER: &str = "RK_CRASH_FOLDER";
+pub const FOLDER: &str = "RK_CRASH_FOLDER";
+/// Where to listen, in place of the socket in the folder.
+pub const TCP: &str = "RK_CRASH_TCP";
 const ETCD: &str = "RK_CRASH_ETCD";
 const READY: &str = "@ready";
 
@@ -36,21 +41,36 @@ async fn serve(folder: &Path, etcd: Option<String>) {
     };
     let server = Served::lenient(store, folder).await;
     let api = server.local(UserInfo::new("admin", &["system:masters"]));
+    if let Ok(address) = std::env::var(TCP) {
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        println!("{READY}");
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            answer(api.clone(), stream);
+        }
+    }
     let socket = folder.join("socket");
     let _ = std::fs::remove_file(&socket); // of the one before
     let listener = tokio::net::UnixListener::bind(&socket).unwrap();
     println!("{READY}");
     loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let api = api.clone();
-        let answer = hyper::service::service_fn(move |request| api.clone().call(request));
-        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+        answer(api.clone(), listener.accept().await.unwrap().0);
     }
+}
+
+fn answer(api: apiserver::Local, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    let answer = hyper::service::service_fn(move |request| api.clone().call(request));
+    tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
 }
 
 pub struct Server {
     child: Child,
     began: Instant,
+    socket: PathBuf,
+    /// Of a guest: its port here.
+    port: Option<u16>,
+    bridge: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -61,21 +81,33 @@ impl Server {
             command.env(ETCD, etcd);
         }
         let began = Instant::now();
-        Self { child: command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap(), began }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        Self { child, began, socket: folder.join("socket"), port: None, bridge: None }
+    }
+
+    pub fn boot(guest: &Guest, folder: &Path) -> Self {
+        let began = Instant::now();
+        let (child, port) = guest.boot();
+        Self { child, began, socket: folder.join("socket"), port: Some(port), bridge: None }
     }
 
     /// Waits until it answers, and says how long that took.
     pub async fn ready(&mut self) -> Duration {
         let output = BufReader::new(self.child.stdout.take().unwrap());
         // It prints nothing after that line, so nobody needs to read on.
-        let waiting = tokio::task::spawn_blocking(|| output.lines().map_while(Result::ok).any(|line| line.ends_with(READY)));
+        let waiting = tokio::task::spawn_blocking(|| output.lines().map_while(Result::ok).any(|line| line.trim_end().ends_with(READY)));
         assert!(waiting.await.unwrap(), "the server ended by itself");
+        self.bridge = self.port.map(|port| bridge(self.socket.clone(), port));
         self.began.elapsed()
     }
 
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        if let Some(bridge) = self.bridge.take() {
+            bridge.abort();
+            let _ = std::fs::remove_file(&self.socket);
+        }
     }
 }
 
