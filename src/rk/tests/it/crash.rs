@@ -39,7 +39,7 @@ struct Pace {
 
 const PROCESS: Pace = Pace { ready_ms: 400, again_ms: 300 };
 /// Emulated, it takes half a minute to boot.
-const MACHINE: Pace = Pace { ready_ms: 4000, again_ms: 40_000 };
+const MACHINE: Pace = Pace { ready_ms: 8000, again_ms: 40_000 };
 
 /// A number from the environment.
 pub fn number(name: &str) -> Option<u64> {

@@ -14,6 +14,8 @@ use super::ledger::Ledger;
 use super::line::{Line, Lost, MAPS, version};
 
 const PAUSE: Duration = Duration::from_millis(10);
+/// So often one looks whether it is over.
+const LOOK_UP: Duration = Duration::from_millis(200);
 /// At the end, what is still under way comes within that time.
 const LAST: Duration = Duration::from_secs(30);
 
@@ -83,12 +85,14 @@ impl Watcher {
     }
 
     async fn follow(&mut self, mut body: Incoming, stop: &AtomicBool) {
-        let mut pending = Vec::new();
+        let (mut pending, began) = (Vec::new(), Instant::now());
         loop {
-            let frame = match tokio::time::timeout(Duration::from_millis(200), body.frame()).await {
+            // What was acknowledged last comes to the one who waits for it, however slow the server is.
+            let is_over = || stop.load(Ordering::Relaxed) && (self.version >= self.ledger.highest() || began.elapsed() > LAST);
+            let frame = match tokio::time::timeout(LOOK_UP, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(_) => return,
-                Err(_) if stop.load(Ordering::Relaxed) => return,
+                Err(_) if is_over() => return,
                 Err(_) => continue,
             };
             let Ok(data) = frame.into_data() else { return };
