@@ -182,8 +182,9 @@ impl Write<'_> {
         let ty = ty.ok_or_else(|| Refused::Failed(format!("no corresponding type for {}", self.gvk(self.api_version, self.kind))))?;
         check::check(ty, config)
             .map_err(|problems| Refused::Failed(format!("failed to create typed patch object ({}): {problems}", self.called(config))))?;
-        let (mut object, managers) = match self.merged(manager, &bare, config, managers.clone(), force) {
-            Err(Refused::Conflicts(conflicts)) if manager == last_applied::MANAGER => {
+        let before = (manager == last_applied::MANAGER).then(|| managers.clone());
+        let (mut object, managers) = match (self.merged(manager, &bare, config, managers, force), before) {
+            (Err(Refused::Conflicts(conflicts)), Some(managers)) => {
                 let allowed = last_applied::allowed(ty, self.api_version, &bare).unwrap_or_default();
                 let left: Vec<Conflict> = conflicts.into_iter().filter(|conflict| !allowed.has(conflict.keys())).collect();
                 if !left.is_empty() {
@@ -191,7 +192,7 @@ impl Write<'_> {
                 }
                 self.merged(manager, &bare, config, managers, true)?
             }
-            other => other?,
+            (other, _) => other?,
         };
         if manager == last_applied::MANAGER {
             last_applied::renew(&mut object, config);

@@ -157,11 +157,16 @@ impl<'u> Updater<'u> {
         let ty = self.ty()?;
         let merged = merge::merge(ty, live, config).map_err(|problems| failed("failed to merge config", &problems))?;
         let set = fields::paths(ty, config).map_err(|problems| failed("failed to get field set", &problems))?;
-        let set = self.filter.map_or_else(|| set.clone(), |filter| filter.of(set.clone()));
+        let set = match self.filter {
+            Some(filter) => filter.of(set),
+            None => set,
+        };
         let last = managers.take(applier);
         let time = last.as_ref().map(|entry| entry.time.clone()).unwrap_or_default();
+        // Who applies all that he applied before takes nothing away, and most do.
+        let goes = last.filter(|last| *last.api_version != *self.api_version || !set.contains_all(&last.fields));
         managers.0.push(Entry { id: applier.clone(), api_version: self.api_version.into(), time, fields: set });
-        let new = self.prune(merged, managers, last)?;
+        let new = self.prune(merged, managers, goes)?;
         self.take_over(live, &new, managers, Some(applier), force)?;
         Ok((!value::equal(live, &new)).then_some(new))
     }

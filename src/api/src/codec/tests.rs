@@ -56,6 +56,21 @@ fn duplicate_keys_are_named_by_path_and_the_last_wins() {
 }
 
 #[test]
+fn json_is_the_same_read_as_yaml() {
+    for text in [
+        r#"{"a":1,"b":{"c":[true,null,"x: y","- z","1","yes","~"],"":-7},"d":{},"e":[]}"#,
+        "  {\n\t\"a\": \"\\u00e4\\n\\/\\\\\",\r\n \"b\" : [ 1 , 2 ] }\n",
+        r#"{"a":1.0,"b":1e3,"c":1.5,"d":18446744073709551615}"#,
+    ] {
+        assert_eq!(parse_yaml(text.as_bytes()), super::yaml::parse(text.as_bytes()), "{text}");
+    }
+    // What is no JSON, or names a key twice, is told as YAML.
+    for text in [r#"{"a":1,"a":2}"#, "{a: 1}", r#"{"a":1} # why"#, r#"{"a":"#, r#"{"a":1}}"#] {
+        assert_eq!(parse_yaml(text.as_bytes()), super::yaml::parse(text.as_bytes()), "{text}");
+    }
+}
+
+#[test]
 fn yaml_is_read_as_yaml_1_1() {
     let parsed = parse_yaml(b"a: yes\nb: 0777\nc: '1'\nd: {<<: {x: 1}, y: 2}\ne:\n- ~\n- 1.5\n").unwrap();
     assert_eq!(String::from_utf8(parsed.tree.to_json()).unwrap(), r#"{"a":true,"b":511,"c":"1","d":{"x":1,"y":2},"e":[null,1.5]}"#);
