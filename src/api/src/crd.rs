@@ -43,6 +43,7 @@ pub use structural::{Additional, Structural};
 use crate::field_error::FieldError;
 use crate::registry::Resource;
 use crate::schema::Name;
+use crate::skim::Paths;
 use crate::tree::Tree;
 
 pub const GROUP: &str = "apiextensions.k8s.io";
@@ -59,6 +60,8 @@ pub struct Custom {
     pub warning: Option<String>,
     pub scale: Option<Scale>,
     pub columns: Vec<Column>,
+    /// The fields that the columns, and that of the name, are made of.
+    pub shown: Paths,
     pub selectable: Vec<SelectableField>,
     /// `None`: the strategy None, by which versions differ in nothing but their names and schemas.
     pub conversion: Option<Arc<Conversion>>,

@@ -6,8 +6,8 @@ use crate::scan::Scanner;
 use crate::tree::{Object, Tree};
 
 /// What is wanted of a value.
-#[derive(Debug)]
-pub enum Wanted {
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'w> {
     /// All of it.
     Whole,
     /// That it is there: null.
@@ -15,13 +15,52 @@ pub enum Wanted {
     /// A text, number or boolean; objects and arrays are null.
     Scalar,
     /// Of each item of an array.
-    Items(&'static Wanted),
+    Items(&'w Wanted<'w>),
     /// Of these fields of an object, sorted or not.
-    Fields(&'static [(&'static str, Wanted)]),
+    Fields(&'w [(&'w str, Wanted<'w>)]),
     /// The same, and this of all others.
-    Others(&'static [(&'static str, Wanted)], &'static Wanted),
+    Others(&'w [(&'w str, Wanted<'w>)], &'w Wanted<'w>),
+    /// Of the fields that paths lead through.
+    Paths(&'w Paths),
     /// Not even that it is there.
     Nothing,
+}
+
+/// Fields that are known only while the process runs.
+#[derive(Clone, Debug)]
+pub enum Paths {
+    Whole,
+    Below(Vec<(Box<str>, Paths)>),
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Paths::Below(Vec::new())
+    }
+}
+
+impl Paths {
+    /// All that stands at the end of `path` is wanted, too.
+    pub fn insert(&mut self, path: &[&str]) {
+        match (path.split_first(), &mut *self) {
+            (_, Paths::Whole) => {}
+            (None, all) => *all = Paths::Whole,
+            (Some((first, rest)), Paths::Below(fields)) => {
+                let at = fields.iter().position(|(name, _)| **name == **first).unwrap_or_else(|| {
+                    fields.push(((*first).into(), Paths::default()));
+                    fields.len() - 1
+                });
+                fields[at].1.insert(rest);
+            }
+        }
+    }
+
+    pub fn wanted(&self) -> Wanted<'_> {
+        match self {
+            Paths::Whole => Wanted::Whole,
+            Paths::Below(_) => Wanted::Paths(self),
+        }
+    }
 }
 
 /// What was found in a document.
@@ -33,24 +72,27 @@ pub struct Skimmed<'j> {
 }
 
 /// Reads what is wanted of an object.
-pub fn skim<'j>(json: &'j [u8], wanted: &Wanted) -> Result<Skimmed<'j>, Malformed> {
+pub fn skim<'j>(json: &'j [u8], wanted: &Wanted<'_>) -> Result<Skimmed<'j>, Malformed> {
     let mut skimmer = Skimmer { json: Scanner::new(json), document: json, metadata: b"null" };
-    let tree = skimmer.object(wanted, true)?;
+    let tree = skimmer.object(*wanted, true)?;
     match skimmer.json.peek() {
         None => Ok(Skimmed { tree, metadata: skimmer.metadata }),
         Some(_) => Err(Malformed(skimmer.json.at())),
     }
 }
 
-impl Wanted {
-    fn field(&self, name: &[u8]) -> &Wanted {
+impl<'w> Wanted<'w> {
+    fn field(self, name: &[u8]) -> Wanted<'w> {
         let (named, others) = match self {
-            Wanted::Whole => return self,
-            Wanted::Fields(named) => (named, &Wanted::Nothing),
+            Wanted::Whole | Wanted::Paths(Paths::Whole) => return Wanted::Whole,
+            Wanted::Fields(named) => (named, Wanted::Nothing),
             Wanted::Others(named, others) => (named, *others),
-            _ => return &Wanted::Nothing,
+            Wanted::Paths(Paths::Below(named)) => {
+                return named.iter().find(|(field, _)| field.as_bytes() == name).map_or(Wanted::Nothing, |(_, below)| below.wanted());
+            }
+            _ => return Wanted::Nothing,
         };
-        named.iter().find(|(field, _)| field.as_bytes() == name).map_or(others, |(_, wanted)| wanted)
+        named.iter().find(|(field, _)| field.as_bytes() == name).map_or(others, |(_, wanted)| *wanted)
     }
 }
 
@@ -61,7 +103,7 @@ struct Skimmer<'j> {
 }
 
 impl Skimmer<'_> {
-    fn object(&mut self, wanted: &Wanted, is_top: bool) -> Result<Tree, Malformed> {
+    fn object(&mut self, wanted: Wanted<'_>, is_top: bool) -> Result<Tree, Malformed> {
         let mut fields: Vec<(Box<str>, Tree)> = Vec::new();
         self.json.expect(b'{')?;
         let mut goes_on = !self.json.eat(b'}');
@@ -83,19 +125,19 @@ impl Skimmer<'_> {
         Ok(Tree::Object(fields.into_iter().collect::<Object>()))
     }
 
-    fn value(&mut self, wanted: &Wanted) -> Result<Tree, Malformed> {
+    fn value(&mut self, wanted: Wanted<'_>) -> Result<Tree, Malformed> {
         let at = self.json.at();
         match (wanted, self.json.peek()) {
             (Wanted::Whole | Wanted::Scalar, Some(b'"')) => Ok(text(&self.json.string()?, at)?.into()),
-            (Wanted::Whole | Wanted::Fields(_) | Wanted::Others(..), Some(b'{')) => self.object(wanted, false),
+            (Wanted::Whole | Wanted::Fields(_) | Wanted::Others(..) | Wanted::Paths(_), Some(b'{')) => self.object(wanted, false),
             (Wanted::Whole, Some(b'[')) => self.items(wanted),
-            (Wanted::Items(wanted), Some(b'[')) => self.items(wanted),
+            (Wanted::Items(wanted), Some(b'[')) => self.items(*wanted),
             (Wanted::Whole | Wanted::Scalar, Some(byte)) if !matches!(byte, b'{' | b'[') => scalar(self.json.word()?, at),
             _ => self.json.raw().map(|_| Tree::Null),
         }
     }
 
-    fn items(&mut self, wanted: &Wanted) -> Result<Tree, Malformed> {
+    fn items(&mut self, wanted: Wanted<'_>) -> Result<Tree, Malformed> {
         let mut items = Vec::new();
         self.json.expect(b'[')?;
         let mut goes_on = !self.json.eat(b']');
@@ -130,14 +172,14 @@ mod tests {
     const OBJECT: &str = r#"{"kind":"K","metadata":{"resourceVersion":"7","labels":{"l":"v","\"q\"":"w"},"name":"n"},"count":-3,"part":1.5,
         "big":18446744073709551615,"yes":true,"none":null,"list":[{"a":"1","b":[2]},{"a":"3"},4],"data":{"x":"y","z":{}}}"#;
 
-    fn shows(wanted: &Wanted) -> String {
+    fn shows(wanted: &Wanted<'_>) -> String {
         String::from_utf8(skim(OBJECT.as_bytes(), wanted).unwrap().tree.to_json()).unwrap()
     }
 
     #[test]
     fn nothing_but_what_is_wanted_is_read() {
         assert_eq!(skim(OBJECT.as_bytes(), &Wanted::Whole).unwrap().tree, Tree::from_json(OBJECT.as_bytes()).unwrap());
-        const NAMED: Wanted = Wanted::Fields(&[
+        const NAMED: Wanted<'_> = Wanted::Fields(&[
             ("metadata", Wanted::Fields(&[("name", Wanted::Scalar), ("labels", Wanted::Whole)])),
             ("list", Wanted::Items(&Wanted::Fields(&[("a", Wanted::Scalar)]))),
             ("count", Wanted::Scalar),
@@ -153,6 +195,13 @@ mod tests {
             r#"{"big":1.8446744073709552e+19,"count":-3,"data":null,"kind":"K","list":null,"none":null,"part":1.5,"yes":true}"#
         );
         assert_eq!(shows(&Wanted::Nothing), "{}");
+        let mut paths = Paths::default();
+        for path in [&["metadata", "labels", "l"][..], &["list"], &["metadata", "name"], &["metadata", "name", "more"], &["count", "more"], &["list", "a"]] {
+            paths.insert(path);
+        }
+        let expected = r#"{"count":null,"list":[{"a":"1","b":[2]},{"a":"3"},4],"metadata":{"labels":{"l":"v"},"name":"n"}}"#;
+        assert_eq!(shows(&paths.wanted()), expected);
+        assert_eq!(shows(&Paths::default().wanted()), "{}");
     }
 
     #[test]

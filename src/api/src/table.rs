@@ -104,7 +104,7 @@ pub struct Row<'j> {
 
 /// The row of the object that `json` holds, of which no more is read than its columns need.
 pub fn row<'j>(resource: &Resource, json: &'j [u8], now: Timestamp) -> Result<Row<'j>, Malformed> {
-    let found = skim(json, wanted::wanted(resource))?;
+    let found = skim(json, &wanted::wanted(resource))?;
     Ok(Row { cells: cells(resource, &found.tree, now), conditions: conditions(resource, &found.tree), metadata: found.metadata })
 }
 

@@ -116,11 +116,13 @@ impl<'t> Definition<'t> {
             subresources.push(sub("scale", "autoscaling".into(), "v1".into(), "Scale".into()));
         }
         let columns = version.array_at(&["additionalPrinterColumns"]);
+        let columns: Vec<Column> = if columns.is_empty() { vec![Column::age()] } else { columns.iter().map(Column::compile).collect() };
         let custom = Custom {
             terminating,
             warning: is_true(version, "deprecated").then(|| self.deprecation(version)),
             scale,
-            columns: if columns.is_empty() { vec![Column::age()] } else { columns.iter().map(Column::compile).collect() },
+            shown: Column::shown(&columns),
+            columns,
             selectable: version
                 .array_at(&["selectableFields"])
                 .iter()

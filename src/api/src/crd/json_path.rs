@@ -4,6 +4,7 @@
 //! that compare one field with a text or number. Left out: ranges, unions, recursion; a column that uses them stays empty.
 use jiff::Timestamp;
 
+use crate::skim::Paths;
 use crate::table::human_duration;
 use crate::tree::Tree;
 
@@ -67,6 +68,17 @@ impl Column {
             priority: 0,
             steps: parse(".metadata.creationTimestamp"),
         }
+    }
+
+    /// The fields that these columns, and that of the name, are made of. A path is followed through objects; what an array holds is wanted whole.
+    pub fn shown(columns: &[Column]) -> Paths {
+        let mut shown = Paths::default();
+        shown.insert(&["metadata", "name"]);
+        for column in columns {
+            let fields = column.steps.iter().map_while(|step| if let Step::Field(name) = step { Some(&**name) } else { None });
+            shown.insert(&fields.collect::<Vec<&str>>());
+        }
+        shown
     }
 
     pub fn cell(&self, object: &Tree, now: Timestamp) -> Tree {

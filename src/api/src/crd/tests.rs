@@ -11,6 +11,7 @@ fn custom(schema: &str) -> Custom {
         warning: None,
         scale: None,
         columns: Vec::new(),
+        shown: Paths::default(),
         selectable: Vec::new(),
         conversion: None,
         source: tree(schema),

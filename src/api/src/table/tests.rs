@@ -118,3 +118,26 @@ fn services_and_workloads_read_as_upstreams() {
         "n | Ready,SchedulingDisabled | control-plane | <unknown> | v1.37.1 | <none> | <none> | <unknown> | 6.18 (amd64) | <unknown>"
     );
 }
+
+#[test]
+fn columns_of_custom_kinds_are_made_of_what_their_paths_lead_to() {
+    let columns = [
+        ("string", ".spec.image"), ("integer", ".spec.replicas"), ("date", ".metadata.creationTimestamp"), ("string", ".spec.ports[0].name"),
+        ("string", r#".status.conditions[?(@.type==\"Ready\")].status"#), ("string", ".spec"), ("string", ".spec.image.more"), ("string", r".metadata.labels.a\\.b"),
+    ];
+    let columns = columns.map(|(kind, path)| format!(r#"{{"name":"c","type":"{kind}","jsonPath":"{path}"}}"#)).join(",");
+    let definition = format!(
+        r#"{{"metadata":{{"name":"foos.g.io"}},"spec":{{"group":"g.io","names":{{"plural":"foos","kind":"Foo"}},"versions":[{{"name":"v1","storage":true,
+        "additionalPrinterColumns":[{columns}]}}]}}}}"#
+    );
+    let resource = crate::crd::Definition(&Tree::from_json(definition.as_bytes()).unwrap()).stored().unwrap();
+    let json = br#"{"metadata":{"name":"a","labels":{"a.b":"c"},"creationTimestamp":"2026-01-01T00:55:00Z","managedFields":[{}]},"spec":{"image":"i","replicas":3,
+        "ports":[{"name":"http"}]},"status":{"conditions":[{"type":"Other","status":"False"},{"type":"Ready","status":"True"}]}}"#;
+    let shown = row(&resource, json, NOW.parse().unwrap()).unwrap();
+    assert_eq!(shown.cells, super::cells(&resource, &Tree::from_json(json).unwrap(), NOW.parse().unwrap()));
+    let text: Vec<String> = shown.cells.iter().map(|cell| String::from_utf8(cell.to_json()).unwrap()).collect();
+    assert_eq!(
+        text.join(" "),
+        r#""a" "i" 3 "5m" "http" "True" "{\"image\":\"i\",\"ports\":[{\"name\":\"http\"}],\"replicas\":3}" null "c""#
+    );
+}

@@ -3,13 +3,13 @@ use crate::registry::Resource;
 use crate::skim::Wanted;
 
 /// Nobody's columns show who wrote what.
-const METADATA: Wanted = Wanted::Others(&[("managedFields", Wanted::Nothing)], &Wanted::Whole);
-const OBJECT: Wanted = Wanted::Others(&[("metadata", METADATA)], &Wanted::Whole);
+const METADATA: Wanted<'_> = Wanted::Others(&[("managedFields", Wanted::Nothing)], &Wanted::Whole);
+const OBJECT: Wanted<'_> = Wanted::Others(&[("metadata", METADATA)], &Wanted::Whole);
 
-const DATES: Wanted =
+const DATES: Wanted<'_> =
     Wanted::Fields(&[("creationTimestamp", Wanted::Scalar), ("deletionTimestamp", Wanted::Scalar), ("name", Wanted::Scalar)]);
 
-const CONTAINER_STATUSES: Wanted = Wanted::Items(&Wanted::Fields(&[
+const CONTAINER_STATUSES: Wanted<'_> = Wanted::Items(&Wanted::Fields(&[
     ("lastState", Wanted::Whole),
     ("name", Wanted::Scalar),
     ("ready", Wanted::Scalar),
@@ -17,7 +17,7 @@ const CONTAINER_STATUSES: Wanted = Wanted::Items(&Wanted::Fields(&[
     ("started", Wanted::Scalar),
     ("state", Wanted::Whole),
 ]));
-const POD: Wanted = Wanted::Fields(&[
+const POD: Wanted<'_> = Wanted::Fields(&[
     ("metadata", DATES),
     (
         "spec",
@@ -46,23 +46,23 @@ const POD: Wanted = Wanted::Fields(&[
 ]);
 
 /// Entries are counted.
-const KEYS: Wanted = Wanted::Others(&[], &Wanted::Presence);
-const CONFIG_MAP: Wanted = Wanted::Fields(&[("binaryData", KEYS), ("data", KEYS), ("metadata", DATES)]);
-const SECRET: Wanted = Wanted::Fields(&[("data", KEYS), ("metadata", DATES), ("type", Wanted::Scalar)]);
+const KEYS: Wanted<'_> = Wanted::Others(&[], &Wanted::Presence);
+const CONFIG_MAP: Wanted<'_> = Wanted::Fields(&[("binaryData", KEYS), ("data", KEYS), ("metadata", DATES)]);
+const SECRET: Wanted<'_> = Wanted::Fields(&[("data", KEYS), ("metadata", DATES), ("type", Wanted::Scalar)]);
 
-const NODE: Wanted =
+const NODE: Wanted<'_> =
     Wanted::Others(&[("metadata", METADATA), ("status", Wanted::Others(&[("images", Wanted::Nothing)], &Wanted::Whole))], &Wanted::Whole);
 
 /// What is read of an object to make its row.
-pub(super) fn wanted(resource: &Resource) -> &'static Wanted {
-    if resource.custom.is_some() {
-        return &Wanted::Whole;
+pub(super) fn wanted(resource: &Resource) -> Wanted<'_> {
+    if let Some(custom) = &resource.custom {
+        return custom.shown.wanted();
     }
     match (&*resource.group, &*resource.plural) {
-        ("", "pods") => &POD,
-        ("", "configmaps") => &CONFIG_MAP,
-        ("", "secrets") => &SECRET,
-        ("", "nodes") => &NODE,
-        _ => &OBJECT,
+        ("", "pods") => POD,
+        ("", "configmaps") => CONFIG_MAP,
+        ("", "secrets") => SECRET,
+        ("", "nodes") => NODE,
+        _ => OBJECT,
     }
 }
