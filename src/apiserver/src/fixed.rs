@@ -1,8 +1,10 @@
 //! The paths that are no resources: discovery, OpenAPI, version, health, metrics.
-use axum::Router;
+use std::sync::OnceLock;
+
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::routing::get;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -34,6 +36,7 @@ struct Call {
 }
 
 pub async fn handle(server: ApiServer, info: RequestInfo, query: Query, request: Request<Body>) -> Result<Response<Body>, Status> {
+    static ROUTES: OnceLock<Router> = OnceLock::new();
     if !matches!(info.verb, "get" | "head") {
         return Ok(crate::pipeline::method_not_allowed());
     }
@@ -49,35 +52,36 @@ pub async fn handle(server: ApiServer, info: RequestInfo, query: Query, request:
             *request.uri_mut() = uri;
         }
     }
-    let response = routes().with_state(call).oneshot(request).await;
+    request.extensions_mut().insert(call);
+    let response = ROUTES.get_or_init(routes).clone().oneshot(request).await;
     Ok(response.unwrap_or_else(|never| match never {}))
 }
 
-fn routes() -> Router<Call> {
+fn routes() -> Router {
     Router::new()
         .route("/", get(index))
-        .route("/api", get(|State(c): State<Call>, h: HeaderMap| async move { discovery::legacy(&c.server, &c.accept, &h) }))
-        .route("/api/{version}", get(|State(c): State<Call>, Path(v): Path<String>| async move { discovery::version(&c.server, &c.accept, "", &v) }))
-        .route("/apis", get(|State(c): State<Call>, h: HeaderMap| async move { discovery::groups(&c.server, &c.accept, &h) }))
-        .route("/apis/{group}", get(|State(c): State<Call>, Path(g): Path<String>| async move { discovery::group(&c.server, &c.accept, &g) }))
+        .route("/api", get(|Extension(c): Extension<Call>, h: HeaderMap| async move { discovery::legacy(&c.server, &c.accept, &h) }))
+        .route("/api/{version}", get(|Extension(c): Extension<Call>, Path(v): Path<String>| async move { discovery::version(&c.server, &c.accept, "", &v) }))
+        .route("/apis", get(|Extension(c): Extension<Call>, h: HeaderMap| async move { discovery::groups(&c.server, &c.accept, &h) }))
+        .route("/apis/{group}", get(|Extension(c): Extension<Call>, Path(g): Path<String>| async move { discovery::group(&c.server, &c.accept, &g) }))
         .route(
             "/apis/{group}/{version}",
-            get(|State(c): State<Call>, Path((g, v)): Path<(String, String)>| async move { discovery::version(&c.server, &c.accept, &g, &v) }),
+            get(|Extension(c): Extension<Call>, Path((g, v)): Path<(String, String)>| async move { discovery::version(&c.server, &c.accept, &g, &v) }),
         )
         .route("/version", get(version))
         .route("/openapi/v2", get(openapi_v2))
         .route("/openapi/v3", get(openapi_v3_index))
         .route("/openapi/v3/{*path}", get(openapi_v3))
-        .route("/healthz", get(|State(c): State<Call>| async move { c.server.health("healthz", &c.query).await }))
-        .route("/livez", get(|State(c): State<Call>| async move { c.server.health("livez", &c.query).await }))
-        .route("/readyz", get(|State(c): State<Call>| async move { c.server.health("readyz", &c.query).await }))
-        .route("/healthz/{*name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("healthz", &n).await }))
-        .route("/livez/{*name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("livez", &n).await }))
-        .route("/readyz/{*name}", get(|State(c): State<Call>, Path(n): Path<String>| async move { c.server.health_check("readyz", &n).await }))
+        .route("/healthz", get(|Extension(c): Extension<Call>| async move { c.server.health("healthz", &c.query).await }))
+        .route("/livez", get(|Extension(c): Extension<Call>| async move { c.server.health("livez", &c.query).await }))
+        .route("/readyz", get(|Extension(c): Extension<Call>| async move { c.server.health("readyz", &c.query).await }))
+        .route("/healthz/{*name}", get(|Extension(c): Extension<Call>, Path(n): Path<String>| async move { c.server.health_check("healthz", &n).await }))
+        .route("/livez/{*name}", get(|Extension(c): Extension<Call>, Path(n): Path<String>| async move { c.server.health_check("livez", &n).await }))
+        .route("/readyz/{*name}", get(|Extension(c): Extension<Call>, Path(n): Path<String>| async move { c.server.health_check("readyz", &n).await }))
         .route("/metrics", get(metrics))
         .route(
             "/debug/api_priority_and_fairness/{dump}",
-            get(|State(c): State<Call>, Path(dump): Path<String>| async move {
+            get(|Extension(c): Extension<Call>, Path(dump): Path<String>| async move {
                 let flow = &c.server.0.flow;
                 let text = match dump.as_str() {
                     "dump_priority_levels" => flow.dump_levels(),
@@ -89,8 +93,8 @@ fn routes() -> Router<Call> {
             }),
         )
         .route("/metrics/slis", get(slis))
-        .route("/statusz", get(|State(c): State<Call>, h: HeaderMap| async move { zpages::statusz(&c.accept, &h, c.server.0.started, &paths(&c.server)) }))
-        .route("/flagz", get(|State(c): State<Call>, h: HeaderMap| async move { zpages::flagz(&c.accept, &h, &c.server.0.config.flags) }))
+        .route("/statusz", get(|Extension(c): Extension<Call>, h: HeaderMap| async move { zpages::statusz(&c.accept, &h, c.server.0.started, &paths(&c.server)) }))
+        .route("/flagz", get(|Extension(c): Extension<Call>, h: HeaderMap| async move { zpages::flagz(&c.accept, &h, &c.server.0.config.flags) }))
         .route("/.well-known/openid-configuration", get(openid_configuration))
         .route("/openid/v1/jwks", get(jwks))
         .route(CACERTS, get(cacerts))
@@ -120,7 +124,7 @@ fn paths(server: &ApiServer) -> Vec<String> {
     paths
 }
 
-async fn index(State(call): State<Call>) -> Response<Body> {
+async fn index(Extension(call): Extension<Call>) -> Response<Body> {
     let mut tree = Tree::object();
     tree.set(&["paths"], Tree::Array(paths(&call.server).into_iter().map(Tree::from).collect()));
     negotiate::answer_tree(&call.accept, StatusCode::OK, &tree)
@@ -145,7 +149,7 @@ pub fn build_labels() -> String {
     names.iter().zip(BUILD).map(|(name, (_, value))| format!("{name}=\"{value}\"")).collect::<Vec<_>>().join(",")
 }
 
-async fn version(State(call): State<Call>) -> Response<Body> {
+async fn version(Extension(call): Extension<Call>) -> Response<Body> {
     let versions = [
         ("emulationMajor", "1"),
         ("emulationMinor", "37"),
@@ -155,11 +159,11 @@ async fn version(State(call): State<Call>) -> Response<Body> {
     negotiate::answer_tree(&call.accept, StatusCode::OK, &Tree::Object(BUILD.into_iter().chain(versions).collect::<Object>()))
 }
 
-async fn metrics(State(call): State<Call>) -> Response<Body> {
+async fn metrics(Extension(call): Extension<Call>) -> Response<Body> {
     exposition(call.server.0.metrics.render(&call.server))
 }
 
-async fn slis(State(call): State<Call>) -> Response<Body> {
+async fn slis(Extension(call): Extension<Call>) -> Response<Body> {
     let mut out = String::new();
     call.server.0.health.render(&mut out);
     crate::metrics::render_start(&mut out);
@@ -182,15 +186,15 @@ fn bytes(media: &'static str, cache: &'static str, bytes: impl Into<Bytes>) -> R
     response
 }
 
-async fn openid_configuration(State(call): State<Call>) -> Response<Body> {
+async fn openid_configuration(Extension(call): Extension<Call>) -> Response<Body> {
     bytes("application/json", "public, max-age=3600", call.server.0.parts.tokens.openid_configuration())
 }
 
-async fn jwks(State(call): State<Call>) -> Response<Body> {
+async fn jwks(Extension(call): Extension<Call>) -> Response<Body> {
     bytes("application/jwk-set+json", "public, max-age=3600", call.server.0.parts.tokens.jwks())
 }
 
-async fn cacerts(State(call): State<Call>) -> Response<Body> {
+async fn cacerts(Extension(call): Extension<Call>) -> Response<Body> {
     bytes("application/x-pem-file", "", call.server.0.config.server_ca.clone())
 }
 
@@ -253,7 +257,7 @@ fn answer_with_etag(headers: &HeaderMap, accept: &Accept, media: &'static str, d
     with_etag(headers, &etag(&document), || media_answer(accept, media, document))
 }
 
-async fn openapi_v2(State(call): State<Call>, headers: HeaderMap) -> Response<Body> {
+async fn openapi_v2(Extension(call): Extension<Call>, headers: HeaderMap) -> Response<Body> {
     // Clients ask with an `@`, which no media type may hold (RFC 6838), so the answer's name has none; Go's parser insists.
     const ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
     const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -271,7 +275,7 @@ async fn openapi_v2(State(call): State<Call>, headers: HeaderMap) -> Response<Bo
     document(&headers, &call.accept, "application/json", &format!("{state}-v2"), || documents.v2().into())
 }
 
-async fn openapi_v3_index(State(call): State<Call>, headers: HeaderMap) -> Response<Body> {
+async fn openapi_v3_index(Extension(call): Extension<Call>, headers: HeaderMap) -> Response<Body> {
     let kinds = call.server.0.parts.cache.kinds();
     let documents = Documents { custom: kinds.custom(), foreign: &[] };
     let foreign = foreign_documents(&call.server);
@@ -302,7 +306,7 @@ fn foreign_documents(server: &ApiServer) -> Vec<(String, String, String)> {
     found.collect()
 }
 
-async fn openapi_v3(State(call): State<Call>, Path(path): Path<String>, headers: HeaderMap) -> Response<Body> {
+async fn openapi_v3(Extension(call): Extension<Call>, Path(path): Path<String>, headers: HeaderMap) -> Response<Body> {
     let parts: Vec<&str> = path.split('/').collect();
     let (group, version) = match parts.as_slice() {
         ["api", version] => ("", *version),

@@ -25,6 +25,15 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
 
+/// From so many bytes on a patch may take as long as thousands of requests.
+const LONG_BYTES: usize = 64 << 10;
+
+/// Does what a patch of so many bytes asks for; where that can be long, others go on with what else this thread has to do.
+fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let has_others = || tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread;
+    if bytes >= LONG_BYTES && has_others() { tokio::task::block_in_place(work) } else { work() }
+}
+
 pub fn is_apply(media: &str) -> bool {
     media == APPLY
 }
@@ -206,7 +215,7 @@ fn refused(refused: apply::Refused) -> Status {
 async fn apply(call: &mut Call, part: Part, bytes: &[u8]) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse_patch(&call.query, true)?;
     let dry_run = options.dry_run;
-    let applied = Applied::parse(bytes, options)?;
+    let applied = aside(bytes.len(), || Applied::parse(bytes, options))?;
     let resource = call.resource.clone();
     let expected = Expected::of(&resource);
     let target = Target { manager: None, ..call.target() };
@@ -219,7 +228,7 @@ async fn apply(call: &mut Call, part: Part, bytes: &[u8]) -> Result<Response<Bod
         }
         let mut complaints = complaints.lock().expect("no panic under the lock");
         complaints.clear();
-        let object = target.managed(part, |write| applied.to(write, expected, live, &mut complaints))?;
+        let object = aside(bytes.len(), || target.managed(part, |write| applied.to(write, expected, live, &mut complaints)))?;
         if meta::name(&object).is_empty() {
             let text = format!("the name of the object ({} based on URL) was undeterminable: name must be provided", target.name);
             return Err(Status::bad_request(text));
@@ -244,7 +253,7 @@ pub async fn patch(call: &mut Call, request: Request<Body>, part: Part) -> Resul
     let options = WriteOptions::parse_patch(&call.query, false)?;
     let resource = call.resource.clone();
     let expected = Expected::of(&resource);
-    let patch = Patch::parse(&expected, &media, &bytes)?;
+    let patch = aside(bytes.len(), || Patch::parse(&expected, &media, &bytes))?;
     let target = call.write_target(&options);
     let complaints = Mutex::new(Vec::new());
     let change = |old: &Tree| {
@@ -252,12 +261,14 @@ pub async fn patch(call: &mut Call, request: Request<Body>, part: Part) -> Resul
         if old.is_null() {
             return Ok(Tree::Null);
         }
-        let mut tree = old.clone();
-        let found = patch.apply(expected, &mut tree, options.field_validation)?;
-        patch.check_kind(expected, &tree)?;
         let mut complaints = complaints.lock().expect("no panic under the lock");
         complaints.clear();
-        patch.retype(expected, tree, found, options.field_validation, &mut complaints)
+        aside(bytes.len(), || {
+            let mut tree = old.clone();
+            let found = patch.apply(expected, &mut tree, options.field_validation)?;
+            patch.check_kind(expected, &tree)?;
+            patch.retype(expected, tree, found, options.field_validation, &mut complaints)
+        })
     };
     let outcome = target.update(part, true, options.dry_run, &mut call.warnings, &change).await?;
     call.warnings.append(&mut complaints.into_inner().expect("no panic under the lock"));
