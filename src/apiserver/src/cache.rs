@@ -27,6 +27,7 @@ use store::{Event, Store};
 use tokio::sync::watch;
 
 use crate::kinds::Kinds;
+pub use define::GONE_KEPT;
 use history::Kind;
 pub use history::{Change, Cursor, VersionError};
 pub use object::{Cached, with_version};
@@ -80,11 +81,11 @@ struct Inner {
     listeners: Mutex<Vec<(KindId, Box<dyn Fn(&Change) + Send>)>>,
 }
 
-/// The kinds that are held, by the middle of their storage keys.
+/// The kinds that are held, by the middle of their storage keys. Cheap to clone: a definition that comes or goes makes new ones.
 #[derive(Clone, Default)]
 struct Names {
-    ids: HashMap<Box<str>, KindId>,
-    resources: HashMap<KindId, ResourceRef>,
+    ids: imbl::HashMap<Box<str>, KindId>,
+    resources: imbl::HashMap<KindId, ResourceRef>,
     /// An id is never given twice.
     next: usize,
 }

@@ -15,7 +15,7 @@ use futures::future::select_all;
 use tokio::sync::watch;
 
 use crate::bootstrap::own_target;
-use crate::cache::Cached;
+use crate::cache::{Cached, GONE_KEPT};
 use crate::kinds::{Defined, Kinds};
 use crate::rest::options::DeleteOptions;
 use crate::rest::storage::{Part, Target, now};
@@ -31,6 +31,7 @@ type Settled = HashMap<String, (u64, u64)>;
 pub async fn run(server: ApiServer) {
     let Some(mut changes) = server.0.parts.cache.changes(crd::GROUP, crd::PLURAL) else { return };
     let mut settled = Settled::new();
+    let mut before = server.0.parts.cache.kinds();
     loop {
         changes.borrow_and_update();
         let mut is_done = true;
@@ -38,7 +39,6 @@ pub async fn run(server: ApiServer) {
             tracing::warn!(%error, "custom objects could not be read in their new form, tried again soon");
             is_done = false;
         }
-        server.0.metrics.forget_gone(&server.0.parts.cache);
         let waits = match settle(&server, &mut settled).await {
             Ok(waits) => waits,
             Err(status) => {
@@ -47,10 +47,18 @@ pub async fn run(server: ApiServer) {
                 Vec::new()
             }
         };
+        // Last: whoever waits for a new kind does not wait for this.
+        let served = server.0.parts.cache.kinds();
+        if before.custom().iter().any(|r| served.resource(&r.group, &r.version, &r.plural).is_none()) {
+            server.0.metrics.forget_gone(&server.0.parts.cache);
+        }
+        before = served;
+        let leaves_some = server.0.parts.cache.forget_gone();
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = any_changed(waits) => {}
             () = tokio::time::sleep(RETRY), if !is_done => {}
+            () = tokio::time::sleep(GONE_KEPT), if leaves_some => {}
             () = server.0.shutdown.cancelled() => return,
         }
     }
@@ -76,14 +84,17 @@ async fn settle(server: &ApiServer, settled: &mut Settled) -> Result<Vec<watch::
     let mut waits = Vec::new();
     let mut groups = names_by_group(&cache.kinds());
     let all: Vec<Arc<Cached>> = cache.list(crd::GROUP, crd::PLURAL, None);
-    settled.retain(|name, _| cache.get(crd::GROUP, crd::PLURAL, "", name).is_some());
-    for name in all.iter().map(|definition| definition.name()) {
-        // Read anew each time: names that were just given count for the next.
-        let Some(cached) = cache.get(crd::GROUP, crd::PLURAL, "", name) else { continue };
+    if settled.len() > all.len() {
+        settled.retain(|name, _| cache.get(crd::GROUP, crd::PLURAL, "", name).is_some());
+    }
+    for listed in &all {
+        let name = listed.name();
         let held = groups.get(group_of(name)).copied().unwrap_or_default();
-        if settled.get(name) == Some(&(cached.revision, held)) {
+        if settled.get(name) == Some(&(listed.revision, held)) {
             continue;
         }
+        // Read anew: it may have changed while others were looked at, as have the names that are held.
+        let Some(cached) = cache.get(crd::GROUP, crd::PLURAL, "", name) else { continue };
         let definition = cached.tree();
         let is_deleting = Definition(&definition).is_deleting() && meta::finalizers(&definition).any(|f| f == FINALIZER);
         let result = match is_deleting {

@@ -16,6 +16,7 @@ mod text;
 mod watches;
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -123,7 +124,8 @@ impl Metrics {
     pub fn forget_gone(&self, cache: &Cache) {
         let kinds = cache.kinds();
         let figures = cache.figures();
-        let is_stored = |group: &Name, plural: &Name| figures.iter().any(|one| one.resource.group == *group && one.resource.plural == *plural);
+        let stored: HashSet<(&Name, &Name)> = figures.iter().map(|one| (&one.resource.group, &one.resource.plural)).collect();
+        let is_stored = |group: &Name, plural: &Name| stored.contains(&(group, plural));
         self.lock().retain(|group, version, plural| kinds.resource(group, version, plural).is_some(), is_stored);
         self.watches.retain(|group, version, plural| kinds.resource(group, version, plural).is_some());
         self.lists.retain(is_stored);

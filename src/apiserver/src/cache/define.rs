@@ -12,20 +12,24 @@ use store::{Event, EventKind, Store};
 use super::{Cache, Cached, Kind, KindId, LOAD_PAGE, World, name_of, prefix};
 use crate::kinds::Defined;
 
-/// How long the last changes of a kind that has gone can be read; it goes for good when the next definition changes.
-const GONE_KEPT: Duration = Duration::from_secs(30);
+/// How long the last changes of a kind that has gone can be read.
+pub const GONE_KEPT: Duration = Duration::from_secs(30);
 
 impl Cache {
-    /// The revision moves on only with the change itself: who reads in between must not believe that this event was seen.
-    pub(super) fn define_event(&self, world: &mut World, event: &Event) {
-        let value = (!matches!(event.kind, EventKind::Delete)).then_some(&*event.value);
-        self.define_stored(world, &event.key, value);
+    /// The definition that an event brings, read before anybody is kept waiting for it; `None`: it has gone, or is none.
+    pub(super) fn defined(&self, key: &str, value: Option<&[u8]>) -> Option<Defined> {
+        let tree = Tree::from_json(value?).ok()?;
+        Defined::new(&tree, self.0.kinds.load().definition(key.rsplit('/').next()?))
     }
 
-    /// Takes in a definition, or its end, from the store.
-    pub(super) fn define_stored(&self, world: &mut World, key: &str, value: Option<&[u8]>) {
+    pub(super) fn defined_by(&self, event: &Event) -> Option<Defined> {
+        self.defined(&event.key, (!matches!(event.kind, EventKind::Delete)).then_some(&*event.value))
+    }
+
+    /// Takes in a definition, or its end. The revision moves on only with the change itself: who reads in between must not believe that this
+    /// event was seen.
+    pub(super) fn define(&self, world: &mut World, key: &str, defined: Option<Defined>) {
         let Some(name) = key.rsplit('/').next() else { return };
-        let defined = value.and_then(|value| Tree::from_json(value).ok()).and_then(|tree| Defined::new(&tree));
         let kinds = self.0.kinds.load_full();
         let before = kinds.definition(name);
         match (&defined, before) {
@@ -37,10 +41,11 @@ impl Cache {
         self.0.kinds.store(Arc::new(next));
     }
 
-    /// Drops the kinds whose watchers have had time to read their last changes.
-    fn forget_gone(&self) {
+    /// Drops the kinds whose watchers have had time to read their last changes; whether others that have gone are still there.
+    pub fn forget_gone(&self) -> bool {
         let mut world = self.0.world.write().expect("no panic under the lock");
         world.kinds.retain(|_, kind| kind.gone_since.is_none_or(|since| since.elapsed() < GONE_KEPT));
+        world.kinds.values().any(|kind| kind.gone_since.is_some())
     }
 
     fn hold(&self, world: &mut World, defined: &Defined, before: Option<&Defined>) {
@@ -91,7 +96,6 @@ impl Cache {
 
     /// Reads the objects again whose schema has changed since they were read.
     pub async fn refresh(&self, store: &Arc<dyn Store>) -> Result<(), store::StoreError> {
-        self.forget_gone();
         let stale = std::mem::take(&mut *self.0.stale.lock().expect("no panic under the lock"));
         for id in stale {
             self.refresh_kind(store, id).await?;

@@ -12,7 +12,7 @@ impl Cache {
         // Definitions first: they say how the objects of their kinds are read.
         let definitions = format!("{PREFIX}{}/{}/", api::crd::GROUP, api::crd::PLURAL);
         let at = self.load_range(store, definitions, None, |world, item| {
-            self.define_stored(world, &item.key, Some(&item.value));
+            self.define(world, &item.key, self.defined(&item.key, Some(&item.value)));
         });
         let at = at.await?;
         self.load_range(store, PREFIX.to_owned(), Some(at), |world, item| self.place(world, item)).await?;
@@ -67,7 +67,7 @@ impl Cache {
         for (event, at) in early {
             if at > revision {
                 if is_definition(&event.key) {
-                    self.define_event(world, &event);
+                    self.define(world, &event.key, self.defined_by(&event));
                 }
                 let object = self.parse(&event);
                 self.apply(world, &event, object);
@@ -79,9 +79,10 @@ impl Cache {
     pub(super) fn feed(&self, events: &[Event]) {
         // Before the lock: readers must not wait for parsing. Definitions first: their kinds are looked up while parsing.
         for event in events.iter().filter(|event| is_definition(&event.key)) {
+            let defined = self.defined_by(event);
             let mut world = self.0.world.write().expect("no panic under the lock");
             if world.early.is_none() {
-                self.define_event(&mut world, event);
+                self.define(&mut world, &event.key, defined);
             }
         }
         let objects: Vec<_> = events.iter().map(|event| self.parse(event)).collect();
