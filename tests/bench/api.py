@@ -9,6 +9,7 @@ from tests/conformance/build.sh --upstream. --memory leaves out what only measur
 bytes of their JSON list: once they are there, after many lists of them, and a minute later.
 """
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -71,6 +72,10 @@ class Rk(subject.Lab):
 class Upstream(subject.Lab):
     label = "kube-apiserver"
 
+    def flags(self):
+        """More flags of kube-apiserver."""
+        return []
+
     def up(self, bin):
         self.bin = bin
         self.task("up", "--name", self.name, "--servers", 0, "--agents", 0)
@@ -91,7 +96,7 @@ class Upstream(subject.Lab):
                 "--enable-admission-plugins=NodeRestriction", f"--client-ca-file={pki}/ca.crt", f"--tls-cert-file={pki}/apiserver.crt",
                 f"--tls-private-key-file={pki}/apiserver.key", "--service-cluster-ip-range=10.96.0.0/16",
                 "--service-account-issuer=https://kubernetes.default.svc.cluster.local", f"--service-account-key-file={pki}/sa.pub",
-                f"--service-account-signing-key-file={pki}/sa.key", log="kube-apiserver.log")]
+                f"--service-account-signing-key-file={pki}/sa.key", *self.flags(), log="kube-apiserver.log")]
 
     def pids(self):
         found = []
@@ -112,40 +117,50 @@ def ready(lab):
     return lambda: subprocess.run(command, capture_output=True).returncode == 0
 
 
+def phase(lab, load, *words):
+    """Runs one phase of a load in the lab, prints its figures as they come, and yields them."""
+    run = subprocess.Popen(lab.command("hub", load, lab.kubeconfig, *words), stdout=subprocess.PIPE, text=True)
+    for line in run.stdout:
+        figure = json.loads(line)
+        if "seconds" in figure:
+            text = f"{figure['seconds']:10.3f} s"
+        else:
+            text = f"{figure['per_second']:10.1f}/s  p50 {figure['p50_ms']:8.2f}  p99 {figure['p99_ms']:8.2f} ms"
+        print(f"{lab.label:<15} {figure['what']:<70} {text}", flush=True)
+        # The size of a list differs by a few bytes between the two.
+        yield re.sub(r" \([\d.]+ MB\)", "", figure["what"]), figure
+    if run.wait():
+        raise SystemExit(f"bench: {lab.label}: {' '.join(map(str, words))} failed")
+
+
+def memory(lab, figures, what):
+    figures[what] = pss(lab.pids())
+    print(f"{lab.label:<15} {what:<70} {figures[what]:10.1f} MB", flush=True)
+
+
 def measure(lab, load, objects, watchers, only_memory):
     figures = {}
     empty, listed = 0, 0
 
-    def phase(*words):
-        run = subprocess.run(lab.command("hub", load, lab.kubeconfig, *words), stdout=subprocess.PIPE, text=True)
-        if run.returncode:
-            raise SystemExit(f"api bench: {lab.label}: {' '.join(words)} failed")
+    def run(*words):
         nonlocal listed
-        for line in run.stdout.splitlines():
-            figure = json.loads(line)
+        for what, figure in phase(lab, load, *words):
+            figures[what] = figure
             if size := re.match(r"list all Pods, JSON, .*\(([\d.]+) MB\)", figure["what"]):
                 listed = float(size[1])
-            # The size of a list differs by a few bytes between the two.
-            figures[re.sub(r" \([\d.]+ MB\)", "", figure["what"])] = figure
-            print(f"{lab.label:<15} {figure['what']:<62} {figure['per_second']:>10.1f}/s  p50 {figure['p50_ms']:8.2f}  p99 {figure['p99_ms']:8.2f} ms", flush=True)
 
-    def memory(what):
-        figures[what] = pss(lab.pids())
-        print(f"{lab.label:<15} {what:<62} {figures[what]:10.1f} MB", flush=True)
-
-    until(f"{lab.label} to be ready", ready(lab))
-    memory("memory, empty")
+    memory(lab, figures, "memory, empty")
     empty = figures["memory, empty"]
     if not only_memory:
-        phase("writes", *WORDS)
-        phase("watches", "--count", str(watchers))
-    phase("fill", "--count", str(objects))
+        run("writes", *WORDS)
+        run("watches", "--count", str(watchers))
+    run("fill", "--count", str(objects))
     filled = f"memory with {objects} Pods"
-    memory(filled)
-    phase("lists", *WORDS)
-    memory("memory after the lists")
+    memory(lab, figures, filled)
+    run("lists", *WORDS)
+    memory(lab, figures, "memory after the lists")
     time.sleep(60)
-    memory("memory a minute later")
+    memory(lab, figures, "memory a minute later")
     for what in (filled, "memory after the lists", "memory a minute later"):
         over = figures[what] - empty
         aim = 1.5 * listed + 30
@@ -161,6 +176,28 @@ def measure(lab, load, objects, watchers, only_memory):
     return figures
 
 
+def programs(load):
+    """Those that the environment names."""
+    found = {name: os.environ.get(name) for name in ("RK_BINARY", "XTASK", "RK_LOAD")}
+    missing = [name for name, value in found.items() if not value]
+    if missing:
+        raise SystemExit(f"bench: set {', '.join(missing)} (cargo build --release -p rk -p xtask --bins; cargo build --release -p rk --example {load})")
+    return found["XTASK"], found["RK_BINARY"], found["RK_LOAD"]
+
+
+@contextlib.contextmanager
+def subject_of(kind, name, xtask, rk):
+    """A server of this kind alone in its lab."""
+    with tempfile.TemporaryDirectory(prefix="rk-bench-") as folder:
+        lab = kind(xtask, name, pathlib.Path(folder))
+        try:
+            lab.up(rk if issubclass(kind, Rk) else CACHE / "conformance/bin")
+            until(f"{lab.label} to be ready", ready(lab))
+            yield lab
+        finally:
+            lab.down()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
@@ -173,21 +210,13 @@ def main():
     objects = options.pods or objects
     if options.quick:
         WORDS[1] = "1"
-    programs = {name: os.environ.get(name) for name in ("RK_BINARY", "XTASK", "RK_LOAD")}
-    missing = [name for name, value in programs.items() if not value]
-    if missing:
-        raise SystemExit(f"api bench: set {', '.join(missing)} (cargo build --release -p rk -p xtask --bins; cargo build --release -p rk --example load)")
+    xtask, rk, load = programs("load")
     results = {}
     for kind in (Rk, Upstream):
         if options.only and (options.only == "rk") != (kind is Rk):
             continue
-        with tempfile.TemporaryDirectory(prefix="rk-bench-") as folder:
-            lab = kind(programs["XTASK"], options.name, pathlib.Path(folder))
-            try:
-                lab.up(programs["RK_BINARY"] if kind is Rk else CACHE / "conformance/bin")
-                results[kind.label] = measure(lab, programs["RK_LOAD"], objects, watchers, options.memory)
-            finally:
-                lab.down()
+        with subject_of(kind, options.name, xtask, rk) as lab:
+            results[kind.label] = measure(lab, load, objects, watchers, options.memory)
     if len(results) == 2:
         print("\nas many times upstream's rate, or of its memory and time:")
         ours, theirs = results["rk"], results["kube-apiserver"]

@@ -17,6 +17,15 @@ def kubeconfig_text(server, ca, cert, key):
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}]})
 
 
+def front_proxy_flags(pki):
+    """What kube-apiserver wants for aggregated servers."""
+    return [
+        f"--requestheader-client-ca-file={pki}/front-proxy.crt",
+        f"--proxy-client-cert-file={pki}/proxy-client.crt", f"--proxy-client-key-file={pki}/proxy-client.key",
+        "--requestheader-allowed-names=front-proxy-client", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        "--requestheader-group-headers=X-Remote-Group", "--requestheader-username-headers=X-Remote-User"]
+
+
 class Lab:
     """A lab by name, through `xtask lab`; started processes end with it."""
 
@@ -108,10 +117,7 @@ class Upstream(Lab):
             "--enable-admission-plugins=NodeRestriction", f"--client-ca-file={pki}/ca.crt", f"--tls-cert-file={pki}/apiserver.crt",
             f"--tls-private-key-file={pki}/apiserver.key", "--service-cluster-ip-range=10.96.0.0/16",
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local", f"--service-account-key-file={pki}/sa.pub",
-            f"--service-account-signing-key-file={pki}/sa.key", f"--requestheader-client-ca-file={pki}/front-proxy.crt",
-            f"--proxy-client-cert-file={pki}/proxy-client.crt", f"--proxy-client-key-file={pki}/proxy-client.key",
-            "--requestheader-allowed-names=front-proxy-client", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
-            "--requestheader-group-headers=X-Remote-Group", "--requestheader-username-headers=X-Remote-User", log="kube-apiserver.log")
+            f"--service-account-signing-key-file={pki}/sa.key", *front_proxy_flags(pki), log="kube-apiserver.log")
         for _ in range(600):
             if subprocess.run(self.command("hub", self.bin / "kubectl", "--kubeconfig", self.kubeconfig, "get", "--raw", "/readyz"),
                               capture_output=True).returncode == 0:
