@@ -293,9 +293,11 @@ impl<'t> Translator<'t> {
                 return Ok(());
             }
             is_first = false;
-            if self.rest.starts_with("[:")
-                && let Some(end) = self.rest.find(":]")
+            // `[:]` is no name, but a bracket and a colon.
+            if let Some(inside) = self.rest.strip_prefix("[:")
+                && let Some(length) = inside.find(":]")
             {
+                let end = 2 + length;
                 let name = &self.rest[..end + 2];
                 if !name[2..end].chars().all(|c| c.is_ascii_lowercase() || c == '^') {
                     return Err(("invalid character class range", name.to_owned()));
