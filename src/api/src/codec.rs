@@ -2,6 +2,7 @@
 //!
 //! The JSON reader is our own because clients and tests read its messages, because duplicate keys must be reported with their path,
 //! and because nesting must be bounded before the stack is. Models sigs.k8s.io/json `internal/golang/encoding/json` scanner.go and decode.go.
+mod bounds;
 mod json;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,10 @@ use crate::tree::Tree;
 /// Deeper nesting is refused, in JSON and YAML alike: everything that walks a tree recurses, on stacks of 1 MiB, and readers of
 /// stored objects stop at 128. Upstream allows 10,000; no kind needs more than the few dozen of a CRD schema.
 pub const DEPTH_MAX: usize = 100;
+/// The paths (`spec.a[0].b`) of all values of a document together. Whatever looks for faults carries the path along, and copies it for each that it
+/// finds: a key of a megabyte above a million values would cost a terabyte. Upstream has no such bound, nor such documents: the largest definitions
+/// come to a quarter of this.
+pub const PATHS_BYTES_MAX: usize = 128 << 20;
 /// As upstream: more duplicate or unknown fields than this are not listed.
 pub const STRICT_ERRORS_MAX: usize = 100;
 
@@ -56,6 +61,19 @@ fn json_in_yaml(bytes: &[u8]) -> Option<Tree> {
     let is_object = bytes.trim_ascii_start().starts_with(b"{");
     let parsed = is_object.then(|| json::parse(bytes).ok()).flatten()?;
     (parsed.duplicates.is_empty() && is_plain(&parsed.tree)).then_some(parsed.tree)
+}
+
+/// Whether a tree that was not read of one document (the result of a patch) keeps the bounds of those that are.
+pub fn check_bounds(tree: &Tree) -> Result<(), ParseError> {
+    bounds::check(tree)
+}
+
+fn too_deep() -> ParseError {
+    ParseError("exceeded max depth".into())
+}
+
+fn too_long() -> ParseError {
+    ParseError("exceeded max length of paths".into())
 }
 
 /// The strict errors of a document, duplicates (of [`Parsed`]) and unknown fields (of [`crate::schema::Decoded`]) together. What stands

@@ -1,4 +1,5 @@
 //! The three ways to change an object by a document: JSON patch, merge patch, strategic merge patch.
+mod depth;
 mod json;
 mod merge;
 mod schema;

@@ -2,11 +2,12 @@
 //!
 //! Models apimachinery/pkg/util/managedfields/internal/{managedfields,capmanagers,buildmanagerinfo}.go.
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use super::set::Set;
 use crate::tree::{Object, Tree};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     Apply,
     Update,
@@ -33,7 +34,7 @@ pub struct Entry {
 }
 
 /// What tells managers apart. For those that apply, the version does not.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id {
     pub manager: Box<str>,
     pub operation: Operation,
@@ -78,10 +79,6 @@ impl Managers {
         self.0.is_empty()
     }
 
-    pub fn get(&self, id: &Id) -> Option<&Entry> {
-        self.0.iter().find(|entry| entry.id == *id)
-    }
-
     pub fn get_mut(&mut self, id: &Id) -> Option<&mut Entry> {
         self.0.iter_mut().find(|entry| entry.id == *id)
     }
@@ -115,11 +112,14 @@ impl Managers {
 
     /// Of two entries of one manager the later counts.
     fn collect(entries: impl IntoIterator<Item = Entry>) -> Managers {
-        let mut managers = Managers::default();
+        let (mut managers, mut places) = (Managers::default(), HashMap::new());
         for entry in entries {
-            match managers.get_mut(&entry.id) {
-                Some(found) => *found = entry,
-                None => managers.0.push(entry),
+            match places.get(&entry.id) {
+                Some(&place) => managers.0[place] = entry,
+                None => {
+                    places.insert(entry.id.clone(), managers.0.len());
+                    managers.0.push(entry);
+                }
             }
         }
         managers
@@ -144,30 +144,62 @@ impl Managers {
             let (a, b) = (&self.0[a], &self.0[b]);
             a.time.cmp(&b.time).then_with(|| a.id.cmp(&b.id))
         });
+        let is_bucket = |entry: &Entry| entry.id == Id::new(ANCIENT, Operation::Update, &entry.id.api_version, "");
+        let buckets: HashMap<Box<str>, usize> =
+            self.0.iter().enumerate().filter(|(_, entry)| is_bucket(entry)).map(|(i, entry)| (entry.id.api_version.clone(), i)).collect();
+        let mut entries: Vec<Option<Entry>> = std::mem::take(&mut self.0).into_iter().map(Some).collect();
+        let mut oldest: HashMap<Box<str>, Oldest> = HashMap::new();
         let mut count = updaters.len();
-        let mut first: Vec<Id> = Vec::new();
-        for id in updaters.into_iter().map(|i| self.0[i].id.clone()).collect::<Vec<_>>() {
+        for i in updaters {
             if count <= UPDATERS_MAX {
                 break;
             }
-            let Some(known) = first.iter().find(|known| known.api_version == id.api_version).cloned() else {
-                first.push(id);
+            let Some(version) = entries[i].as_ref().map(|entry| entry.id.api_version.clone()) else { continue };
+            let bucket = Id::new(ANCIENT, Operation::Update, &version, "");
+            let Some(group) = oldest.get_mut(&version) else {
+                let bucket = buckets.get(&version).copied();
+                oldest.insert(version, Oldest { first: i, bucket, sets: Vec::new() });
                 continue;
             };
-            let bucket = Id::new(ANCIENT, Operation::Update, &id.api_version, "");
-            if self.get(&bucket).is_none() {
-                let Some(entry) = self.take(&known) else { continue };
-                self.0.push(Entry { id: bucket.clone(), ..entry });
-            }
-            let Some(merged) = self.take(&id) else { continue };
-            if let Some(into) = self.get_mut(&bucket) {
-                into.fields = merged.fields.union(&into.fields);
-                // The later time of the two.
-                into.time = merged.time;
+            let into = *group.bucket.get_or_insert(group.first);
+            if let Some(first) = entries[into].as_mut() {
+                first.id = bucket;
             }
             count -= 1;
+            let Some(merged) = entries[i].take() else { continue };
+            if i == into {
+                // As upstream: what was put together before goes, where it is not itself the oldest.
+                (group.bucket, group.sets) = (None, Vec::new());
+            } else if let Some(into) = entries[into].as_mut() {
+                // The later time of the two.
+                into.time = merged.time;
+                group.sets.push(merged.fields);
+            }
         }
+        for group in oldest.into_values() {
+            if let Some(into) = group.bucket.and_then(|bucket| entries[bucket].as_mut()) {
+                let own = std::mem::take(&mut into.fields);
+                into.fields = together(group.sets.into_iter().chain([own]).collect());
+            }
+        }
+        self.0 = entries.into_iter().flatten().collect();
     }
+}
+
+/// Updates of one version, oldest first.
+struct Oldest {
+    first: usize,
+    /// Where they are put together.
+    bucket: Option<usize>,
+    sets: Vec<Set>,
+}
+
+/// The union of many sets, two by two: each path is copied a few times, not once for each set.
+fn together(mut sets: Vec<Set>) -> Set {
+    while sets.len() > 1 {
+        sets = sets.chunks(2).map(|pair| pair.iter().skip(1).fold(pair[0].clone(), |set, other| set.union(other))).collect();
+    }
+    sets.pop().unwrap_or_default()
 }
 
 fn entry(item: &Tree, i: usize, fields: Set) -> Result<Entry, String> {

@@ -1,11 +1,11 @@
 //! A recursive-descent JSON reader with Go's error texts and duplicate keys reported by path.
 use std::collections::HashMap;
 
-use super::{DEPTH_MAX, ParseError, Parsed, STRICT_ERRORS_MAX, quote};
+use super::{DEPTH_MAX, PATHS_BYTES_MAX, ParseError, Parsed, STRICT_ERRORS_MAX, quote, too_deep, too_long};
 use crate::tree::{Object, Tree};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
-    let mut reader = Reader { bytes, at: 0, path: String::new(), duplicates: Vec::new(), places: None };
+    let mut reader = Reader { bytes, at: 0, path: String::new(), paths_bytes: 0, duplicates: Vec::new(), places: None };
     reader.skip_space();
     let tree = reader.value(0)?;
     reader.skip_space();
@@ -15,19 +15,26 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     Ok(Parsed { tree, duplicates: reader.duplicates })
 }
 
+/// Complaints about longer paths have no place in the order: looking them up would cost more than reading the document.
+const PLACED_BYTES_MAX: usize = 512;
+
 /// Where in the document each strict complaint comes up: at an unknown key, or at a key's second appearance. Go's decoder, which looks for both
 /// in one pass, names them in this order.
 pub(super) fn in_order(bytes: &[u8], complaints: &mut [String]) {
-    let mut reader = Reader { bytes, at: 0, path: String::new(), duplicates: Vec::new(), places: Some(HashMap::new()) };
+    fn path(complaint: &str) -> &str {
+        complaint.split_once('"').map_or("", |(_, rest)| rest.trim_end_matches('"'))
+    }
+    let asked = complaints.iter().map(|complaint| path(complaint)).filter(|path| path.len() <= PLACED_BYTES_MAX);
+    let places = asked.map(|path| (path.to_owned(), [None; 2])).collect();
+    let mut reader = Reader { bytes, at: 0, path: String::new(), paths_bytes: 0, duplicates: Vec::new(), places: Some(places) };
     reader.skip_space();
     if reader.value(0).is_err() {
         return;
     }
     let places = reader.places.unwrap_or_default();
     complaints.sort_by_key(|complaint| {
-        let path = complaint.split_once('"').map_or("", |(_, rest)| rest.trim_end_matches('"'));
         let appearance = usize::from(complaint.starts_with("duplicate"));
-        places.get(path).and_then(|at| at.get(appearance).or(at.first())).copied().unwrap_or(usize::MAX)
+        places.get(path(complaint)).and_then(|at| at[appearance].or(at[0])).unwrap_or(usize::MAX)
     });
 }
 
@@ -35,9 +42,11 @@ struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     path: String,
+    /// Of all values so far.
+    paths_bytes: usize,
     duplicates: Vec<String>,
-    /// Where each key appears, by path; `None`: nobody asks.
-    places: Option<HashMap<String, Vec<usize>>>,
+    /// Where the keys that somebody asks for appear first and second, by path; `None`: nobody asks.
+    places: Option<HashMap<String, [Option<usize>; 2]>>,
 }
 
 impl Reader<'_> {
@@ -92,10 +101,13 @@ impl Reader<'_> {
     }
 
     fn enter(&self, depth: usize) -> Result<usize, ParseError> {
-        if depth >= DEPTH_MAX {
-            return Err(ParseError("exceeded max depth".into()));
-        }
-        Ok(depth + 1)
+        if depth >= DEPTH_MAX { Err(too_deep()) } else { Ok(depth + 1) }
+    }
+
+    /// Counts the path of the value that comes next.
+    fn place(&mut self) -> Result<(), ParseError> {
+        self.paths_bytes += self.path.len();
+        if self.paths_bytes > PATHS_BYTES_MAX { Err(too_long()) } else { Ok(()) }
     }
 
     fn object(&mut self, depth: usize) -> Result<Tree, ParseError> {
@@ -124,8 +136,12 @@ impl Reader<'_> {
                 self.path.push('.');
             }
             self.path.push_str(&key);
-            if let Some(places) = &mut self.places {
-                places.entry(self.path.clone()).or_default().push(self.at);
+            self.place()?;
+            if let Some(places) = self.places.as_mut().filter(|_| self.path.len() <= PLACED_BYTES_MAX)
+                && let Some(at) = places.get_mut(&self.path)
+                && let Some(free) = at.iter_mut().find(|place| place.is_none())
+            {
+                *free = Some(self.at);
             }
             let value = self.value(depth)?;
             entries.push((key.into_boxed_str(), value));
@@ -176,6 +192,7 @@ impl Reader<'_> {
         loop {
             self.skip_space();
             self.path.push_str(&format!("[{}]", items.len()));
+            self.place()?;
             items.push(self.value(depth)?);
             self.path.truncate(parent);
             self.skip_space();

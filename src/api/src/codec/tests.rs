@@ -38,6 +38,30 @@ fn the_deepest_document_fits_a_small_stack() {
 }
 
 #[test]
+fn a_long_key_stands_above_few_values() {
+    let document = |values: usize| {
+        let values: Vec<String> = (0..values).map(|i| format!(r#""{i}":{i}"#)).collect();
+        format!(r#"{{"{}":{{{}}}}}"#, "k".repeat(1 << 20), values.join(","))
+    };
+    let message = "exceeded max length of paths";
+    assert!(parse_json(document(100).as_bytes()).is_ok());
+    json_error(&document(200), message);
+    assert_eq!(check_bounds(&Tree::from_json(document(200).as_bytes()).unwrap()).unwrap_err().to_string(), message);
+    // No more is kept of where keys are than is asked for.
+    let few = format!(r#"{{"a":1,{},"a":2}}"#, vec![r#""b":{"c":0}"#; 1000].join(","));
+    let mut complaints = [r#"unknown field "b.c""#.to_owned(), r#"duplicate field "a""#.to_owned(), r#"unknown field "a""#.to_owned()];
+    in_order(few.as_bytes(), &mut complaints);
+    assert_eq!(complaints, [r#"unknown field "a""#, r#"unknown field "b.c""#, r#"duplicate field "a""#]);
+}
+
+#[test]
+fn a_tree_of_several_documents_is_bounded_as_one_is() {
+    let deep = |depth: usize| (0..depth).fold(Tree::Null, |inner, _| Tree::Array(vec![inner]));
+    assert!(check_bounds(&deep(DEPTH_MAX)).is_ok());
+    assert_eq!(check_bounds(&deep(DEPTH_MAX + 1)).unwrap_err().to_string(), "exceeded max depth");
+}
+
+#[test]
 fn json_values_are_kept_exactly() {
     let text = r#"{"a":[1,-2,9223372036854775807,1.5,1e3,true,null,"x\u00e9\ud83d\ude00\n"],"b":{}}"#;
     let parsed = parse_json(text.as_bytes()).unwrap();

@@ -19,6 +19,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
 fn read(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|_| ParseError("yaml: invalid leading UTF-8 octet".into()))?;
     let tree: Tree = serde_saphyr::from_str_with_options(text, options(bytes.len(), DuplicateKeyPolicy::LastWins)).map_err(conversion)?;
+    super::check_bounds(&tree)?;
     // A second reading names the first duplicate, as upstream's strict converter does.
     let strict = serde_saphyr::from_str_with_options::<Tree>(text, options(bytes.len(), DuplicateKeyPolicy::Error));
     let duplicates = strict.err().map(duplicate).into_iter().collect();

@@ -49,15 +49,35 @@ fn map(errors: &mut Vec<FieldError>, schema: &Structural, items: &[Tree], path: 
         errors.push(FieldError::invalid(format!("{path}[{i}]"), &items[i], "must be an object for an array of list-type map"));
         return;
     }
-    let keys: Vec<Tree> = items
-        .iter()
-        .map(|item| {
-            let pairs = schema.list_map_keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone())));
-            Tree::Object(pairs.collect::<Object>())
-        })
-        .collect();
+    let keys: Vec<Tree> = items.iter().map(|item| keys_of(&schema.list_map_keys, item)).collect();
     let repeated = repeated(keys.iter().map(Tree::to_json));
     errors.extend(repeated.into_iter().map(|i| FieldError::duplicate(format!("{path}[{i}]"), &keys[i])));
+}
+
+/// What tells an item from the others.
+fn keys_of(keys: &[Box<str>], item: &Tree) -> Tree {
+    Tree::Object(keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone()))).collect::<Object>())
+}
+
+/// The items of a list of type map by their keys: lists of strangers are long, and an update looks up each item.
+pub struct ByKeys<'t> {
+    keys: &'t [Box<str>],
+    items: HashMap<Vec<u8>, &'t Tree>,
+}
+
+impl<'t> ByKeys<'t> {
+    /// Of items with equal keys the first counts.
+    pub fn of(keys: &'t [Box<str>], items: &'t [Tree]) -> Self {
+        let mut by_keys = HashMap::with_capacity(items.len());
+        for item in items {
+            by_keys.entry(keys_of(keys, item).to_json()).or_insert(item);
+        }
+        Self { keys, items: by_keys }
+    }
+
+    pub fn get(&self, item: &Tree) -> Option<&'t Tree> {
+        self.items.get(&keys_of(self.keys, item).to_json()).copied()
+    }
 }
 
 /// The place of each value's first repetition.

@@ -9,6 +9,7 @@ use cel::{CostLimit, Declared, Environment, EvaluationError, Fault, Program, Val
 
 use super::declare::declare;
 use super::field_path;
+use super::list_type::ByKeys;
 use super::structural::{Additional, RuleText, Structural};
 use crate::field_error::{BadValue, ErrorType, FieldError};
 use crate::tree::{Object, Tree};
@@ -226,8 +227,10 @@ impl Run<'_> {
         at: Correlated<'t>,
     ) -> Result<(), Stop> {
         let Some(inner) = &rules.items else { return Ok(()) };
+        let keys = rules.list_map_keys.as_deref().unwrap_or_default();
+        let before = old.and_then(Tree::as_array).filter(|_| rules.list_map_keys.is_some()).map(|old| ByKeys::of(keys, old));
         for (i, item) in items.iter().enumerate() {
-            let before = rules.list_map_keys.as_ref().and_then(|keys| same_keys(keys, item, old?));
+            let before = before.as_ref().filter(|_| has_keys(keys, item)).and_then(|before| before.get(item));
             self.node(inner, &format!("{path}[{i}]"), item, before, at.below(item, before))?;
         }
         Ok(())
@@ -391,11 +394,7 @@ fn error(rules: &Rules, rule: &Rule, path: &str, new: &Tree, detail: String) -> 
     }
 }
 
-/// The item of an old map list with the same keys.
-fn same_keys<'t>(keys: &[Box<str>], item: &Tree, old: &'t Tree) -> Option<&'t Tree> {
-    let scalar = |value: Option<&Tree>| matches!(value, Some(Tree::Bool(_) | Tree::Integer(_) | Tree::Float(_) | Tree::String(_)));
-    if keys.iter().any(|key| !scalar(item.get(key))) {
-        return None;
-    }
-    old.as_array()?.iter().find(|before| keys.iter().all(|key| before.get(key) == item.get(key)))
+/// Whether an item says which one it is.
+fn has_keys(keys: &[Box<str>], item: &Tree) -> bool {
+    keys.iter().all(|key| matches!(item.get(key), Some(Tree::Bool(_) | Tree::Integer(_) | Tree::Float(_) | Tree::String(_))))
 }

@@ -3,6 +3,7 @@
 //! Models kube-openapi/pkg/validation/validate (types, numbers, strings, lists, objects, junctors) and the ratcheting of
 //! apiextensions-apiserver/pkg/apiserver/validation/ratcheting.go: what an update leaves as it was is not complained about.
 use super::format;
+use super::list_type::ByKeys;
 use super::structural::{Additional, Structural, Values};
 use super::value_error::{self as errors, Outcome};
 use crate::field_error::{FieldError, quote};
@@ -138,8 +139,10 @@ fn number(outcome: &mut Outcome, schema: &Structural, values: &Values, value: &T
 
 fn list(outcome: &mut Outcome, schema: &Structural, values: &Values, items: &[Tree], old: Option<&Tree>, path: &str) {
     if let Some(inner) = &schema.items {
+        // Only lists of type map have items that can be told to be the same.
+        let before = old.and_then(Tree::as_array).filter(|_| &*schema.list_type == "map").map(|old| ByKeys::of(&schema.list_map_keys, old));
         for (i, item) in items.iter().enumerate() {
-            let before = old.and_then(|old| correlated(schema, item, old));
+            let before = before.as_ref().and_then(|before| before.get(item));
             outcome.merge(check(inner, item, before, &format!("{path}[{i}]")));
         }
     }
@@ -150,14 +153,6 @@ fn list(outcome: &mut Outcome, schema: &Structural, values: &Values, items: &[Tr
     if let Some(max) = values.max_items.filter(|max| size > *max) {
         outcome.add(errors::too_many(path, items.len(), max));
     }
-}
-
-/// The item of an old list with the same keys; only lists of type map have such.
-fn correlated<'t>(schema: &Structural, item: &Tree, old: &'t Tree) -> Option<&'t Tree> {
-    if &*schema.list_type != "map" {
-        return None;
-    }
-    old.as_array()?.iter().find(|before| schema.list_map_keys.iter().all(|key| before.get(key) == item.get(key)))
 }
 
 fn fields_of(outcome: &mut Outcome, schema: &Structural, values: &Values, fields: &Object, old: Option<&Tree>, path: &str) {

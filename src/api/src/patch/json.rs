@@ -1,5 +1,6 @@
 //! JSON patch, RFC 6902, with the limits and texts of the library that upstream uses (evanphx/json-patch v4).
 use super::PatchError;
+use super::depth::Depth;
 use crate::schema::go_name;
 use crate::tree::Tree;
 
@@ -57,8 +58,9 @@ pub fn json_patch(target: &mut Tree, patch: &Tree) -> Result<(), PatchError> {
         )));
     }
     let mut copied_bytes = 0;
+    let mut depth = Depth::of(target);
     for operation in operations {
-        apply(target, operation, &mut copied_bytes).map_err(PatchError::Unprocessable)?;
+        apply(target, operation, &mut copied_bytes).and_then(|()| depth.after(operation, target)).map_err(PatchError::Unprocessable)?;
     }
     Ok(())
 }
@@ -153,10 +155,10 @@ fn apply(target: &mut Tree, operation: &Tree, copied_bytes: &mut usize) -> Resul
             let missing = || format!("test operation does not apply: is missing path: {path}: missing value");
             let (container, key) = find(target, path).ok_or_else(missing)?;
             let found = match container {
-                Tree::Object(object) => object.get(&key).cloned().unwrap_or_default(),
-                _ => get_mut(container, &key).map_err(|e| format!("error in test for path: '{path}': {e}"))?.clone(),
+                Tree::Object(object) => object.get(&key).unwrap_or(&Tree::Null),
+                _ => get_mut(container, &key).map_err(|e| format!("error in test for path: '{path}': {e}"))?,
             };
-            if found == value() { Ok(()) } else { Err(failed()) }
+            if *found == value() { Ok(()) } else { Err(failed()) }
         }
         _ => Err(format!("Unexpected kind: {kind}")),
     }

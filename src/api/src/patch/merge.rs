@@ -1,4 +1,6 @@
 //! JSON merge patch, RFC 7396.
+use std::convert::Infallible;
+
 use crate::tree::Tree;
 
 /// Merges `patch` into `target`: `null` removes, objects merge, everything else replaces.
@@ -7,12 +9,12 @@ pub fn merge_patch(target: &mut Tree, patch: Tree) {
         *target = patch;
         return;
     };
-    let target = target.make_object();
-    for (key, value) in patch {
-        if value.is_null() {
-            target.remove(&key);
-        } else {
-            merge_patch(target.entry(&key, || Tree::Null), value);
+    let Ok(()) = target.make_object().merge(patch, |_, before, change| -> Result<_, Infallible> {
+        if change.is_null() {
+            return Ok(None);
         }
-    }
+        let mut value = before.unwrap_or_default();
+        merge_patch(&mut value, change);
+        Ok(Some(value))
+    });
 }

@@ -2,6 +2,8 @@
 //!
 //! Models apimachinery/pkg/util/strategicpatch/patch.go with `MergeParallelList` and `IgnoreUnmatchedNulls` set, which is how the API
 //! server applies patches. A field that the schema does not know is taken as it is: decoding reports it.
+use std::collections::{HashMap, HashSet};
+
 use super::PatchError;
 use crate::tree::{Object, Tree};
 
@@ -77,42 +79,41 @@ fn merge_object<S: MergeSchema + ?Sized>(mut original: Object, mut patch: Object
     }
     retain_keys(&mut original, &mut patch)?;
     merge_ordered_lists(&mut original, &mut patch, schema)?;
+    let (mut changes, mut gone) = (Vec::with_capacity(patch.len()), HashSet::new());
     for (key, value) in patch {
-        let (key, is_delete_list) = match key.strip_prefix(DELETE_FROM) {
-            Some(field) => (field, true),
-            None if key.starts_with("$deleteFromPrimitiveList") => {
+        let Some(name) = key.strip_prefix(DELETE_FROM) else {
+            if key.starts_with("$deleteFromPrimitiveList") {
                 return Err(PatchError::BadRequest("invalid patch format of primitive list".to_owned()));
             }
-            None => (&*key, false),
+            changes.push((key, value));
+            continue;
         };
         if value.is_null() {
-            original.remove(key);
-            continue;
-        }
-        let Some(old) = original.get_mut(key) else {
-            if !is_delete_list {
-                original.insert(key, without_directives(value)?);
-            }
-            continue;
-        };
-        let field = schema.and_then(|s| s.field(key));
-        match (&mut *old, value) {
-            (Tree::Object(old_object), Tree::Object(new)) => {
-                let strategy = field.as_ref().map_or("", |f| f.strategy);
-                *old_object = if has(strategy, "replace") {
-                    new
-                } else {
-                    merge_object(std::mem::take(old_object), new, field.map(|f| f.schema))?
-                };
-            }
-            (Tree::Array(old_items), Tree::Array(new)) => {
-                *old_items = merge_list(std::mem::take(old_items), new, field.as_ref(), is_delete_list)?;
-            }
-            (_, new) if !is_delete_list => *old = without_directives(new)?,
-            _ => {}
+            gone.insert(name.to_owned());
+        } else if let Some(old) = original.get_mut(name) {
+            *old = changed(std::mem::take(old), value, schema.and_then(|s| s.field(name)), true)?;
         }
     }
+    if !gone.is_empty() {
+        original.retain(|key, _| !gone.contains(key));
+    }
+    original.merge(changes.into_iter().collect(), |key, old, value| match old {
+        _ if value.is_null() => Ok(None),
+        None => without_directives(value).map(Some),
+        Some(old) => changed(old, value, schema.and_then(|s| s.field(key)), false).map(Some),
+    })?;
     Ok(original)
+}
+
+/// What `value` makes of a field that is there.
+fn changed<S: MergeSchema + ?Sized>(old: Tree, value: Tree, field: Option<MergeField<'_, S>>, is_delete_list: bool) -> Result<Tree, PatchError> {
+    match (old, value) {
+        (Tree::Object(_), Tree::Object(new)) if has(field.as_ref().map_or("", |f| f.strategy), "replace") => Ok(Tree::Object(new)),
+        (Tree::Object(old), Tree::Object(new)) => merge_object(old, new, field.map(|f| f.schema)).map(Tree::Object),
+        (Tree::Array(old), Tree::Array(new)) => merge_list(old, new, field.as_ref(), is_delete_list).map(Tree::Array),
+        (old, _) if is_delete_list => Ok(old),
+        (_, new) => without_directives(new),
+    }
 }
 
 fn has(strategy: &str, what: &str) -> bool {
@@ -123,7 +124,8 @@ fn has(strategy: &str, what: &str) -> bool {
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchError> {
     let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let keys = directive.as_array().ok_or_else(bad_retain_keys)?;
-    let named = |key: &str| keys.iter().any(|k| k.as_str() == Some(key));
+    let keys: HashSet<&str> = keys.iter().filter_map(Tree::as_str).collect();
+    let named = |key: &str| keys.contains(key);
     let unnamed = |(key, value): (&str, &Tree)| {
         !value.is_null() && !key.starts_with(DELETE_FROM) && !key.starts_with(SET_ORDER) && !named(key)
     };
@@ -136,18 +138,26 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchErr
 
 /// `$setElementOrder/field`: merges that list and puts it in the given order.
 fn merge_ordered_lists<S: MergeSchema + ?Sized>(original: &mut Object, patch: &mut Object, schema: Option<&S>) -> Result<(), PatchError> {
-    let directives: Vec<String> = patch.keys().filter(|k| k.starts_with("$setElementOrder")).map(str::to_owned).collect();
-    for directive in directives {
-        let order = patch.remove(&directive).unwrap_or_default();
+    if !patch.keys().any(|key| key.starts_with("$setElementOrder")) {
+        return Ok(());
+    }
+    let (directives, rest): (Vec<_>, Vec<_>) = std::mem::take(patch).into_iter().partition(|(key, _)| key.starts_with("$setElementOrder"));
+    *patch = rest.into_iter().collect();
+    let (mut done, mut gone, mut added) = (HashSet::new(), HashSet::new(), Vec::new());
+    for (directive, order) in &directives {
         let order = order.as_array().ok_or_else(bad_order)?;
         let name = directive.strip_prefix(SET_ORDER).ok_or_else(bad_order)?;
         let field = schema.and_then(|s| s.field(name));
         let key = field.as_ref().map_or("", |f| f.merge_key);
-        let patch_list = match patch.remove(name) {
+        let in_patch = patch.get_mut(name).map(std::mem::take);
+        if in_patch.is_some() {
+            done.insert(name);
+        }
+        let patch_list = match in_patch {
             None => None,
             // A null deletes the list; nothing is left to order.
             Some(Tree::Null) => {
-                original.remove(name);
+                gone.insert(name);
                 continue;
             }
             Some(Tree::Array(items)) => Some(items),
@@ -156,14 +166,19 @@ fn merge_ordered_lists<S: MergeSchema + ?Sized>(original: &mut Object, patch: &m
         if let Some(items) = &patch_list {
             check_order(items, order, key)?;
         }
-        let server = match original.remove(name) {
+        let place = original.get_mut(name);
+        let is_there = place.is_some();
+        let server = match place.map(std::mem::take) {
             Some(Tree::Array(items)) => Some(items),
             Some(Tree::Null) | None => None,
             Some(_) => return Err(bad_order()),
         };
         let server_order = server.clone().unwrap_or_default();
         let merged = match (server, patch_list) {
-            (None, None) => continue,
+            (None, None) => {
+                gone.insert(name);
+                continue;
+            }
             (Some(server), None) => server,
             (None, Some(items)) => match without_directives(Tree::Array(items))? {
                 Tree::Array(items) => items,
@@ -171,9 +186,15 @@ fn merge_ordered_lists<S: MergeSchema + ?Sized>(original: &mut Object, patch: &m
             },
             (Some(server), Some(items)) => merge_list(server, items, field.as_ref(), false)?,
         };
-        original.insert(name, Tree::Array(ordered(merged, order, &server_order, key)?));
+        let merged = Tree::Array(ordered(merged, order, &server_order, key)?);
+        match original.get_mut(name).filter(|_| is_there) {
+            Some(place) => *place = merged,
+            None => added.push((name, merged)),
+        }
     }
-    Ok(())
+    patch.retain(|key, _| !done.contains(key));
+    original.retain(|key, _| !gone.contains(key));
+    original.merge(added.into_iter().collect(), |_, _, list| Ok(Some(list)))
 }
 
 /// Whether the patch's items come in the order that the directive gives, all of them named by it.
@@ -214,14 +235,11 @@ fn merge_list<S: MergeSchema + ?Sized>(
     let is_objects = original.iter().chain(&patch).any(|i| i.as_object().is_some());
     if !is_objects {
         if is_delete_list {
-            return Ok(original.into_iter().filter(|i| !patch.contains(i)).collect());
+            let deleted: HashSet<Vec<u8>> = patch.iter().map(Tree::to_json).collect();
+            return Ok(original.into_iter().filter(|i| !deleted.contains(&i.to_json())).collect());
         }
-        let mut merged: Vec<Tree> = Vec::with_capacity(original.len() + patch.len());
-        for item in original.iter().chain(&patch) {
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-        }
+        let mut seen: HashSet<Vec<u8>> = HashSet::with_capacity(original.len() + patch.len());
+        let merged: Vec<Tree> = original.iter().chain(&patch).filter(|item| seen.insert(item.to_json())).cloned().collect();
         return ordered(merged, &patch, &original, "");
     }
     let key = field.merge_key;
@@ -231,16 +249,21 @@ fn merge_list<S: MergeSchema + ?Sized>(
     let (mut merged, patch) = apply_list_directives(original, patch, key)?;
     let server_order: Vec<Tree> = merged.clone();
     let mut named = Vec::with_capacity(patch.len());
+    let mut places = Places::of(&merged, key);
     for item in patch {
         let Some(id) = item.get(key).cloned() else { return Err(no_merge_key(&item, key)) };
         named.push(Tree::Object([(key, id.clone())].into_iter().collect()));
-        match merged.iter_mut().find(|i| i.get(key) == Some(&id)) {
-            Some(slot) => {
+        match places.of_id(&id) {
+            Some(place) => {
+                let slot = &mut merged[place];
                 let old = std::mem::take(slot.make_object());
                 let Tree::Object(new) = item else { continue };
                 *slot = Tree::Object(merge_object(old, new, field.schema.items())?);
             }
-            None => merged.push(without_directives(item)?),
+            None => {
+                places.add(&id, merged.len());
+                merged.push(without_directives(item)?);
+            }
         }
     }
     ordered(merged, &named, &server_order, key)
@@ -264,12 +287,13 @@ fn check_types(original: &[Tree], patch: &[Tree]) -> Result<(), PatchError> {
 fn apply_list_directives(mut original: Vec<Tree>, patch: Vec<Tree>, key: &str) -> Result<(Vec<Tree>, Vec<Tree>), PatchError> {
     let mut rest = Vec::with_capacity(patch.len());
     let mut replace = false;
+    let mut deleted: HashSet<Vec<u8>> = HashSet::new();
     for item in patch {
         match item.get(DIRECTIVE).map(|d| (d, d.as_str())) {
             None => rest.push(item),
             Some((_, Some("delete"))) => {
                 let Some(id) = item.get(key) else { return Err(no_merge_key(&item, key)) };
-                original.retain(|i| i.get(key) != Some(id));
+                deleted.insert(id.to_json());
             }
             Some((_, Some("replace"))) => replace = true,
             Some((_, Some("merge"))) => {
@@ -278,30 +302,74 @@ fn apply_list_directives(mut original: Vec<Tree>, patch: Vec<Tree>, key: &str) -
             Some((directive, _)) => return Err(unknown_directive(directive, &item)),
         }
     }
+    if !deleted.is_empty() {
+        original.retain(|item| item.get(key).is_none_or(|id| !deleted.contains(&id.to_json())));
+    }
     Ok(if replace { (rest, Vec::new()) } else { (original, rest) })
 }
 
 /// Puts `merged` in order: `$setElementOrder` or the patch's order first, then the server's, keeping the server's relative order.
 fn ordered(merged: Vec<Tree>, order: &[Tree], server_order: &[Tree], key: &str) -> Result<Vec<Tree>, PatchError> {
-    let index = |list: &[Tree], item: &Tree| list.iter().position(|o| same(o, item, key));
     if !key.is_empty()
         && let Some(item) = merged.iter().find(|i| i.get(key).is_none()) {
             return Err(no_merge_key(item, key));
         }
-    let (mut patched, mut server): (Vec<Tree>, Vec<Tree>) = merged.into_iter().partition(|i| index(order, i).is_some());
-    patched.sort_by_key(|i| index(order, i));
-    server.sort_by_key(|i| index(server_order, i).map_or(-1, |i| i as i64));
+    let (in_order, on_server) = (Places::of(order, key), Places::of(server_order, key));
+    let (mut patched, mut server) = (Vec::new(), Vec::new());
+    for item in merged {
+        let on_server = on_server.of_item(&item, key);
+        match in_order.of_item(&item, key) {
+            Some(place) => patched.push((place, on_server, item)),
+            None => server.push((on_server, item)),
+        }
+    }
+    patched.sort_by_key(|(place, ..)| *place);
+    // Those that the server does not have come first.
+    server.sort_by_key(|(place, _)| *place);
     let mut out = Vec::with_capacity(patched.len() + server.len());
     let (mut patched, mut server) = (patched.into_iter().peekable(), server.into_iter().peekable());
     loop {
         let server_first = match (server.peek(), patched.peek()) {
             (None, None) => return Ok(out),
-            (Some(s), Some(p)) => matches!((index(server_order, s), index(server_order, p)), (Some(s), Some(p)) if s < p),
+            (Some((Some(s), _)), Some((_, Some(p), _))) => s < p,
+            (Some(_), Some(_)) => false,
             (Some(_), None) => true,
             (None, Some(_)) => false,
         };
-        out.extend(if server_first { server.next() } else { patched.next() });
+        out.extend(if server_first { server.next().map(|(_, item)| item) } else { patched.next().map(|(.., item)| item) });
     }
+}
+
+/// Where in a list the items are, each by its merge key, or as a whole where there is no key: lists of strangers are long.
+struct Places(HashMap<Vec<u8>, usize>);
+
+impl Places {
+    fn of(list: &[Tree], key: &str) -> Self {
+        let mut places = Places(HashMap::with_capacity(list.len()));
+        for (place, item) in list.iter().enumerate() {
+            if let Some(id) = id_of(item, key) {
+                places.add(id, place);
+            }
+        }
+        places
+    }
+
+    /// The first of equal ones counts.
+    fn add(&mut self, id: &Tree, place: usize) {
+        self.0.entry(id.to_json()).or_insert(place);
+    }
+
+    fn of_id(&self, id: &Tree) -> Option<usize> {
+        self.0.get(&id.to_json()).copied()
+    }
+
+    fn of_item(&self, item: &Tree, key: &str) -> Option<usize> {
+        id_of(item, key).and_then(|id| self.of_id(id))
+    }
+}
+
+fn id_of<'t>(item: &'t Tree, key: &str) -> Option<&'t Tree> {
+    if key.is_empty() { Some(item) } else { item.get(key) }
 }
 
 /// A value that is taken whole: directives mean nothing in it, and nulls are left out.

@@ -44,6 +44,24 @@ fn json_patches_follow_rfc_6902() {
 }
 
 #[test]
+fn a_json_patch_makes_nothing_deeper_than_a_document_may_be() {
+    let wrap = r#"{"op":"add","path":"/b","value":{}},{"op":"move","from":"/a","path":"/b/a"},{"op":"move","from":"/b","path":"/a"}"#;
+    let wrapped = |times: usize| {
+        let mut target = tree(r#"{"a":{}}"#);
+        json_patch(&mut target, &tree(&format!("[{}]", vec![wrap; times].join(",")))).map(|()| target)
+    };
+    let deepest = wrapped(98).unwrap();
+    assert!(crate::codec::parse_json(&deepest.to_json()).is_ok());
+    assert_eq!(wrapped(99), Err(PatchError::Unprocessable("exceeded max depth".into())));
+    assert_eq!(wrapped(3333), Err(PatchError::Unprocessable("exceeded max depth".into())));
+    // What goes to and fro comes no deeper.
+    let shuttle = r#"{"op":"move","from":"/x","path":"/a/b/c/d"},{"op":"copy","from":"/a/b/c/d","path":"/a/b/c/e"},{"op":"move","from":"/a/b/c/d","path":"/x"}"#;
+    let mut target = tree(r#"{"a":{"b":{"c":{}}},"x":{}}"#);
+    json_patch(&mut target, &tree(&format!("[{}]", vec![shuttle; 300].join(",")))).unwrap();
+    assert_eq!(text(&target), r#"{"a":{"b":{"c":{"e":{}}}},"x":{}}"#);
+}
+
+#[test]
 fn json_patches_that_do_not_apply_say_so_in_the_librarys_words() {
     for (patch, expected) in [
         (r#"[{"op":"remove","path":"/x"}]"#, "error in remove for path: '/x': Unable to remove nonexistent key: x: missing value"),
@@ -154,4 +172,38 @@ fn the_schema_of_a_kind_says_how_its_lists_merge() {
     strategic_merge(&mut target, tree(patch), schema).unwrap();
     let expected = r#"{"metadata":{"labels":{"a":"b","c":"d"},"finalizers":["z/y","x/y"]},"spec":{"strategy":{"type":"Recreate"},"template":{"spec":{"containers":[{"name":"b","image":"i"},{"name":"a","image":"i","env":[{"name":"F","value":"2"},{"name":"E","value":"1"}],"ports":[{"containerPort":80,"name":"http","protocol":"TCP"}]}],"volumes":[{"name":"v","configMap":{"name":"c"}}],"tolerations":[{"key":"l"}]}}}}"#;
     assert_eq!(text(&target), text(&tree(expected)));
+}
+
+/// Long enough that comparing all with all would take minutes.
+const MANY: usize = 60_000;
+
+#[test]
+fn long_lists_and_objects_are_patched_in_a_pass() {
+    let listed = |name: &dyn Fn(usize) -> String| (0..MANY).map(name).collect::<Vec<_>>().join(",");
+    let started = std::time::Instant::now();
+    // Every new entry stands before all old ones.
+    let fields = |letter: char| format!(r#"{{"data":{{{}}}}}"#, listed(&|i| format!(r#""{letter}{i}":"""#)));
+    let mut target = tree(&fields('z'));
+    merge_patch(&mut target, tree(&fields('a')));
+    let schema = |kind: &str| crate::registry::Registry::get().kind_schema("", "v1", kind).unwrap();
+    strategic_merge(&mut target, tree(&fields('b')), schema("ConfigMap")).unwrap();
+    assert_eq!(target.at(&["data"]).unwrap().as_object().unwrap().len(), 3 * MANY);
+    merge_patch(&mut target, tree(&fields('a').replace("\"\"", "null")));
+    assert_eq!(target.at(&["data"]).unwrap().as_object().unwrap().len(), 2 * MANY);
+
+    let finalizers = |letter: char| format!(r#""finalizers":[{}]"#, listed(&|i| format!(r#""{letter}/{i}""#)));
+    let mut target = tree(&format!(r#"{{"metadata":{{{}}}}}"#, finalizers('a')));
+    strategic_merge(&mut target, tree(&format!(r#"{{"metadata":{{{}}}}}"#, finalizers('b'))), schema("Pod")).unwrap();
+    assert_eq!(target.array_at(&["metadata", "finalizers"]).len(), 2 * MANY);
+    let deletion = format!(r#"{{"metadata":{{"$deleteFromPrimitiveList/{}}}}}"#, &finalizers('a')[1..]);
+    strategic_merge(&mut target, tree(&deletion), schema("Pod")).unwrap();
+    assert_eq!(target.array_at(&["metadata", "finalizers"]).len(), MANY);
+
+    let containers = |rest: &str| format!(r#"{{"spec":{{"containers":[{}]}}}}"#, listed(&|i| format!(r#"{{"name":"c{i}"{rest}}}"#)));
+    let mut target = tree(&containers(""));
+    strategic_merge(&mut target, tree(&containers(r#","image":"i""#)), schema("Pod")).unwrap();
+    assert_eq!(target.array_at(&["spec", "containers"])[MANY - 1].str_at(&["image"]), "i");
+    strategic_merge(&mut target, tree(&containers(r#","$patch":"delete""#)), schema("Pod")).unwrap();
+    assert!(target.array_at(&["spec", "containers"]).is_empty());
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
 }

@@ -21,6 +21,8 @@ pub enum DecodeError {
     ContentEncoding(String),
     #[error("messages are nested too deeply")]
     TooDeep,
+    #[error(transparent)]
+    Bounds(crate::ParseError),
     #[error("field {field}: {detail}")]
     Value { field: String, detail: &'static str },
     #[error("field {field}: {source}")]
@@ -64,19 +66,32 @@ pub fn decode(document: &[u8], default: (&str, &str, &str)) -> Result<Tree, Deco
     let mut object = message_of(structure, raw, 0)?;
     object.insert("apiVersion", version);
     object.insert("kind", kind);
-    Ok(Tree::Object(object))
+    let tree = Tree::Object(object);
+    crate::codec::check_bounds(&tree).map_err(DecodeError::Bounds)?;
+    Ok(tree)
 }
 
 fn utf8(bytes: &[u8], field: &str) -> Result<String, DecodeError> {
     String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Value { field: field.to_owned(), detail: "invalid UTF-8" })
 }
 
+/// What was read of a message so far.
+struct Message<'s> {
+    object: Object,
+    /// The entries of maps, by the field's name, in the order in which they came: strangers may send many, in whatever order.
+    maps: Vec<(&'s str, Vec<(String, Tree)>)>,
+}
+
 fn message_of(structure: &Struct, bytes: &[u8], depth: usize) -> Result<Object, DecodeError> {
     if depth > DEPTH_MAX {
         return Err(DecodeError::TooDeep);
     }
-    let mut object = Object::new();
-    embedded(structure, &structure.by_number, 0, bytes, depth, &mut object)?;
+    let mut message = Message { object: Object::new(), maps: Vec::new() };
+    embedded(structure, &structure.by_number, 0, bytes, depth, &mut message)?;
+    let Message { mut object, maps } = message;
+    for (name, entries) in maps {
+        object.insert(name, entries.into_iter().collect::<Object>());
+    }
     // A value with omitempty that is zero on the wire is absent in JSON.
     object.retain(|name, value| {
         let is_kept = |field: &Field| field.pointer || !field.omit_empty || matches!(field.schema.node, Node::IntOrString);
@@ -97,7 +112,7 @@ fn is_zero(tree: &Tree) -> bool {
 }
 
 /// Reads one message, or one embedded in it: `fields` are places in the struct, by number; `step` numbers of each are behind us.
-fn embedded(structure: &Struct, fields: &[u16], step: usize, bytes: &[u8], depth: usize, object: &mut Object) -> Result<(), DecodeError> {
+fn embedded<'s>(structure: &'s Struct, fields: &[u16], step: usize, bytes: &[u8], depth: usize, message: &mut Message<'s>) -> Result<(), DecodeError> {
     let mut reader = Reader(bytes);
     let field_at = |place: &u16| &structure.fields[usize::from(*place)];
     while let Some((number, value)) = reader.next()? {
@@ -105,11 +120,11 @@ fn embedded(structure: &Struct, fields: &[u16], step: usize, bytes: &[u8], depth
         let here = &rest[..rest.partition_point(|place| field_at(place).numbers.at(step) == number)];
         let Some(first) = here.first().map(field_at) else { continue }; // a newer client's field
         if first.numbers.is_last(step) {
-            set(first, value, depth, object)?;
+            set(first, value, depth, message)?;
             continue;
         }
         let Value::Bytes(bytes) = value else { return Err(wrong(first, "wrong wireType for an embedded message")) };
-        embedded(structure, here, step + 1, bytes, depth, object)?;
+        embedded(structure, here, step + 1, bytes, depth, message)?;
     }
     Ok(())
 }
@@ -118,7 +133,8 @@ fn wrong(field: &Field, detail: &'static str) -> DecodeError {
     DecodeError::Value { field: field.name.to_string(), detail }
 }
 
-fn set(field: &Field, value: Value, depth: usize, object: &mut Object) -> Result<(), DecodeError> {
+fn set<'s>(field: &'s Field, value: Value, depth: usize, message: &mut Message<'s>) -> Result<(), DecodeError> {
+    let object = &mut message.object;
     match &field.schema.node {
         Node::List(items) if is_named_list(&field.schema) => {
             let Value::Bytes(bytes) = value else { return Err(wrong(field, "wrong wireType")) };
@@ -149,7 +165,11 @@ fn set(field: &Field, value: Value, depth: usize, object: &mut Object) -> Result
                     _ => {}
                 }
             }
-            object.entry(&field.name, Tree::object).make_object().insert(key, found.unwrap_or_else(|| zero(values)));
+            let entry = (key, found.unwrap_or_else(|| zero(values)));
+            match message.maps.iter_mut().find(|(name, _)| *name == &*field.name) {
+                Some((_, entries)) => entries.push(entry),
+                None => message.maps.push((&field.name, vec![entry])),
+            }
         }
         _ => {
             let decoded = scalar(field, &field.schema, value, depth)?;

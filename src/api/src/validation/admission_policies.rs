@@ -130,9 +130,10 @@ fn match_resources(errors: &mut Errors, resources: &Tree, path: &Path) {
         for (i, rule) in list(resources, key).iter().enumerate() {
             let path = rules.index(i);
             let (names, names_path) = (strings(rule, "resourceNames"), path.child("resourceNames"));
+            let again = repeated(&names);
             for (i, name) in names.iter().enumerate() {
                 invalid(errors, &names_path.index(i), name, names::path_segment(name));
-                if names[..i].contains(name) {
+                if again[i] {
                     errors.push(FieldError::duplicate(names_path.index(i), *name));
                 }
             }
@@ -197,11 +198,12 @@ fn validations(errors: &mut Errors, compiler: &Compiler, new: &Tree, old: Option
         errors.push(FieldError::invalid(path, at(spec, "auditAnnotations"), detail));
     }
     let stored = expressions_of(old, "auditAnnotations", "valueExpression");
+    let again = repeated(annotations.iter().map(|item| text(item, "key")));
     for (i, annotation) in annotations.iter().enumerate() {
         let path = path.index(i);
         audit_annotation(errors, compiler, new, annotation, &stored, &path);
         let key = text(annotation, "key");
-        if annotations[..i].iter().any(|before| text(before, "key") == key) {
+        if again[i] {
             errors.push(FieldError::duplicate(path.child("key"), key));
         }
     }
@@ -317,9 +319,10 @@ fn param_ref(errors: &mut Errors, params: &Tree, path: &Path) {
 
 fn validation_actions(errors: &mut Errors, spec: &Tree, path: &Path) {
     let actions = strings(spec, "validationActions");
+    let again = repeated(&actions);
     for (i, action) in actions.iter().enumerate() {
         supported(errors, action, &ACTIONS, &path.index(i));
-        if actions[..i].contains(action) {
+        if again[i] {
             errors.push(FieldError::duplicate(path.index(i), *action));
         }
     }

@@ -177,7 +177,7 @@ pub(super) fn tolerations(errors: &mut Errors, tolerations: &[Tree], path: &Path
 
 /// Taints of a node.
 pub(super) fn taints(errors: &mut Errors, taints: &[Tree], path: &Path) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen: Seen<(&str, &str)> = Seen::new();
     for (i, taint) in taints.iter().enumerate() {
         let path = path.index(i);
         let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
@@ -198,6 +198,9 @@ pub(super) fn taints(errors: &mut Errors, taints: &[Tree], path: &Path) {
 }
 
 pub(super) fn spread_constraints(errors: &mut Errors, constraints: &[Tree], path: &Path) {
+    let pair = |constraint| (text(constraint, "topologyKey"), text(constraint, "whenUnsatisfiable"));
+    let mut again = repeated(constraints.iter().rev().map(pair));
+    again.reverse();
     for (i, constraint) in constraints.iter().enumerate() {
         let path = path.index(i);
         let skew = int(constraint, "maxSkew").unwrap_or(0);
@@ -210,8 +213,7 @@ pub(super) fn spread_constraints(errors: &mut Errors, constraints: &[Tree], path
         }
         let action = text(constraint, "whenUnsatisfiable");
         supported(errors, action, &["DoNotSchedule", "ScheduleAnyway"], &path.child("whenUnsatisfiable"));
-        let repeats = constraints[i + 1..].iter().any(|c| text(c, "topologyKey") == key && text(c, "whenUnsatisfiable") == action);
-        if repeats {
+        if again[i] {
             let pair = format!("{{{key}, {action}}}");
             errors.push(FieldError::duplicate(path.child("{topologyKey, whenUnsatisfiable}"), pair));
         }

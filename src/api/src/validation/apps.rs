@@ -89,9 +89,9 @@ fn template(errors: &mut Errors, spec: &Tree, owner: &str) {
         let name_of = |claim: &Tree| claim.str_at(&["metadata", "name"]).to_owned();
         let claims: Vec<Tree> = templates
             .iter()
-            .enumerate()
-            .filter(|(i, claim)| !templates[..*i].iter().any(|before| name_of(before) == name_of(claim)))
-            .map(|(_, claim)| {
+            .zip(repeated(templates.iter().map(name_of)))
+            .filter(|(_, again)| !again)
+            .map(|(claim, _)| {
                 let name = claim.str_at(&["metadata", "name"]);
                 let mut volume = Tree::object();
                 volume.set(&["name"], name);
@@ -99,10 +99,11 @@ fn template(errors: &mut Errors, spec: &Tree, owner: &str) {
                 volume
             })
             .collect();
+        let names: Seen<&str> = claims.iter().map(|claim| text(claim, "name")).collect();
         let volumes = template.array_at(&["spec", "volumes"]);
         let own: Vec<Tree> = volumes
             .iter()
-            .filter(|v| !claims.iter().any(|c| text(c, "name") == text(v, "name")))
+            .filter(|v| !names.contains(&text(v, "name")))
             .cloned()
             .collect();
         if !claims.is_empty() {

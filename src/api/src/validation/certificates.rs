@@ -97,7 +97,7 @@ fn request(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
         }
     }
     if !has_twice(&old_usages) {
-        for (i, usage) in usages.iter().enumerate().filter(|(i, usage)| usages[..*i].contains(usage)) {
+        for (i, usage) in usages.iter().enumerate().zip(repeated(&usages)).filter(|(_, again)| *again).map(|(usage, _)| usage) {
             errors.push(FieldError::duplicate(path.index(i), *usage));
         }
     }
@@ -116,7 +116,7 @@ fn request(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
 }
 
 fn has_twice(texts: &[&str]) -> bool {
-    texts.iter().enumerate().any(|(i, text)| texts[..i].contains(text))
+    repeated(texts).contains(&true)
 }
 
 fn check_conditions(errors: &mut Errors, new: &[Tree], old: &[Tree]) {
@@ -125,6 +125,9 @@ fn check_conditions(errors: &mut Errors, new: &[Tree], old: &[Tree]) {
     let types = |conditions: &[Tree]| conditions.iter().map(|c| text(c, "type").to_owned()).collect::<Vec<_>>();
     let (kinds, old) = (types(new), types(old));
     let old: Vec<&str> = old.iter().map(String::as_str).collect();
+    let again = repeated(&kinds);
+    let had_twice = has_twice(&old);
+    let mut before: Seen<&str> = Seen::new();
     let was_both = old.contains(&"Approved") && old.contains(&"Denied");
     for (i, condition) in new.iter().enumerate() {
         let (kind, path_of) = (text(condition, "type"), path.index(i));
@@ -141,13 +144,13 @@ fn check_conditions(errors: &mut Errors, new: &[Tree], old: &[Tree]) {
             "Denied" => "Approved",
             _ => "",
         };
-        let before = &kinds[..i];
-        if !was_both && !opposite.is_empty() && before.iter().any(|k| k == opposite) {
+        if !was_both && !opposite.is_empty() && before.contains(&opposite) {
             errors.push(FieldError::invalid(&path, kind, "Approved and Denied conditions are mutually exclusive"));
         }
-        if !has_twice(&old) && before.iter().any(|k| k == kind) {
+        if !had_twice && again[i] {
             errors.push(FieldError::duplicate(path_of.child("type"), kind));
         }
+        before.push(kind);
     }
 }
 

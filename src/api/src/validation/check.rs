@@ -1,6 +1,9 @@
 //! What every validation needs: reading fields, and the checks that upstream's kinds share.
 //!
 //! Models apimachinery/pkg/api/validation and apimachinery/pkg/apis/meta/v1/validation.
+use std::collections::HashSet;
+use std::hash::Hash;
+
 use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::quantity::Quantity;
@@ -12,6 +15,40 @@ pub(super) const IMMUTABLE: &str = "field is immutable";
 pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
 static NULL: Tree = Tree::Null;
+
+/// What came before in a list. Lists of strangers are long: comparing all with all would take minutes.
+#[derive(Clone)]
+pub(super) struct Seen<T>(HashSet<T>);
+
+impl<T: Eq + Hash> Seen<T> {
+    pub fn new() -> Self {
+        Self(HashSet::new())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn contains(&self, value: &T) -> bool {
+        self.0.contains(value)
+    }
+
+    pub fn push(&mut self, value: T) {
+        self.0.insert(value);
+    }
+}
+
+impl<T: Eq + Hash> FromIterator<T> for Seen<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
+/// Of each value, whether the same came before.
+pub(super) fn repeated<T: Eq + Hash>(values: impl IntoIterator<Item = T>) -> Vec<bool> {
+    let mut seen = HashSet::new();
+    values.into_iter().map(|value| !seen.insert(value)).collect()
+}
 
 /// The field `key`, null where it is absent.
 pub(super) fn at<'t>(tree: &'t Tree, key: &str) -> &'t Tree {

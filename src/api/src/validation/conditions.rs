@@ -19,7 +19,7 @@ fn is_reason(text: &str) -> bool {
 }
 
 pub(super) fn check(errors: &mut Errors, conditions: &[Tree], path: &Path) {
-    let mut seen = Vec::new();
+    let mut seen = Seen::new();
     for (i, condition) in conditions.iter().enumerate() {
         let path = path.index(i);
         let kind = text(condition, "type");

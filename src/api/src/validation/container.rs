@@ -41,7 +41,7 @@ pub(super) fn regular(errors: &mut Errors, cx: &PodContext, path: &Path) {
         errors.push(FieldError::required(path, ""));
         return;
     }
-    let mut names_seen: Vec<&str> = Vec::new();
+    let mut names_seen: Seen<&str> = Seen::new();
     for (i, container) in containers.iter().enumerate() {
         let path = path.index(i);
         common(errors, cx, container, &path);
@@ -59,7 +59,7 @@ pub(super) fn regular(errors: &mut Errors, cx: &PodContext, path: &Path) {
 
 /// `spec.initContainers`
 pub(super) fn init(errors: &mut Errors, cx: &PodContext, path: &Path) {
-    let mut names_seen: Vec<&str> = list(cx.spec, "containers").iter().map(|c| text(c, "name")).collect();
+    let mut names_seen: Seen<&str> = list(cx.spec, "containers").iter().map(|c| text(c, "name")).collect();
     for (i, container) in list(cx.spec, "initContainers").iter().enumerate() {
         let item = path.index(i);
         common(errors, cx, container, &item);
@@ -86,7 +86,7 @@ pub(super) fn init(errors: &mut Errors, cx: &PodContext, path: &Path) {
 
 /// `spec.ephemeralContainers`
 pub(super) fn ephemeral(errors: &mut Errors, cx: &PodContext, path: &Path) {
-    let others: Vec<&str> =
+    let others: Seen<&str> =
         ["containers", "initContainers"].iter().flat_map(|l| list(cx.spec, l)).map(|c| text(c, "name")).collect();
     let mut names_seen = others.clone();
     for (i, container) in list(cx.spec, "ephemeralContainers").iter().enumerate() {
@@ -203,7 +203,7 @@ fn restart_policy(errors: &mut Errors, container: &Tree, path: &Path) {
 }
 
 fn ports(errors: &mut Errors, ports: &[Tree], path: &Path) {
-    let mut names_seen: Vec<&str> = Vec::new();
+    let mut names_seen: Seen<&str> = Seen::new();
     for (i, port) in ports.iter().enumerate() {
         let path = path.index(i);
         let name = text(port, "name");
@@ -229,7 +229,7 @@ fn ports(errors: &mut Errors, ports: &[Tree], path: &Path) {
 }
 
 fn host_port_conflicts(errors: &mut Errors, containers: &[Tree], path: &Path) {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: Seen<String> = Seen::new();
     for (i, container) in containers.iter().enumerate() {
         for (j, port) in list(container, "ports").iter().enumerate() {
             let Some(number) = int(port, "hostPort").filter(|n| *n != 0) else { continue };
@@ -395,12 +395,14 @@ pub(super) fn resource_field(errors: &mut Errors, field: &Tree, is_volume: bool,
 
 fn mounts(errors: &mut Errors, cx: &PodContext, container: &Tree, all: &Path) {
     let devices = list(container, "volumeDevices");
-    let mut paths: Vec<&str> = Vec::new();
+    let device_names: Seen<&str> = devices.iter().map(|d| text(d, "name")).collect();
+    let device_paths: Seen<&str> = devices.iter().map(|d| text(d, "devicePath")).collect();
+    let mut paths: Seen<&str> = Seen::new();
     for (i, mount) in list(container, "volumeMounts").iter().enumerate() {
         let path = all.index(i);
         let (name, target) = (text(mount, "name"), text(mount, "mountPath"));
         require(errors, mount, "name", &path);
-        let volume = cx.volumes.iter().find(|v| text(v, "name") == name);
+        let volume = cx.volumes.get(name);
         if volume.is_none() {
             errors.push(FieldError::not_found(path.child("name"), name));
         }
@@ -409,10 +411,10 @@ fn mounts(errors: &mut Errors, cx: &PodContext, container: &Tree, all: &Path) {
             errors.push(FieldError::invalid(path.child("mountPath"), target, "must be unique"));
         }
         paths.push(target);
-        if devices.iter().any(|d| text(d, "name") == name) {
+        if device_names.contains(&name) {
             errors.push(FieldError::invalid(path.child("name"), name, "must not already exist in volumeDevices"));
         }
-        if devices.iter().any(|d| text(d, "devicePath") == target) {
+        if device_paths.contains(&target) {
             let detail = "must not already exist as a path in volumeDevices";
             errors.push(FieldError::invalid(path.child("mountPath"), target, detail));
         }
@@ -459,7 +461,9 @@ fn propagation(errors: &mut Errors, container: &Tree, mount: &Tree, all: &Path) 
 
 fn devices(errors: &mut Errors, cx: &PodContext, container: &Tree, all: &Path) {
     let mounts = list(container, "volumeMounts");
-    let (mut names_seen, mut paths): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let mount_names: Seen<&str> = mounts.iter().map(|m| text(m, "name")).collect();
+    let mount_paths: Seen<&str> = mounts.iter().map(|m| text(m, "mountPath")).collect();
+    let (mut names_seen, mut paths): (Seen<&str>, Seen<&str>) = (Seen::new(), Seen::new());
     for (i, device) in list(container, "volumeDevices").iter().enumerate() {
         let path = all.index(i);
         let (name, target) = (text(device, "name"), text(device, "devicePath"));
@@ -467,7 +471,7 @@ fn devices(errors: &mut Errors, cx: &PodContext, container: &Tree, all: &Path) {
         if names_seen.contains(&name) {
             errors.push(FieldError::invalid(path.child("name"), name, "must be unique"));
         }
-        match cx.volumes.iter().find(|v| text(v, "name") == name) {
+        match cx.volumes.get(name) {
             None => errors.push(FieldError::not_found(path.child("name"), name)),
             Some(volume) if set(volume, "persistentVolumeClaim").or(set(volume, "ephemeral")).is_none() => {
                 let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
@@ -486,10 +490,10 @@ fn devices(errors: &mut Errors, cx: &PodContext, container: &Tree, all: &Path) {
         } else {
             errors.push(FieldError::invalid(path.child("devicePath"), target, "can not contain backsteps ('..')"));
         }
-        if mounts.iter().any(|m| text(m, "name") == name) {
+        if mount_names.contains(&name) {
             errors.push(FieldError::invalid(path.child("name"), name, "must not already exist in volumeMounts"));
         }
-        if mounts.iter().any(|m| text(m, "mountPath") == target) {
+        if mount_paths.contains(&target) {
             let detail = "must not already exist as a path in volumeMounts";
             errors.push(FieldError::invalid(path.child("devicePath"), target, detail));
         }

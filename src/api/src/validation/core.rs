@@ -100,7 +100,7 @@ fn node(errors: &mut Errors, node: &Tree, old: Option<&Tree>) {
         return;
     };
     let addresses = list(status, "addresses");
-    for (i, address) in addresses.iter().enumerate().filter(|(i, a)| addresses[..*i].contains(a)) {
+    for ((i, address), _) in addresses.iter().enumerate().zip(repeated(addresses.iter().map(Tree::to_json))).filter(|(_, again)| *again) {
         errors.push(FieldError::duplicate(status_path.child("addresses").index(i), address));
     }
     let old = at(old, "spec");
@@ -251,7 +251,7 @@ fn is_json_object(json: &[u8]) -> Result<(), String> {
 
 fn limit_range(errors: &mut Errors, limit_range: &Tree) {
     let limits = SPEC.child("limits");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::new();
     for (i, limit) in list(at(limit_range, "spec"), "limits").iter().enumerate() {
         let path = limits.index(i);
         let kind = text(limit, "type");

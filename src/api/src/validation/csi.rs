@@ -31,10 +31,11 @@ fn driver(errors: &mut Errors, spec: &Tree, old: Option<&Tree>) {
     }
     let requests = list(spec, "tokenRequests");
     let requests_path = SPEC.child("tokenRequests");
+    let again = repeated(requests.iter().map(|item| text(item, "audience")));
     for (i, request) in requests.iter().enumerate() {
         let path = requests_path.index(i);
         let audience = text(request, "audience");
-        if requests[..i].iter().any(|other| text(other, "audience") == audience) {
+        if again[i] {
             errors.push(FieldError::duplicate(path.child("audience"), audience));
             continue;
         }
@@ -67,6 +68,7 @@ fn driver(errors: &mut Errors, spec: &Tree, old: Option<&Tree>) {
 fn node(errors: &mut Errors, spec: &Tree, old: Option<&Tree>) {
     let drivers = list(spec, "drivers");
     let drivers_path = SPEC.child("drivers");
+    let again = repeated(drivers.iter().map(|item| text(item, "name")));
     for (i, driver) in drivers.iter().enumerate() {
         let path = drivers_path.index(i);
         let (name, id) = (text(driver, "name"), text(driver, "nodeID"));
@@ -79,15 +81,16 @@ fn node(errors: &mut Errors, spec: &Tree, old: Option<&Tree>) {
         }
         let allocatable = path.child("allocatable");
         non_negative(errors, int(at(driver, "allocatable"), "count"), &allocatable.child("count"));
-        if drivers[..i].iter().any(|other| text(other, "name") == name) {
+        if again[i] {
             errors.push(FieldError::duplicate(path.child("name"), name));
         }
         let keys = strings(driver, "topologyKeys");
+        let again = repeated(keys.iter());
         for (i, key) in keys.iter().enumerate() {
             if key.is_empty() {
                 errors.push(FieldError::required(path, ""));
             }
-            if keys[..i].contains(key) {
+            if again[i] {
                 errors.push(FieldError::duplicate(path, *key));
             }
             label_name(errors, key, &path);

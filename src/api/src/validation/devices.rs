@@ -8,6 +8,8 @@ mod claim;
 mod claim_status;
 mod slice;
 
+use std::hash::Hash;
+
 use super::check::*;
 use super::meta::NameRule;
 use super::{conditions, meta, volume};
@@ -83,11 +85,9 @@ fn bounded<'t>(errors: &mut Errors, tree: &'t Tree, key: &str, most: usize, path
 }
 
 /// Items that say the same as one before; shown whole.
-fn declared_unique<K: PartialEq>(errors: &mut Errors, items: &[Tree], key: impl Fn(&Tree) -> K, path: &Path) {
-    for (i, item) in items.iter().enumerate() {
-        if items[..i].iter().any(|before| key(before) == key(item)) {
-            errors.push(FieldError::duplicate(path.index(i), item));
-        }
+fn declared_unique<K: Eq + Hash>(errors: &mut Errors, items: &[Tree], key: impl Fn(&Tree) -> K, path: &Path) {
+    for (i, _) in repeated(items.iter().map(key)).into_iter().enumerate().filter(|(_, again)| *again) {
+        errors.push(FieldError::duplicate(path.index(i), &items[i]));
     }
 }
 
@@ -243,8 +243,9 @@ fn binding_conditions(errors: &mut Errors, of: &Tree, path: &Path) {
     let found = KEYS.map(|key| strings(of, key));
     for (key, conditions) in KEYS.iter().zip(&found) {
         let path = path.child(key);
+        let again = repeated(conditions);
         for (i, condition) in conditions.iter().enumerate() {
-            if conditions[..i].contains(condition) {
+            if again[i] {
                 errors.push(FieldError::duplicate(path.index(i), *condition));
             }
             if *key == KEYS[1] && found[0].contains(condition) {

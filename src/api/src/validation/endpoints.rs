@@ -188,7 +188,7 @@ fn slice_ports(errors: &mut Errors, slice: &Tree) {
         errors.push(FieldError::too_many(all, ports.len(), 20_000));
         return;
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::new();
     for (i, port) in ports.iter().enumerate() {
         let path = all.index(i);
         let name = text(port, "name");

@@ -40,6 +40,7 @@ pub(super) fn match_conditions(errors: &mut Errors, conditions: &[Tree], has_par
     }
     let compiler = Compiler::plain();
     let speaks = Speaks { params: has_params, authorizer: true, patches: false };
+    let again = repeated(conditions.iter().map(|item| text(item, "name")));
     for (i, condition) in conditions.iter().enumerate() {
         let path = path.index(i);
         let expression = text(condition, "expression").trim();
@@ -55,7 +56,7 @@ pub(super) fn match_conditions(errors: &mut Errors, conditions: &[Tree], has_par
             continue;
         }
         label_name(errors, name, &path.child("name"));
-        if conditions[..i].iter().any(|before| text(before, "name") == name) {
+        if again[i] {
             errors.push(FieldError::duplicate(path.child("name"), name));
         }
     }

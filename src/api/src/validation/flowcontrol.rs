@@ -27,9 +27,10 @@ fn conditions(errors: &mut Errors, object: &Tree) {
     let path = Path::new("status");
     let all = path.child("conditions");
     let conditions = object.array_at(&["status", "conditions"]);
+    let again = repeated(conditions.iter().map(|item| text(item, "type")));
     for (i, condition) in conditions.iter().enumerate() {
         let (path, kind) = (all.index(i), text(condition, "type"));
-        if conditions[..i].iter().any(|other| text(other, "type") == kind) {
+        if again[i] {
             errors.push(FieldError::duplicate(path.child("type"), kind));
         }
         require(errors, condition, "type", &path);

@@ -2,6 +2,8 @@
 //!
 //! Models pkg/apis/core/validation/validation.go `ValidatePodSpec`, `ValidatePodCreate`, `ValidatePodTemplateSpec`.
 //! Left out: pods for Windows are not checked against the fields that only Linux has.
+use std::collections::HashMap;
+
 use super::check::*;
 use super::{affinity, container, meta, pod_agreement, resources, security, volume};
 use crate::field_error::{FieldError, Path};
@@ -14,8 +16,8 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 /// What the checks of a container must know of its pod.
 pub(super) struct PodContext<'t> {
     pub spec: &'t Tree,
-    /// The valid volumes.
-    pub volumes: Vec<&'t Tree>,
+    /// The valid volumes, by name.
+    pub volumes: HashMap<&'t str, &'t Tree>,
     /// Names of `spec.resourceClaims`.
     pub claims: Vec<&'t str>,
     pub grace_seconds: Option<i64>,
@@ -185,7 +187,7 @@ fn pod_spec(errors: &mut Errors, spec: &Tree, pod_name: &str, is_pod: bool, path
 }
 
 fn resource_claims(errors: &mut Errors, spec: &Tree, path: &Path) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::new();
     for (i, claim) in list(spec, "resourceClaims").iter().enumerate() {
         let path = path.index(i);
         let name = text(claim, "name");
@@ -308,7 +310,7 @@ fn dns_config(errors: &mut Errors, spec: &Tree, path: &Path) {
 }
 
 fn scheduling_gates(errors: &mut Errors, spec: &Tree, path: &Path) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::new();
     for (i, gate) in list(spec, "schedulingGates").iter().enumerate() {
         let name = text(gate, "name");
         label_name(errors, name, &path.index(i));

@@ -31,7 +31,7 @@ pub(super) fn update(errors: &mut Errors, new: &Tree, old: &Tree) {
         return;
     }
     only_added_tolerations(errors, spec, old_spec);
-    let known: Vec<&str> = list(old_spec, "schedulingGates").iter().map(|g| text(g, "name")).collect();
+    let known: Seen<&str> = list(old_spec, "schedulingGates").iter().map(|g| text(g, "name")).collect();
     let gates = SPEC.child("schedulingGates");
     for (i, gate) in list(spec, "schedulingGates").iter().enumerate() {
         let name = text(gate, "name");
@@ -120,8 +120,8 @@ fn only_added_tolerations(errors: &mut Errors, spec: &Tree, old_spec: &Tree) {
         t.remove(&["tolerationSeconds"]);
         t
     };
-    let new: Vec<Tree> = list(spec, "tolerations").iter().map(without_seconds).collect();
-    if !list(old_spec, "tolerations").iter().all(|old| new.contains(&without_seconds(old))) {
+    let new: Seen<Vec<u8>> = list(spec, "tolerations").iter().map(|t| without_seconds(t).to_json()).collect();
+    if !list(old_spec, "tolerations").iter().all(|old| new.contains(&without_seconds(old).to_json())) {
         errors.push(FieldError::forbidden(path, "existing toleration can not be modified except its tolerationSeconds"));
         return;
     }
@@ -227,9 +227,10 @@ fn addresses(errors: &mut Errors, status: &Tree, key: &str, single: Option<&str>
         && text(status, single) != *first {
             errors.push(FieldError::invalid(path.index(0).child("ip"), *first, "must be equal to `hostIP`"));
         }
+    let again = repeated(&addresses);
     for (i, address) in addresses.iter().enumerate() {
         ip(errors, address, &path.index(i));
-        if addresses[..i].contains(address) {
+        if again[i] {
             errors.push(FieldError::duplicate(path.index(i), &list(status, key)[i]));
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Models pkg/api/pod/warnings.go and pkg/api/node/util.go, v1.37. Left out: paths in a volume that overlap, addresses in unusual forms, and
 //! what is said of claims in ephemeral volumes.
+use std::collections::HashMap;
+
 use super::check::*;
 use crate::field_error::quote;
 use crate::tree::Tree;
@@ -131,7 +133,7 @@ fn node_term(warnings: &mut Vec<String>, term: &Tree, path: &str, checks_values:
 
 /// Entries of a list that an earlier one has the key of.
 fn repeated(warnings: &mut Vec<String>, spec: &Tree, root: &str, name: &str, key: &str) {
-    let mut seen = Vec::new();
+    let mut seen = Seen::new();
     for (i, item) in list(spec, name).iter().enumerate() {
         let value = text(item, key);
         if seen.contains(&value) {
@@ -153,7 +155,7 @@ fn fractions(warnings: &mut Vec<String>, amounts: &Tree, path: &str) {
 
 /// A variable that replaces one of the same name and does not refer to it.
 fn environment(warnings: &mut Vec<String>, container: &Tree, path: &str) {
-    let mut seen = Vec::new();
+    let mut seen = Seen::new();
     for (i, variable) in list(container, "env").iter().enumerate() {
         let (name, value) = (text(variable, "name"), text(variable, "value"));
         let earlier = format!("$({name})");
@@ -165,11 +167,17 @@ fn environment(warnings: &mut Vec<String>, container: &Tree, path: &str) {
     }
 }
 
+/// Of more ports nothing is said: each is compared with each, and clients are shown 4 kB of warnings.
+const PORTS_MAX: usize = 200;
+
 fn ports(warnings: &mut Vec<String>, containers: &[(&Tree, String)]) {
     let mut seen: Vec<(&Tree, String)> = Vec::new();
     let host = |port: &Tree| (int(port, "hostPort").unwrap_or(0), text(port, "hostIP").to_owned());
     for (container, path) in containers {
         for (i, port) in list(container, "ports").iter().enumerate() {
+            if seen.len() > PORTS_MAX {
+                return;
+            }
             let place = format!("{path}.ports[{i}]");
             let ((number, address), is_same) = (host(port), |other: &Tree| {
                 int(other, "containerPort") == int(port, "containerPort") && text(other, "protocol") == text(port, "protocol")
@@ -190,17 +198,17 @@ fn ports(warnings: &mut Vec<String>, containers: &[(&Tree, String)]) {
 }
 
 fn port_names(warnings: &mut Vec<String>, containers: &[(&Tree, String)]) {
-    let mut seen: Vec<(&str, String)> = Vec::new();
+    let mut seen: HashMap<&str, String> = HashMap::new();
     for (container, path) in containers {
         for (i, port) in list(container, "ports").iter().enumerate() {
             let (name, place) = (text(port, "name"), format!("{path}.ports[{i}]"));
-            match seen.iter().find(|(other, _)| *other == name) {
+            match seen.get(name) {
                 _ if name.is_empty() => {}
-                Some((_, other)) => {
+                Some(other) => {
                     let name = quote(name);
                     warnings.push(format!("{place}: duplicate port name {name} with {other}, services and probes that select ports by name will use {other}"));
                 }
-                None => seen.push((name, place)),
+                None => _ = seen.insert(name, place),
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::names;
 use crate::tree::Tree;
 
 pub(super) fn resize_policy(errors: &mut Errors, container: &Tree, pod_restart_policy: &str, path: &Path) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::new();
     for (i, policy) in list(container, "resizePolicy").iter().enumerate() {
         let (resource, restart) = (text(policy, "resourceName"), text(policy, "restartPolicy"));
         if seen.contains(&resource) {

@@ -160,7 +160,8 @@ fn check(errors: &mut Errors, requirements: &Tree, check_name: fn(&mut Errors, &
         errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
     }
     let claims_path = path.child("claims");
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    // A claim as a whole is named by the empty request, and stands for all.
+    let (mut seen, mut claims_seen): (Seen<(&str, &str)>, Seen<&str>) = (Seen::new(), Seen::new());
     for (i, claim) in list(requirements, "claims").iter().enumerate() {
         let path = claims_path.index(i);
         let (claim_name, request) = (text(claim, "name"), text(claim, "request"));
@@ -171,10 +172,12 @@ fn check(errors: &mut Errors, requirements: &Tree, check_name: fn(&mut Errors, &
         if !request.is_empty() {
             dns_label(errors, request, &path.child("request"));
         }
-        if seen.iter().any(|(n, r)| *n == claim_name && (r.is_empty() || request.is_empty() || *r == request)) {
+        let is_whole = request.is_empty() && claims_seen.contains(&claim_name);
+        if is_whole || seen.contains(&(claim_name, "")) || seen.contains(&(claim_name, request)) {
             errors.push(FieldError::duplicate(path, claim_name));
         }
         seen.push((claim_name, request));
+        claims_seen.push(claim_name);
         if !claims.contains(&claim_name) {
             let mut error = FieldError::not_found(path, claim_name);
             error.detail = match claims {

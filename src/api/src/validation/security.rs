@@ -131,7 +131,7 @@ fn is_sysctl_name(name: &str) -> bool {
 
 fn sysctls(errors: &mut Errors, context: &Tree, spec: &Tree, path: &Path) {
     const SEGMENT: &str = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Seen<&str> = Seen::new();
     for (i, sysctl) in list(context, "sysctls").iter().enumerate() {
         let item = path.index(i);
         let (path, name) = (item.child("name"), text(sysctl, "name"));

@@ -46,7 +46,7 @@ pub(super) fn service(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
         "ExternalName" => external_name(errors, spec),
         _ => {}
     }
-    let mut names_seen: Vec<&str> = Vec::new();
+    let mut names_seen: Seen<&str> = Seen::new();
     for (i, port) in ports.iter().enumerate() {
         service_port(errors, port, ports.len() > 1, &mut names_seen, &ports_path.index(i));
     }
@@ -103,7 +103,7 @@ fn external_name(errors: &mut Errors, spec: &Tree) {
     }
 }
 
-fn service_port<'t>(errors: &mut Errors, port: &'t Tree, needs_name: bool, seen: &mut Vec<&'t str>, path: &Path) {
+fn service_port<'t>(errors: &mut Errors, port: &'t Tree, needs_name: bool, seen: &mut Seen<&'t str>, path: &Path) {
     let name = text(port, "name");
     if !name.is_empty() {
         dns_label(errors, name, &path.child("name"));
@@ -166,9 +166,10 @@ fn cluster_ips(errors: &mut Errors, spec: &Tree) {
     }
     let families = strings(spec, "ipFamilies");
     let families_path = SPEC.child("ipFamilies");
+    let again = repeated(&families);
     for (i, family) in families.iter().enumerate() {
         supported(errors, family, &["IPv4", "IPv6"], &families_path.index(i));
-        if families[..i].contains(family) {
+        if again[i] {
             errors.push(FieldError::duplicate(families_path.index(i), *family));
         }
     }
@@ -216,15 +217,16 @@ fn port_numbers(errors: &mut Errors, kind: &str, ports: &[Tree], path: &Path) {
             errors.push(FieldError::forbidden(path.index(i).child("nodePort"), "may not be used when `type` is 'ClusterIP'"));
         }
     }
-    let same_protocol = |a: &Tree, b: &Tree| text(a, "protocol") == text(b, "protocol");
+    let again = repeated(ports.iter().map(|port| (node_port(port), text(port, "protocol"))));
     for (i, port) in ports.iter().enumerate() {
         if let Some(number) = node_port(port)
-            && ports[..i].iter().any(|p| node_port(p) == Some(number) && same_protocol(p, port)) {
+            && again[i] {
                 errors.push(FieldError::duplicate(path.index(i).child("nodePort"), number));
             }
     }
+    let again = repeated(ports.iter().map(|port| (int(port, "port").unwrap_or(0), text(port, "protocol"))));
     for (i, port) in ports.iter().enumerate() {
-        if ports[..i].iter().any(|p| same_at(p, port, "port") && same_protocol(p, port)) {
+        if again[i] {
             let mut key = Tree::object();
             key.set(&["port"], at(port, "port").clone());
             key.set(&["protocol"], text(port, "protocol"));

@@ -355,7 +355,7 @@ fn allowed_topologies(errors: &mut Errors, class: &Tree) {
                 errors.push(FieldError::required(path.child("values"), ""));
             }
             let values_path = path.child("values");
-            for (i, value) in values.iter().enumerate().filter(|(i, value)| values[..*i].contains(value)) {
+            for ((i, value), _) in values.iter().enumerate().zip(repeated(&values)).filter(|(_, again)| *again) {
                 errors.push(FieldError::duplicate(values_path.index(i), *value));
             }
             label_name(errors, key, &path.child("key"));

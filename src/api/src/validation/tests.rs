@@ -1,4 +1,5 @@
 mod devices;
+mod long;
 
 use super::*;
 use crate::defaults;

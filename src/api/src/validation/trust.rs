@@ -132,10 +132,11 @@ pub(super) fn request_status(errors: &mut Errors, new: &Tree, old: &Tree) {
 
 /// Models apimachinery/pkg/apis/meta/v1/validation ValidateConditions.
 fn check_conditions(errors: &mut Errors, conditions: &[Tree], all: &Path) {
+    let again = repeated(conditions.iter().map(|item| text(item, "type")));
     for (i, condition) in conditions.iter().enumerate() {
         let path = all.index(i);
         let kind = text(condition, "type");
-        if conditions[..i].iter().any(|c| text(c, "type") == kind) {
+        if again[i] {
             errors.push(FieldError::duplicate(path, kind));
         }
         match kind {

@@ -2,6 +2,8 @@
 //!
 //! Models pkg/apis/core/validation/validation.go `ValidateVolumes`, `validateVolumeSource` and what they call. Left out: the sources
 //! of in-tree drivers that no longer exist are checked for their required fields only.
+use std::collections::{HashMap, HashSet};
+
 use super::check::*;
 use super::container::{object_field, resource_field};
 use super::{projected, volume_drivers};
@@ -47,9 +49,9 @@ const SOURCES: &[&str] = &[
 ];
 
 /// Checks the volumes; returns those that are valid, to which mounts may refer. `pod_name` is empty for a template.
-pub(super) fn volumes<'t>(errors: &mut Errors, volumes: &'t [Tree], pod_name: &str, path: &Path) -> Vec<&'t Tree> {
-    let mut valid: Vec<&Tree> = Vec::new();
-    let created: Vec<String> = volumes
+pub(super) fn volumes<'t>(errors: &mut Errors, volumes: &'t [Tree], pod_name: &str, path: &Path) -> HashMap<&'t str, &'t Tree> {
+    let mut valid: HashMap<&str, &Tree> = HashMap::new();
+    let created: HashSet<String> = volumes
         .iter()
         .filter(|v| !pod_name.is_empty() && set(v, "ephemeral").is_some())
         .map(|v| format!("{pod_name}-{}", text(v, "name")))
@@ -65,15 +67,15 @@ pub(super) fn volumes<'t>(errors: &mut Errors, volumes: &'t [Tree], pod_name: &s
         } else {
             dns_label(errors, name, &name_path);
         }
-        if valid.iter().any(|v| text(v, "name") == name) {
+        if valid.contains_key(name) {
             errors.push(FieldError::duplicate(name_path, name));
         }
         if errors.len() == before {
-            valid.push(volume);
+            valid.insert(name, volume);
         }
         if let Some(claim) = set(volume, "persistentVolumeClaim") {
             let name = text(claim, "claimName");
-            if created.iter().any(|c| c == name) {
+            if created.contains(name) {
                 let claim_path = path.child("persistentVolumeClaim");
                 let detail = "must not reference a PVC that gets created for an ephemeral volume";
                 errors.push(FieldError::invalid(claim_path.child("claimName"), name, detail));
@@ -218,7 +220,7 @@ fn downward_file(errors: &mut Errors, file: &Tree, path: &Path) {
 fn projection(errors: &mut Errors, projection: &Tree, path: &Path) {
     file_mode(errors, projection, "defaultMode", path);
     let sources = path.child("sources");
-    let mut paths: Vec<&str> = Vec::new();
+    let mut paths: Seen<&str> = Seen::new();
     let mut take = |errors: &mut Errors, target, value: &str| {
         if paths.contains(&target) {
             errors.push(FieldError::invalid(path, value, "conflicting duplicate paths"));

@@ -33,7 +33,7 @@ impl<'t> Leniency<'t> {
         Self {
             side_effects: hooks().any(|hook| !SIDE_EFFECTS.contains(&text(hook, "sideEffects"))),
             versions: hooks().any(|hook| !known(hook)),
-            names: names.iter().enumerate().any(|(i, name)| names[..i].contains(name)),
+            names: repeated(&names).contains(&true),
             conditions: old.is_some_and(|old| {
                 let (new, old) = (list(new, "webhooks"), list(old, "webhooks"));
                 new.len() == old.len() && new.iter().zip(old).all(|(new, old)| same_at(new, old, "matchConditions"))
@@ -47,12 +47,13 @@ pub(super) fn configuration(errors: &mut Errors, new: &Tree, old: Option<&Tree>)
     let lenient = Leniency::of(new, old);
     let all = Path::new("webhooks");
     let hooks = list(new, "webhooks");
+    let again = repeated(hooks.iter().map(|item| text(item, "name")));
     for (i, hook) in hooks.iter().enumerate() {
         let path = all.index(i);
         webhook(errors, hook, &lenient, &path);
         versions(errors, hook, &lenient, &path.child("admissionReviewVersions"));
         let name = text(hook, "name");
-        if !lenient.names && !name.is_empty() && hooks[..i].iter().any(|h| text(h, "name") == name) {
+        if !lenient.names && !name.is_empty() && again[i] {
             errors.push(FieldError::duplicate(path.child("name"), name));
         }
     }
@@ -64,9 +65,10 @@ fn versions(errors: &mut Errors, hook: &Tree, lenient: &Leniency, path: &Path) {
         errors.push(FieldError::required(path, "must specify one of v1, v1beta1"));
         return;
     }
+    let again = repeated(&versions);
     for (i, version) in versions.iter().enumerate() {
         let path = path.index(i);
-        if versions[..i].contains(version) {
+        if again[i] {
             errors.push(FieldError::invalid(path, *version, "duplicate version"));
         } else {
             invalid(errors, &path, version, names::dns1035_label(version));
@@ -163,6 +165,8 @@ fn resources(errors: &mut Errors, rule: &Tree, path: &Path) {
         errors.push(FieldError::required(path, ""));
     }
     let mut has_plain = false;
+    // With a slash, as those that they are compared with.
+    let mut before: Seen<String> = Seen::new();
     for (i, resource) in resources.iter().enumerate() {
         let path = path.index(i);
         if resource.is_empty() {
@@ -173,13 +177,13 @@ fn resources(errors: &mut Errors, rule: &Tree, path: &Path) {
             has_plain = *resource != "*";
             continue;
         };
-        let before = &resources[..i];
-        if before.iter().any(|r| *r == format!("{name}/*")) {
+        if before.contains(&format!("{name}/*")) {
             errors.push(FieldError::invalid(path, *resource, format!("if '{name}/*' is present, must not specify {resource}")));
         }
-        if before.iter().any(|r| *r == format!("*/{sub}")) {
+        if before.contains(&format!("*/{sub}")) {
             errors.push(FieldError::invalid(path, *resource, format!("if '*/{sub}' is present, must not specify {resource}")));
         }
+        before.push((*resource).to_owned());
     }
     let all = at(rule, "resources");
     if resources.len() > 1 && resources.contains(&"*/*") {

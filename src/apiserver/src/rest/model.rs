@@ -123,6 +123,7 @@ fn typed_from(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Tree, Untyped> {
+    codec::check_bounds(&tree).map_err(|error| Untyped::Wrong(error.to_string()))?;
     // An empty list is a wish: to forget all managers. A typed object would not have it.
     let forgets = tree.at(&MANAGED).and_then(Tree::as_array).is_some_and(<[Tree]>::is_empty);
     let typed = typed_parts(document, expected, tree, duplicates, validation, warnings);

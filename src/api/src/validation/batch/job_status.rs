@@ -70,7 +70,7 @@ fn numbers(errors: &mut Errors, new: &View) {
     }
     let uncounted = at(new.status, "uncountedTerminatedPods");
     let path = STATUS.child("uncountedTerminatedPods");
-    let mut seen = Vec::new();
+    let mut seen = Seen::new();
     for key in ["succeeded", "failed"] {
         let path = path.child(key);
         for (i, uid) in strings(uncounted, key).into_iter().enumerate() {

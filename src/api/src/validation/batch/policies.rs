@@ -101,11 +101,12 @@ fn exit_codes(errors: &mut Errors, spec: &Tree, wanted: &Tree, path: &Path) {
         length if length > EXIT_CODES_MAX => errors.push(FieldError::too_many(path, length, EXIT_CODES_MAX)),
         _ => {}
     }
+    let again = repeated(&values);
     for (i, value) in values.iter().enumerate() {
         if operator == "In" && *value == 0 {
             errors.push(FieldError::invalid(path.index(i), *value, "must not be 0 for the In operator"));
         }
-        if values[..i].contains(value) {
+        if again[i] {
             errors.push(FieldError::duplicate(path.index(i), *value));
         }
     }

@@ -67,7 +67,7 @@ pub(super) fn request_refs(errors: &mut Errors, of: &Tree, known: &RequestNames,
     for (i, name) in names.iter().enumerate() {
         known.check(errors, name.as_str().unwrap_or(""), &path.index(i));
     }
-    declared_unique(errors, names, Clone::clone, &path);
+    declared_unique(errors, names, Tree::to_json, &path);
 }
 
 fn request(errors: &mut Errors, request: &Tree, path: &Path) {

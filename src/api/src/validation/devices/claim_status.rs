@@ -148,5 +148,5 @@ fn device_status(errors: &mut Errors, device: &Tree, allocated: &[[&str; 4]], pa
         let address = address.as_str().unwrap_or("");
         invalid(errors, &path.index(i), address, names::interface_address(address));
     }
-    declared_unique(errors, addresses, Clone::clone, &path);
+    declared_unique(errors, addresses, Tree::to_json, &path);
 }
