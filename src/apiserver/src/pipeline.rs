@@ -258,6 +258,13 @@ async fn admit_and_run(
             Arc::new(found.user)
         }
     };
+    let limit = query.nonempty("timeout").and_then(go_duration).map_or(server.0.config.request_timeout, |t| t.min(server.0.config.request_timeout));
+    let late = || Status::timeout("request did not complete within the allotted timeout", 0);
+    let mut _early = None;
+    if passage.is_remote && !is_long && !request.body().is_end_stream() {
+        let arrived = tokio::time::timeout(limit, body::arrive(request.body_mut(), server.0.config.body_bytes_max)).await;
+        _early = Some(arrived.map_err(|_| late())?);
+    }
     let mut seat = None;
     if passage.is_remote && (!is_long || info.verb == "watch") {
         let cache = &server.0.parts.cache;
@@ -285,11 +292,7 @@ async fn admit_and_run(
     if is_long {
         return work.await;
     }
-    let limit = query.nonempty("timeout").and_then(go_duration).map_or(server.0.config.request_timeout, |t| t.min(server.0.config.request_timeout));
-    match tokio::time::timeout(limit, work).await {
-        Ok(result) => result,
-        Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
-    }
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// The request without what the caller still needs of it.
