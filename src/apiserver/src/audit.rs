@@ -4,7 +4,7 @@
 //! `blocking`) to the log, and goes to the webhook, if there is one, in its own time. Bearer tokens are in no event: the header is gone before anything is recorded.
 mod log;
 pub mod notes;
-mod policy;
+pub(crate) mod policy;
 mod webhook;
 
 use std::path::{Path, PathBuf};

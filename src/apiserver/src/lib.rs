@@ -20,6 +20,8 @@ mod extension;
 mod endpoints;
 mod fixed;
 mod flow;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzed;
 mod health;
 mod housekeeping;
 mod impersonation;

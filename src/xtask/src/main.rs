@@ -4,6 +4,7 @@ mod check;
 mod codegen;
 mod edges;
 mod etcd;
+mod fuzz;
 mod lab_commands;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,17 @@ enum Task {
     Check,
     /// The release binary with the shim inside; prints its path
     Build,
+    /// Feed what reads foreign bytes with drawn ones (see fuzz/README.md); prints the targets where none is named
+    Fuzz {
+        /// One of them, or `all`
+        target: Option<String>,
+        /// How long each runs
+        #[arg(long, default_value_t = 180)]
+        seconds: u32,
+        /// Take what was found into the kept corpus, as little of it as covers as much
+        #[arg(long)]
+        keep: bool,
+    },
     /// Clusters of several machines in namespaces of this host, for tests and by hand
     #[command(subcommand)]
     Lab(lab_commands::Task),
@@ -41,6 +53,7 @@ fn main() -> ExitCode {
         Task::Etcd => etcd::run(),
         Task::Check => check::run(),
         Task::Build => build::run(),
+        Task::Fuzz { target, seconds, keep } => fuzz::run(target.as_deref(), seconds, keep),
         Task::Lab(task) => return lab_commands::main(task),
     };
     match done {

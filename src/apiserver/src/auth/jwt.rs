@@ -3,16 +3,16 @@
 //! Models k8s.io/apiserver/plugin/pkg/authenticator/token/oidc and pkg/kubeapiserver/authenticator/config.go (KEP-3331). A changed file holds once
 //! every issuer that is new in it has answered; issuers that stay keep their keys. Claims of other endpoints (OpenID Connect 5.6.2) are
 //! asked for groups alone, as upstream has it: `distributed.rs`.
-mod claims;
+pub(crate) mod claims;
 mod distributed;
 mod expressions;
-mod keys;
+pub(crate) mod keys;
 mod metrics;
 mod provider;
 #[cfg(test)]
 pub(crate) mod tests;
-mod token;
-mod validate;
+pub(crate) mod token;
+pub(crate) mod validate;
 
 use std::path::Path;
 use std::sync::Arc;
