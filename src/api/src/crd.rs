@@ -24,6 +24,7 @@ mod structural;
 mod tests;
 mod value;
 mod value_error;
+mod warn;
 
 use std::sync::{Arc, OnceLock};
 
@@ -31,13 +32,14 @@ use cel::pattern;
 
 pub use check::{validate, validate_status};
 pub(crate) use declare::declare;
-pub use decode::{Coerced, coerce, converted, from_stored};
+pub use decode::{Coerced, coerce, coerce_applied, converted, from_stored};
 pub use definition::{Definition, by_stability, stored_versions};
 pub use json_path::Column;
 pub use names::{Condition, NamePlan, apply_plan, plan_names, set_condition};
 pub use publish::{Published, published};
 pub use rules::Rules;
 pub use scale::Scale;
+pub use warn::definition_warnings;
 pub use structural::{Additional, Structural};
 
 use crate::field_error::FieldError;

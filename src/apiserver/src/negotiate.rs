@@ -50,7 +50,7 @@ pub enum Transform {
     /// `meta.k8s.io/<version>` Table.
     Table { version: &'static str },
     /// PartialObjectMetadata, or its List.
-    Metadata { version: &'static str },
+    Metadata { version: &'static str, of_list: bool },
 }
 
 /// What an endpoint has to offer.
@@ -84,7 +84,9 @@ impl Offer {
             _ if !self.transforms => None,
             // Upstream gave Table no protobuf form.
             (Some("Table"), Some("meta.k8s.io")) if media != Media::Protobuf => Some(Transform::Table { version }),
-            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io")) => Some(Transform::Metadata { version }),
+            (Some(kind @ ("PartialObjectMetadata" | "PartialObjectMetadataList")), Some("meta.k8s.io")) => {
+                Some(Transform::Metadata { version, of_list: kind.ends_with("List") })
+            }
             _ => None,
         }
     }

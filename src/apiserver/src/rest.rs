@@ -122,6 +122,10 @@ pub async fn handle(
 async fn dispatch(call: &mut Call, request: Request<Body>) -> Result<Response<Body>, Status> {
     if !call.info.subresource.is_empty() {
         let Some(sub) = call.resource.subresource(&call.info.subresource).cloned() else {
+            // A custom kind has one handler for all that its path may name.
+            if call.resource.custom.is_some() {
+                return Err(call.not_found());
+            }
             return Ok(page_not_found());
         };
         let asked = if call.info.verb == "watch" { "get" } else { call.info.verb };

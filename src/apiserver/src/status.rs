@@ -188,6 +188,11 @@ impl Status {
         Self::new(406, "NotAcceptable", format!("only the following media types are accepted: {}", accepted.join(", ")))
     }
 
+    /// An answer that cannot be given in the form that was asked for.
+    pub fn not_as_asked(message: String) -> Self {
+        Self::new(406, "NotAcceptable", message)
+    }
+
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
         let text = format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", "));
         Self::new(415, "UnsupportedMediaType", text)

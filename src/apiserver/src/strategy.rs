@@ -192,13 +192,11 @@ pub fn prepare_create(resource: &Resource, object: &mut Tree, user: &UserInfo) {
     }
     match id(resource) {
         ("", "pods") => pod::prepare_create(object),
-        ("", "nodes") => node::agree_on_cidrs(object),
         ("", "namespaces") => namespace::prepare_create(object),
         ("apps", "daemonsets") => daemonset::prepare_create(object),
         ("", "persistentvolumes" | "persistentvolumeclaims") => volumes::prepare_create(&resource.plural, object),
         ("", "services") => object.set(&["status", "loadBalancer"], Tree::object()),
         ("resource.k8s.io", kind) => devices::stamp_taints(kind, object, &now()),
-        ("", "secrets") => simple::merge_string_data(object),
         ("", "serviceaccounts") => simple::keep_names_of_secrets(object),
         SIGNING_REQUEST => certificates::prepare_create(object, user),
         (crd::GROUP, crd::PLURAL) => store_versions(object),
@@ -209,6 +207,17 @@ pub fn prepare_create(resource: &Resource, object: &mut Tree, user: &UserInfo) {
     }
     // Status was made anew: what Go always writes comes back.
     api::defaults::apply(resource, object);
+}
+
+/// What the way through upstream's internal types makes of an object before its managers are noted: fields that stand for others become those.
+/// Models the conversions of pkg/apis/core/v1 and pkg/apis/apps/v1.
+pub fn convert(resource: &Resource, object: &mut Tree) {
+    match id(resource) {
+        ("", "secrets") => simple::merge_string_data(object),
+        ("", "nodes") => node::agree_on_cidrs(object),
+        ("apps", "daemonsets") => daemonset::convert(object),
+        _ => {}
+    }
 }
 
 /// A status of which nothing is known, with the zeros that Go always writes.
@@ -227,7 +236,6 @@ pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
             match id(resource) {
                 ("", "namespaces") => copy(new, old, &["spec", "finalizers"]),
                 SIGNING_REQUEST => copy(new, old, &["spec"]),
-                ("", "secrets") => simple::merge_string_data(new),
                 _ => {}
             }
         }
@@ -292,7 +300,7 @@ pub fn prepare_update(resource: &Resource, part: Part, new: &mut Tree, old: &Tre
         store_versions(new);
     }
     let counts_all = id(resource) == ("resource.k8s.io", "resourceslices");
-    if part == Part::Main && !counts_all {
+    if part == Part::Main && !counts_all || id(resource) == ("storage.k8s.io", "csinodes") {
         disabled::drop(resource, new);
     }
     match (id(resource), part) {
@@ -343,7 +351,11 @@ fn wanted_differs(resource: &Resource, new: &Tree, old: &Tree) -> bool {
         tree
     };
     let labels_count = resource.group == "discovery.k8s.io";
-    wanted(new) != wanted(old) || (labels_count && meta::labels(new) != meta::labels(old))
+    // Models pkg/registry/apps/deployment/strategy.go.
+    let annotations_count = id(resource) == ("apps", "deployments");
+    wanted(new) != wanted(old)
+        || (labels_count && meta::labels(new) != meta::labels(old))
+        || (annotations_count && meta::annotations(new) != meta::annotations(old))
 }
 
 const SIGNING_REQUEST: (&str, &str) = ("certificates.k8s.io", "certificatesigningrequests");
@@ -351,7 +363,21 @@ const TRUST_BUNDLE: (&str, &str) = ("certificates.k8s.io", "clustertrustbundles"
 const RESOURCE_CLAIM: (&str, &str) = ("resource.k8s.io", "resourceclaims");
 const POD_CERTIFICATE: (&str, &str) = ("certificates.k8s.io", "podcertificaterequests");
 
+/// The kind that errors about an object name: a custom one is called what it calls itself.
+pub fn kind_of<'t>(resource: &'t Resource, object: &'t Tree) -> &'t str {
+    if resource.custom.is_some() { meta::kind(object) } else { &resource.kind }
+}
+
+/// Custom objects are not decoded into a type. Models customresource/validator.go ValidateTypeMeta.
+fn wrong_kind(resource: &Resource, object: &Tree) -> Option<FieldError> {
+    let kind = meta::kind(object);
+    (resource.custom.is_some() && kind != &*resource.kind).then(|| FieldError::invalid("kind", kind, format!("must be {}", resource.kind)))
+}
+
 pub fn validate_create(resource: &Resource, object: &Tree) -> Vec<FieldError> {
+    if let Some(error) = wrong_kind(resource, object) {
+        return vec![error];
+    }
     let mut errors = api::validation::validate(resource, object, None);
     match id(resource) {
         SIGNING_REQUEST => errors.extend(certificates::validate_request(object)),
@@ -381,6 +407,9 @@ pub fn authorize_update<'n>(
 }
 
 pub fn validate_update(resource: &Resource, part: Part, new: &Tree, old: &Tree) -> Vec<FieldError> {
+    if let Some(error) = wrong_kind(resource, new).filter(|_| part != Part::Deletion) {
+        return vec![error];
+    }
     match part {
         Part::Main | Part::Scale => {
             let mut errors = api::validation::validate(resource, new, Some(old));
@@ -433,6 +462,7 @@ pub fn warnings(resource: &Resource, object: &Tree, old: Option<&Tree>) -> Vec<S
         ("", "componentstatuses") => vec!["v1 ComponentStatus is deprecated in v1.19+".to_owned()],
         ("", "services") => simple::service_warnings(object),
         ("", "secrets") => tls_secret::warnings(object),
+        (crd::GROUP, crd::PLURAL) => crd::definition_warnings(object, old),
         ("networking.k8s.io", "ingresses") if old.is_none() => simple::ingress_warnings(object),
         ("resource.k8s.io", "resourceslices") => simple::driver_warnings(object),
         ("storage.k8s.io", "csidrivers") => warnings::csi_driver(object, old),

@@ -347,7 +347,7 @@ impl Format {
     fn show(&mut self, out: &mut Vec<u8>, kind: &str, object: &[u8]) -> Result<(), Status> {
         match self.transform {
             Transform::None => self.event(out, kind, object),
-            Transform::Metadata { version } => {
+            Transform::Metadata { version, .. } => {
                 let mut partial = Vec::new();
                 table::partial(&mut partial, version, object).map_err(Status::internal)?;
                 self.event(out, kind, &partial)

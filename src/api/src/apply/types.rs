@@ -221,7 +221,8 @@ fn custom<'s>(ty: Type<'s>, schema: &'s Structural) -> Atoms<'s> {
         "array" => Atoms { list, ..Atoms::default() },
         "integer" | "number" => scalar(Scalar::Numeric),
         "boolean" => scalar(Scalar::Boolean),
-        "string" => match schema.values.as_ref().map_or("", |values| &*values.format) {
+        // Also by a format that means nothing.
+        "string" => match schema.values.as_ref().map_or("", |values| &*values.format_text) {
             "" | "byte" => scalar(Scalar::String),
             _ => scalar(Scalar::Untyped),
         },

@@ -81,13 +81,13 @@ pub fn texts(e: &mut Vec<FieldError>, schema: &Tree, path: &str) {
     }
 }
 
-/// What is wrong with the rules of a schema that is fine otherwise.
-pub fn programs(e: &mut Vec<FieldError>, schema: &Structural, known: &Known, path: &str) {
+/// What is wrong with the rules of a schema; those of a place where anything else is `wrong`, or below which it is, are not looked at.
+pub fn programs(e: &mut Vec<FieldError>, schema: &Structural, known: &Known, path: &str, wrong: &[String]) {
     if !schema.has_rules() {
         return;
     }
     let Some(declared) = declare(schema, true, "selfType") else { return };
-    let mut total = Total { errors: Vec::new(), known, cost: 0, dearest: Vec::new() };
+    let mut total = Total { errors: Vec::new(), known, wrong, cost: 0, dearest: Vec::new() };
     total.node(schema, &declared, path, Some(1), None);
     let Total { errors, cost, dearest, .. } = total;
     e.extend(errors);
@@ -106,6 +106,8 @@ pub fn programs(e: &mut Vec<FieldError>, schema: &Structural, known: &Known, pat
 struct Total<'k> {
     errors: Vec<FieldError>,
     known: &'k Known,
+    /// Paths of what is wrong with the schema itself: messages about its rules would help nobody.
+    wrong: &'k [String],
     cost: u64,
     /// Up to four, the dearest first.
     dearest: Vec<(u64, String)>,
@@ -134,7 +136,14 @@ impl Total<'_> {
                 cel::Shape::Object(object) => cel::escape(name).and_then(|name| object.field(&name)).map(|field| field.of.clone()),
                 _ => None,
             };
-            let Some(of) = of.or_else(|| declare(property, property.embedded, "selfType")) else { continue };
+            let Some(of) = of.or_else(|| declare(property, property.embedded, "selfType")) else {
+                if !property.rules.is_empty() && !self.is_wrong(&place) {
+                    let why = "internal error: failed to construct type information for x-kubernetes-validations rules: \
+                               unable to convert structural schema to CEL declarations";
+                    self.errors.push(FieldError::internal(format!("{place}.x-kubernetes-validations"), why));
+                }
+                continue;
+            };
             let above = if map_correlates { uncorrelated } else { uncorrelated.or(Some(path)) };
             self.node(property, &of, &place, inner, above);
         }
@@ -143,6 +152,10 @@ impl Total<'_> {
             self.node(items, element, &format!("{path}.items"), inner, above);
         }
         self.rules(schema, declared, path, most, uncorrelated);
+    }
+
+    fn is_wrong(&self, path: &str) -> bool {
+        self.wrong.iter().filter_map(|at| at.strip_prefix(path)).any(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     }
 
     fn below(&self, schema: &Structural, most: Option<u64>) -> Option<u64> {
@@ -157,7 +170,7 @@ impl Total<'_> {
     }
 
     fn rules(&mut self, schema: &Structural, declared: &Declared, path: &str, most: Option<u64>, uncorrelated: Option<&str>) {
-        if schema.rules.is_empty() {
+        if schema.rules.is_empty() || self.is_wrong(path) {
             return;
         }
         let (new, stored) = (Scope::new(Version::COMPATIBLE, declared), Scope::new(Version::CURRENT, declared));
@@ -174,11 +187,13 @@ impl Total<'_> {
             let program = match compiled(scope(&rule.rule), &rule.rule, "compilation failed: ", "program instantiation failed: ") {
                 Ok(program) if *program.output_type() != Type::Bool => {
                     self.errors.push(invalid("rule", "cel expression must evaluate to a bool".into()));
+                    self.old_self(rule, false, &at, uncorrelated);
                     continue;
                 }
                 Ok(program) => program,
                 Err(detail) => {
                     self.errors.push(invalid("rule", detail));
+                    self.old_self(rule, false, &at, uncorrelated);
                     continue;
                 }
             };

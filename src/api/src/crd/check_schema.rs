@@ -85,14 +85,13 @@ pub fn validation(e: &mut Errors, validation: &Tree, has_status: bool, known: &K
     if let Some(compiled) = &compiled {
         defaults(&mut found, compiled, compiled, false, &path);
     }
-    let is_structural = found.is_empty();
     e.append(&mut found);
     let context = Context { defaults_forbidden: None, inside_meta: false };
     let before = e.len();
     node(e, schema, &path, true, context);
-    // What is wrong with a schema makes messages about its rules that help nobody.
-    if let Some(compiled) = compiled.filter(|_| is_structural && e.len() == before) {
-        check_rules::programs(e, &compiled, known, &path);
+    if let Some(compiled) = compiled {
+        let wrong: Vec<String> = e[before..].iter().map(|error| error.path.clone()).collect();
+        check_rules::programs(e, &compiled, known, &path, &wrong);
     }
 }
 

@@ -57,17 +57,18 @@ macro_rules! regexes {
     ($($name:ident: $text:expr;)*) => { $(static $name: LazyLock<Regex> = LazyLock::new(|| regex($text));)* };
 }
 
+// Without `\s`: Go's knows ASCII alone, and this crate builds with as few tables of Unicode as it needs.
 regexes! {
     UUID: r"(?i)^[0-9a-f]{8}-?[0-9a-f]{4}-?([0-9a-f])[0-9a-f]{3}-?([0-9a-f])[0-9a-f]{3}-?[0-9a-f]{12}$";
     HOSTNAME: r"^([a-zA-Z0-9\p{S}\p{L}]((-?[a-zA-Z0-9\p{S}\p{L}]{0,62})?)|([a-zA-Z0-9\p{S}\p{L}](([a-zA-Z0-9\-\p{S}\p{L}]{0,61}[a-zA-Z0-9\p{S}\p{L}])?)(\.)){1,}([a-zA-Z\p{L}]){2,63})$";
     SSN: r"^[0-9]{3}[- ]?[0-9]{2}[- ]?[0-9]{4}$";
     HEX_COLOR: r"^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$";
-    RGB_COLOR: r"^rgb\(\s*(0|[1-9][0-9]?|1[0-9][0-9]?|2[0-4][0-9]|25[0-5])\s*,\s*(0|[1-9][0-9]?|1[0-9][0-9]?|2[0-4][0-9]|25[0-5])\s*,\s*(0|[1-9][0-9]?|1[0-9][0-9]?|2[0-4][0-9]|25[0-5])\s*\)$";
+    RGB_COLOR: r"^rgb\([\t\n\f\r ]*(0|[1-9][0-9]?|1[0-9][0-9]?|2[0-4][0-9]|25[0-5])[\t\n\f\r ]*,[\t\n\f\r ]*(0|[1-9][0-9]?|1[0-9][0-9]?|2[0-4][0-9]|25[0-5])[\t\n\f\r ]*,[\t\n\f\r ]*(0|[1-9][0-9]?|1[0-9][0-9]?|2[0-4][0-9]|25[0-5])[\t\n\f\r ]*\)$";
     CREDIT_CARD: r"^(?:4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9][0-9])[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}|(?:2131|1800|35[0-9]{3})[0-9]{11})$";
     MAC: r"(?i)^([0-9a-f]{2}(:[0-9a-f]{2}){5}|[0-9a-f]{2}(:[0-9a-f]{2}){7}|[0-9a-f]{2}(-[0-9a-f]{2}){5}|[0-9a-f]{2}(-[0-9a-f]{2}){7}|[0-9a-f]{4}(\.[0-9a-f]{4}){2}|[0-9a-f]{4}(\.[0-9a-f]{4}){3})$";
-    EMAIL: r#"^\s*([^<>@,;:"\s]+@[^<>@,;:"\s]+|("[^"]*"|[^<>@,;:"]*)\s*<[^<>@,;:"\s]+@[^<>@,;:"\s]+>)\s*$"#;
+    EMAIL: r#"^[\t\n\f\r ]*([^<>@,;:"\t\n\f\r ]+@[^<>@,;:"\t\n\f\r ]+|("[^"]*"|[^<>@,;:"]*)[\t\n\f\r ]*<[^<>@,;:"\t\n\f\r ]+@[^<>@,;:"\t\n\f\r ]+>)[\t\n\f\r ]*$"#;
     GO_DURATION: r"^[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$";
-    DURATION: r"(?i)[0-9]+\s*(nanoseconds?|nanos?|ns|microseconds?|micros?|us|µs|milliseconds?|millis?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|w)";
+    DURATION: r"(?i)[0-9]+[\t\n\f\r ]*(nanoseconds?|nanos?|ns|microseconds?|micros?|us|µs|milliseconds?|millis?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d|weeks?|w)";
     DATE_TIME: r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?(Z|z|[+-][0-9]{2}:?[0-9]{2})?$";
     URI: r"^([A-Za-z][A-Za-z0-9+.\-]*:[^\x00-\x20\x7f]+|/[^\x00-\x20\x7f]*)$";
 }

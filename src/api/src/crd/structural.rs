@@ -41,6 +41,8 @@ pub enum Additional {
 pub struct Values {
     /// Without dashes; empty where it means nothing for the type.
     pub format: Name,
+    /// The same as its author wrote it.
+    pub format_text: Name,
     pub maximum: Option<f64>,
     pub exclusive_maximum: bool,
     pub minimum: Option<f64>,
@@ -170,6 +172,7 @@ impl Values {
     /// Restricts nothing.
     pub const NONE: Values = Values {
         format: Name::Borrowed(""),
+        format_text: Name::Borrowed(""),
         maximum: None,
         exclusive_maximum: false,
         minimum: None,
@@ -226,6 +229,7 @@ impl Values {
         let pattern = schema.str_at(&["pattern"]);
         Some(Box::new(Values {
             format: super::format::normalized(schema.str_at(&["type"]), schema.str_at(&["format"])),
+            format_text: schema.str_at(&["format"]).to_owned().into(),
             maximum: number("maximum"),
             exclusive_maximum: flag("exclusiveMaximum"),
             minimum: number("minimum"),

@@ -120,6 +120,21 @@ fn values_are_judged_in_upstreams_words() {
         "{spec: {p: true}}",
         &[r#"spec.p: Invalid value: "boolean": spec.p in body must be of type integer,string: "boolean""#],
     );
+    // A format is called what its author called it, and judges what is no text.
+    wrong_values(
+        &spec("properties: {d: {type: string, format: date-time}, e: {type: string, format: email}, f: {type: string, format: date-time}}"),
+        "{spec: {d: x, e: 'a b', f: 5}}",
+        &[
+            r#"spec.d: Invalid value: "x": spec.d in body must be of type date-time: "x""#,
+            r#"spec.e: Invalid value: "a b": spec.e in body must be of type email: "a b""#,
+            r#"spec.f: Invalid value: "int64": spec.f in body must be of type date-time: "int64""#,
+        ],
+    );
+    wrong_values(
+        &spec("properties: {r: {type: integer, multipleOf: 0}}"),
+        "{spec: {r: 4}}",
+        &["spec.r: Invalid value: 0: factor MultipleOf declared for spec.r must be positive: 0"],
+    );
 }
 
 #[test]

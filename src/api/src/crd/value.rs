@@ -77,9 +77,16 @@ fn wrong_type(schema: &Structural, values: &Values, value: &Tree, path: &str) ->
     let has = |name: &str| allowed.split(',').any(|t| t == name);
     let is_whole = matches!(value, Tree::Float(f) if f.fract() == 0.0);
     let fits = has(found) || (is_whole && has("integer")) || (found == "integer" && has("number"));
-    // A text with a format is judged by the format alone.
+    // A text with a format is judged by the format alone; anything else of a type with a format should have been of the format.
     let by_format = !values.format.is_empty() && matches!(value, Tree::String(_) | Tree::Array(_)) && !has("integer") && !has("number");
-    (!fits && !by_format).then(|| errors::wrong_type(path, allowed, found))
+    let wrong = || match value {
+        Tree::String(_) | Tree::Array(_) => errors::wrong_type(path, allowed, found),
+        _ if values.format.is_empty() => errors::wrong_type(path, allowed, found),
+        Tree::Integer(_) => errors::wrong_type(path, &values.format_text, "int64"),
+        Tree::Float(_) => errors::wrong_type(path, &values.format_text, "double"),
+        _ => errors::wrong_type(path, &values.format_text, ""),
+    };
+    (!fits && !by_format).then(wrong)
 }
 
 fn enumeration(outcome: &mut Outcome, values: &Values, value: &Tree, path: &str) {
@@ -108,7 +115,7 @@ fn string(outcome: &mut Outcome, values: &Values, text: &str, value: &Tree, path
         }
     }
     if !values.format.is_empty() && !format::matches(&values.format, text) {
-        outcome.add(errors::wrong_type(path, &values.format, text));
+        outcome.add(errors::wrong_type(path, &values.format_text, text));
     }
 }
 
@@ -123,7 +130,12 @@ fn number(outcome: &mut Outcome, schema: &Structural, values: &Values, value: &T
     }
     if let Some(factor) = values.multiple_of {
         let parts = amount / factor;
-        if factor <= 0.0 || parts.fract() != 0.0 {
+        if factor <= 0.0 {
+            let shown = errors::number(factor);
+            let detail = format!("factor MultipleOf declared for {path} must be positive: {shown}");
+            let value = if factor.fract() == 0.0 { Tree::Integer(factor as i64) } else { Tree::Float(factor) };
+            outcome.add(errors::about(path, &value, detail));
+        } else if parts.fract() != 0.0 {
             outcome.add(errors::invalid(path, value, &format!("should be a multiple of {}", errors::number(factor))));
         }
     }

@@ -41,6 +41,11 @@ pub fn invalid(path: &str, value: &Tree, text: &str) -> FieldError {
     FieldError { kind: ErrorType::Invalid, path: shown(path), value, detail: format!("{path} in body {text}") }
 }
 
+/// The same in words of its own.
+pub fn about(path: &str, value: &Tree, detail: String) -> FieldError {
+    FieldError { kind: ErrorType::Invalid, path: shown(path), value: BadValue::from(value), detail }
+}
+
 pub fn required(path: &str, key: &str) -> FieldError {
     FieldError::required(shown(&format!("{path}.{key}")), "")
 }

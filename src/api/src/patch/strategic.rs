@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::PatchError;
+use crate::schema::go_name;
 use crate::tree::{Object, Tree};
 
 const DIRECTIVE: &str = "$patch";
@@ -31,8 +32,13 @@ pub trait MergeSchema {
 
 /// Merges `patch` into `original`.
 pub fn strategic_merge_with<S: MergeSchema + ?Sized>(original: &mut Tree, patch: Tree, schema: &S) -> Result<(), PatchError> {
-    let (Tree::Object(_), Tree::Object(patch)) = (&*original, patch) else {
-        return Err(PatchError::BadRequest("invalid JSON document".to_owned()));
+    let patch = match patch {
+        Tree::Object(patch) => patch,
+        Tree::Null => return Ok(()),
+        other => {
+            let text = format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", go_name(&other));
+            return Err(PatchError::BadRequest(text));
+        }
     };
     let target = std::mem::take(original.make_object());
     *original = Tree::Object(merge_object(target, patch, Some(schema))?);
@@ -47,19 +53,44 @@ fn bad_order() -> PatchError {
     PatchError::BadRequest("invalid patch format of setElementOrder list".to_owned())
 }
 
+/// Models mergepatch.ErrBadArgType.
+fn no_list(found: &Tree) -> PatchError {
+    PatchError::Internal(format!("expected a []interface {{}}, but received a {}", go_type(found)))
+}
+
+/// The type of what Go decodes JSON into.
+fn go_type(tree: &Tree) -> &'static str {
+    match tree {
+        Tree::Null => "%!s(<nil>)",
+        Tree::Bool(_) => "bool",
+        Tree::String(_) => "string",
+        Tree::Array(_) => "[]interface {}",
+        Tree::Object(_) => "map[string]interface {}",
+        _ => "int64",
+    }
+}
+
 fn no_merge_key(item: &Tree, key: &str) -> PatchError {
     PatchError::Internal(format!("map: {} does not contain declared merge key: {key}", go_map(item)))
 }
 
 fn unknown_directive(directive: &Tree, map: &Tree) -> PatchError {
-    PatchError::Internal(format!("unknown patch type: {} in map: {}", go_map(directive), go_map(map)))
+    // `%s` of what is no text.
+    let shown = match directive {
+        Tree::String(text) => text.to_string(),
+        Tree::Null => "%!s(<nil>)".to_owned(),
+        Tree::Bool(_) | Tree::Object(_) | Tree::Array(_) => format!("%!s({}={})", go_type(directive), go_map(directive)),
+        number => format!("%!s(int64={})", go_map(number)),
+    };
+    PatchError::Internal(format!("unknown patch type: {shown} in map: {}", go_map(map)))
 }
 
 /// A value as Go's `%v` prints it.
 fn go_map(tree: &Tree) -> String {
     match tree {
         Tree::Object(o) => {
-            let entries: Vec<String> = o.iter().map(|(k, v)| format!("{k}:{}", go_map(v))).collect();
+            let mut entries: Vec<String> = o.iter().map(|(k, v)| format!("{k}:{}", go_map(v))).collect();
+            entries.sort_unstable();
             format!("map[{}]", entries.join(" "))
         }
         Tree::Array(a) => format!("[{}]", a.iter().map(go_map).collect::<Vec<_>>().join(" ")),
@@ -70,11 +101,14 @@ fn go_map(tree: &Tree) -> String {
 }
 
 fn merge_object<S: MergeSchema + ?Sized>(mut original: Object, mut patch: Object, schema: Option<&S>) -> Result<Object, PatchError> {
-    if let Some(directive) = patch.remove(DIRECTIVE) {
+    if let Some(directive) = patch.get(DIRECTIVE) {
         return match directive.as_str() {
-            Some("replace") => Ok(patch),
+            Some("replace") => {
+                patch.remove(DIRECTIVE);
+                Ok(patch)
+            }
             Some("delete") => Ok(Object::new()),
-            _ => Err(unknown_directive(&directive, &Tree::Object(patch))),
+            _ => Err(unknown_directive(directive, &Tree::Object(patch.clone()))),
         };
     }
     retain_keys(&mut original, &mut patch)?;
@@ -91,7 +125,7 @@ fn merge_object<S: MergeSchema + ?Sized>(mut original: Object, mut patch: Object
         if value.is_null() {
             gone.insert(name.to_owned());
         } else if let Some(old) = original.get_mut(name) {
-            *old = changed(std::mem::take(old), value, schema.and_then(|s| s.field(name)), true)?;
+            *old = changed(std::mem::take(old), value, schema.and_then(|s| s.field(name)), true)?.unwrap_or_default();
         }
     }
     if !gone.is_empty() {
@@ -99,21 +133,26 @@ fn merge_object<S: MergeSchema + ?Sized>(mut original: Object, mut patch: Object
     }
     original.merge(changes.into_iter().collect(), |key, old, value| match old {
         _ if value.is_null() => Ok(None),
-        None => without_directives(value).map(Some),
-        Some(old) => changed(old, value, schema.and_then(|s| s.field(key)), false).map(Some),
+        None => Ok(without_directives(without_nulls(value))),
+        Some(old) => changed(old, value, schema.and_then(|s| s.field(key)), false),
     })?;
     Ok(original)
 }
 
-/// What `value` makes of a field that is there.
-fn changed<S: MergeSchema + ?Sized>(old: Tree, value: Tree, field: Option<MergeField<'_, S>>, is_delete_list: bool) -> Result<Tree, PatchError> {
-    match (old, value) {
-        (Tree::Object(_), Tree::Object(new)) if has(field.as_ref().map_or("", |f| f.strategy), "replace") => Ok(Tree::Object(new)),
-        (Tree::Object(old), Tree::Object(new)) => merge_object(old, new, field.map(|f| f.schema)).map(Tree::Object),
-        (Tree::Array(old), Tree::Array(new)) => merge_list(old, new, field.as_ref(), is_delete_list).map(Tree::Array),
-        (old, _) if is_delete_list => Ok(old),
-        (_, new) => without_directives(new),
-    }
+/// What `value` makes of a field that is there; nothing where it is a directive.
+fn changed<S: MergeSchema + ?Sized>(
+    old: Tree,
+    value: Tree,
+    field: Option<MergeField<'_, S>>,
+    is_delete_list: bool,
+) -> Result<Option<Tree>, PatchError> {
+    Ok(match (old, value) {
+        (Tree::Object(_), Tree::Object(new)) if has(field.as_ref().map_or("", |f| f.strategy), "replace") => Some(Tree::Object(new)),
+        (Tree::Object(old), Tree::Object(new)) => Some(Tree::Object(merge_object(old, new, field.map(|f| f.schema))?)),
+        (Tree::Array(old), Tree::Array(new)) => Some(Tree::Array(merge_list(old, new, field.as_ref(), is_delete_list)?)),
+        (old, _) if is_delete_list => Some(old),
+        (_, new) => without_directives(without_nulls(new)),
+    })
 }
 
 fn has(strategy: &str, what: &str) -> bool {
@@ -143,9 +182,9 @@ fn merge_ordered_lists<S: MergeSchema + ?Sized>(original: &mut Object, patch: &m
     }
     let (directives, rest): (Vec<_>, Vec<_>) = std::mem::take(patch).into_iter().partition(|(key, _)| key.starts_with("$setElementOrder"));
     *patch = rest.into_iter().collect();
-    let (mut done, mut gone, mut added) = (HashSet::new(), HashSet::new(), Vec::new());
+    let (mut done, mut added) = (HashSet::new(), Vec::new());
     for (directive, order) in &directives {
-        let order = order.as_array().ok_or_else(bad_order)?;
+        let order = order.as_array().ok_or_else(|| no_list(order))?;
         let name = directive.strip_prefix(SET_ORDER).ok_or_else(bad_order)?;
         let field = schema.and_then(|s| s.field(name));
         let key = field.as_ref().map_or("", |f| f.merge_key);
@@ -155,13 +194,8 @@ fn merge_ordered_lists<S: MergeSchema + ?Sized>(original: &mut Object, patch: &m
         }
         let patch_list = match in_patch {
             None => None,
-            // A null deletes the list; nothing is left to order.
-            Some(Tree::Null) => {
-                gone.insert(name);
-                continue;
-            }
             Some(Tree::Array(items)) => Some(items),
-            Some(_) => return Err(bad_order()),
+            Some(other) => return Err(no_list(&other)),
         };
         if let Some(items) = &patch_list {
             check_order(items, order, key)?;
@@ -170,20 +204,14 @@ fn merge_ordered_lists<S: MergeSchema + ?Sized>(original: &mut Object, patch: &m
         let is_there = place.is_some();
         let server = match place.map(std::mem::take) {
             Some(Tree::Array(items)) => Some(items),
-            Some(Tree::Null) | None => None,
-            Some(_) => return Err(bad_order()),
+            None => None,
+            Some(other) => return Err(no_list(&other)),
         };
         let server_order = server.clone().unwrap_or_default();
         let merged = match (server, patch_list) {
-            (None, None) => {
-                gone.insert(name);
-                continue;
-            }
+            (None, None) => continue,
             (Some(server), None) => server,
-            (None, Some(items)) => match without_directives(Tree::Array(items))? {
-                Tree::Array(items) => items,
-                _ => Vec::new(),
-            },
+            (None, Some(items)) => items.into_iter().filter_map(without_directives).collect(),
             (Some(server), Some(items)) => merge_list(server, items, field.as_ref(), false)?,
         };
         let merged = Tree::Array(ordered(merged, order, &server_order, key)?);
@@ -193,7 +221,6 @@ fn merge_ordered_lists<S: MergeSchema + ?Sized>(original: &mut Object, patch: &m
         }
     }
     patch.retain(|key, _| !done.contains(key));
-    original.retain(|key, _| !gone.contains(key));
     original.merge(added.into_iter().collect(), |_, _, list| Ok(Some(list)))
 }
 
@@ -204,7 +231,16 @@ fn check_order(items: &[Tree], order: &[Tree], key: &str) -> Result<(), PatchErr
     }
     let mut rest = order.iter();
     for item in items.iter().filter(|i| i.get(DIRECTIVE).is_none()) {
-        if !rest.any(|o| same(o, item, key)) {
+        let mut found = false;
+        for other in rest.by_ref() {
+            has_merge_key(item, key)?;
+            has_merge_key(other, key)?;
+            found = same(other, item, key);
+            if found {
+                break;
+            }
+        }
+        if !found {
             return Err(PatchError::Internal(format!(
                 "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
                 go_map(&Tree::Array(items.to_vec())),
@@ -213,6 +249,15 @@ fn check_order(items: &[Tree], order: &[Tree], key: &str) -> Result<(), PatchErr
         }
     }
     Ok(())
+}
+
+fn has_merge_key(item: &Tree, key: &str) -> Result<(), PatchError> {
+    match item {
+        _ if key.is_empty() => Ok(()),
+        Tree::Object(object) if object.get(key).is_some() => Ok(()),
+        Tree::Object(_) => Err(no_merge_key(item, key)),
+        other => Err(PatchError::Internal(format!("expected a map[string]interface {{}}, but received a {}", go_type(other)))),
+    }
 }
 
 fn same(a: &Tree, b: &Tree, key: &str) -> bool {
@@ -262,7 +307,7 @@ fn merge_list<S: MergeSchema + ?Sized>(
             }
             None => {
                 places.add(&id, merged.len());
-                merged.push(without_directives(item)?);
+                merged.push(item);
             }
         }
     }
@@ -372,28 +417,27 @@ fn id_of<'t>(item: &'t Tree, key: &str) -> Option<&'t Tree> {
     if key.is_empty() { Some(item) } else { item.get(key) }
 }
 
-/// A value that is taken whole: directives mean nothing in it, and nulls are left out.
-fn without_directives(value: Tree) -> Result<Tree, PatchError> {
-    Ok(match value {
-        Tree::Object(mut object) => {
-            match object.remove(DIRECTIVE).as_ref().map(|d| (d, d.as_str())) {
-                Some((_, Some("delete"))) => return Ok(Tree::object()),
-                Some((_, Some("replace" | "merge"))) | None => {}
-                Some((directive, _)) => return Err(unknown_directive(directive, &Tree::Object(object.clone()))),
-            }
-            let mut out = Object::new();
-            for (key, value) in object {
-                let is_directive = &*key == RETAIN_KEYS || key.starts_with(DELETE_FROM) || key.starts_with(SET_ORDER);
-                if !is_directive && !value.is_null() {
-                    out.insert(key, without_directives(value)?);
-                }
-            }
-            Tree::Object(out)
+/// A value that is taken whole; nothing where it is a directive. Models removeDirectives.
+fn without_directives(value: Tree) -> Option<Tree> {
+    match value {
+        Tree::Object(object) if object.get(DIRECTIVE).is_some() => None,
+        Tree::Object(object) => {
+            let kept = object.into_iter().filter_map(|(key, value)| without_directives(value).map(|value| (key, value)));
+            Some(Tree::Object(kept.collect()))
         }
-        Tree::Array(items) => {
-            let items = items.into_iter().filter(|i| i.get(DIRECTIVE).is_none());
-            Tree::Array(items.map(without_directives).collect::<Result<_, _>>()?)
+        Tree::Array(items) => Some(Tree::Array(items.into_iter().filter_map(without_directives).collect())),
+        other => Some(other),
+    }
+}
+
+/// Fields that are null are left out. Models discardNullValuesFromPatch.
+fn without_nulls(value: Tree) -> Tree {
+    match value {
+        Tree::Object(object) => {
+            let kept = object.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key, without_nulls(value)));
+            Tree::Object(kept.collect())
         }
+        Tree::Array(items) => Tree::Array(items.into_iter().map(without_nulls).collect()),
         other => other,
-    })
+    }
 }

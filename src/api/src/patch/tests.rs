@@ -145,7 +145,9 @@ fn objects_merge_unless_a_directive_says_otherwise() {
     check(original, r#"{"o":{"$patch":"replace","c":3}}"#, r#"{"o":{"c":3},"replace_o":{"a":1}}"#);
     check(original, r#"{"o":{"$patch":"delete"}}"#, r#"{"o":{},"replace_o":{"a":1}}"#);
     check(original, r#"{"o":{"$retainKeys":["a","c"],"c":3}}"#, r#"{"o":{"a":1,"c":3},"replace_o":{"a":1}}"#);
-    check(original, r#"{"n":{"x":null,"$retainKeys":["y"],"y":1}}"#, r#"{"o":{"a":1,"b":2},"replace_o":{"a":1},"n":{"y":1}}"#);
+    // Of what is new only `$patch` is understood, and takes what it stands in with it.
+    check(original, r#"{"n":{"x":null,"y":1},"p":{"$patch":"replace"},"l":[{"$patch":"delete"},1]}"#, r#"{"o":{"a":1,"b":2},"replace_o":{"a":1},"n":{"y":1},"l":[1]}"#);
+    check(original, "null", original);
 }
 
 #[test]
@@ -154,8 +156,11 @@ fn malformed_strategic_patches_are_refused() {
         (r#"{"$retainKeys":["a"],"b":1}"#, PatchError::BadRequest("invalid patch format of retainKeys".into())),
         (r#"{"merge_l":[{"v":1}]}"#, PatchError::Internal("map: map[v:1] does not contain declared merge key: name".into())),
         (r#"{"merge_l":["x"]}"#, PatchError::Internal("list element types are not identical: [[map[name:a]] [x]]".into())),
-        (r#"{"$patch":"fly","b":1}"#, PatchError::Internal("unknown patch type: fly in map: map[b:1]".into())),
-        (r#"[]"#, PatchError::BadRequest("invalid JSON document".into())),
+        (r#"{"$patch":"fly","b":1}"#, PatchError::Internal("unknown patch type: fly in map: map[$patch:fly b:1]".into())),
+        (r#"{"$patch":5}"#, PatchError::Internal("unknown patch type: %!s(int64=5) in map: map[$patch:5]".into())),
+        (r#"{"$setElementOrder/merge_l":"x"}"#, PatchError::Internal("expected a []interface {}, but received a string".into())),
+        (r#"{"merge_l":null,"$setElementOrder/merge_l":[]}"#, PatchError::Internal("expected a []interface {}, but received a %!s(<nil>)".into())),
+        (r#"[]"#, PatchError::BadRequest("json: cannot unmarshal array into Go value of type map[string]interface {}".into())),
     ] {
         let error = strategic_merge_with(&mut tree(r#"{"merge_l":[{"name":"a"}]}"#), tree(patch), &Fake).unwrap_err();
         assert_eq!(error, expected, "{patch}");

@@ -24,23 +24,28 @@ pub(super) fn check(errors: &mut Errors, conditions: &[Tree], path: &Path) {
         let path = path.index(i);
         let kind = text(condition, "type");
         if seen.contains(&kind) {
-            errors.push(FieldError::duplicate(path.child("type"), kind));
+            errors.push(FieldError::duplicate(&path, kind));
         }
         seen.push(kind);
-        label_name(errors, kind, &path.child("type"));
+        match kind {
+            "" => errors.push(FieldError::required(path.child("type"), "is required")),
+            kind => label_name(errors, kind, &path.child("type")),
+        }
         let status = text(condition, "status");
-        if !matches!(status, "True" | "False" | "Unknown") {
+        if status.is_empty() {
+            errors.push(FieldError::required(path.child("status"), ""));
+        } else if !matches!(status, "True" | "False" | "Unknown") {
             errors.push(FieldError::not_supported(path.child("status"), status, &["False", "True", "Unknown"]));
         }
         if let Some(generation) = int(condition, "observedGeneration").filter(|g| *g < 0) {
             errors.push(FieldError::invalid(path.child("observedGeneration"), generation, "must be greater than or equal to zero"));
         }
         if set(condition, "lastTransitionTime").is_none() {
-            errors.push(FieldError::required(path.child("lastTransitionTime"), "must be set"));
+            errors.push(FieldError::required(path.child("lastTransitionTime"), ""));
         }
         let (reason, reason_path) = (text(condition, "reason"), path.child("reason"));
         if reason.is_empty() {
-            errors.push(FieldError::required(&reason_path, "must be set"));
+            errors.push(FieldError::required(&reason_path, ""));
         } else {
             if !is_reason(reason) {
                 let examples = ["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
@@ -72,7 +77,7 @@ mod tests {
         check(&mut errors, conditions.as_array().unwrap_or_default(), &Path::new("c"));
         let named: Vec<_> = errors.iter().map(|e| e.to_string().split(':').take(2).collect::<String>()).collect();
         let expected = [
-            "c[1].type Duplicate value",
+            "c[1] Duplicate value",
             "c[1].status Unsupported value",
             "c[1].observedGeneration Invalid value",
             "c[1].lastTransitionTime Required value",

@@ -261,7 +261,8 @@ fn answer_bytes<T: Send + 'static>(call: &Call, items: Vec<T>, bytes: fn(&T) -> 
             let write = move |out: &mut Vec<u8>, item: &T| out.extend_from_slice(bytes(item));
             answer_pieces(call, pieces::joined(head(call, meta), items, write, END))
         }
-        Transform::Metadata { version } => {
+        Transform::Metadata { of_list: false, .. } => return Err(super::read::not_as_metadata(call, true)),
+        Transform::Metadata { version, .. } => {
             let write = move |out: &mut Vec<u8>, item: &T| table::partial(out, version, bytes(item)).expect(READABLE);
             answer_pieces(call, pieces::joined(table::begin_partial_list(version, meta), items, write, table::END))
         }

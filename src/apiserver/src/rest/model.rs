@@ -73,7 +73,8 @@ pub fn decode(
     let api_version = api::registry::api_version(expected.group, expected.version);
     let kind = meta::kind(&tree).to_owned();
     let version = meta::api_version(&tree).to_owned();
-    if !kind.is_empty() && kind != expected.kind {
+    // An untyped object may call itself anything: its validation says what it must be.
+    if !kind.is_empty() && kind != expected.kind && expected.custom.is_none() {
         let (group, v) = split_api_version(&version);
         if Registry::get().kind_schema(group, v, &kind).is_none() {
             let text = format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"");
@@ -89,7 +90,7 @@ pub fn decode(
             "the API version in the data ({version}) does not match the expected API version ({api_version})"
         )));
     }
-    meta::set_type(&mut tree, &api_version, expected.kind);
+    meta::set_type(&mut tree, &api_version, if kind.is_empty() { expected.kind } else { &kind });
     let document = (media == JSON).then_some(bytes);
     typed_from(document, expected, tree, duplicates, validation, warnings).map_err(|e| match e {
         Untyped::Wrong(text) => fallible(&text),

@@ -25,6 +25,10 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
 
+/// What decoding says of a list.
+const NO_OBJECT: &str = "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct \
+{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }";
+
 /// From so many bytes on a patch may take as long as thousands of requests.
 const LONG_BYTES: usize = 64 << 10;
 
@@ -76,12 +80,14 @@ impl Patch {
     }
 
     /// Complaints about the patch itself come back.
+    ///
+    /// What a merge patch that is no object comes to is up to the library (evanphx/json-patch v4, merge.go).
     pub fn apply(&self, expected: Expected<'_>, target: &mut Tree, validation: FieldValidation) -> Result<Vec<String>, Status> {
         let failed = |error: PatchError| match error {
             PatchError::BadRequest(text) => Status::bad_request(text),
-            PatchError::Unprocessable(text) => unprocessable(text),
+            PatchError::Unprocessable(_) => unprocessable(),
             PatchError::TooLarge(text) => Status::too_large(text),
-            PatchError::Internal(text) => Status::internal(text),
+            PatchError::Internal(text) => Status::unreasoned(500, text),
         };
         match self {
             Patch::Json(patch) => {
@@ -91,6 +97,12 @@ impl Patch {
                 };
                 patches::json_patch(target, patch).map_err(failed)?;
                 Ok(complaints)
+            }
+            Patch::Merge(Tree::Null) => Err(Status::bad_request("Invalid JSON Patch")),
+            // A list becomes the object, which it cannot be: decoding says so.
+            Patch::Merge(patch @ Tree::Array(_)) if validation == FieldValidation::Ignore => {
+                *target = patch.clone();
+                Ok(Vec::new())
             }
             Patch::Merge(patch) if patch.as_object().is_none() => Err(Status::bad_request(match validation {
                 FieldValidation::Ignore => "Invalid JSON Patch".to_owned(),
@@ -118,6 +130,9 @@ impl Patch {
         validation: FieldValidation,
         warnings: &mut Vec<String>,
     ) -> Result<Tree, Status> {
+        if matches!(made, Tree::Array(_)) {
+            return Err(unfit(self.shown(&made), NO_OBJECT.to_owned()));
+        }
         match model::typed(expected, made.clone(), complaints, validation, warnings) {
             Ok(mut tree) => {
                 // Whatever a patch calls it, it is what it was.
@@ -142,11 +157,23 @@ impl Patch {
     }
 }
 
-/// Names no object, as upstream: kubectl then shows the text.
-fn unprocessable(text: String) -> Status {
+/// Neither names the object nor says what is wrong. Models apimachinery/pkg/api/errors NewGenericServerResponse, which drops the text.
+fn unprocessable() -> Status {
     let mut status = Status::invalid("", "", "", &[]);
-    status.message = text;
+    status.message = "the server rejected our request due to an error in our request".to_owned();
     status
+}
+
+/// What is written must say which object it is. Models k8s.io/apiserver/pkg/endpoints/handlers/rest.go checkName.
+fn check_named(object: &Tree, target: &Target) -> Result<(), Status> {
+    let namespace = meta::namespace(object);
+    if target.resource.namespaced && !namespace.is_empty() && namespace != target.namespace {
+        return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+    }
+    match meta::name(object).is_empty() {
+        true => Err(Status::bad_request(format!("the name of the object ({} based on URL) was undeterminable: name must be provided", target.name))),
+        false => Ok(()),
+    }
 }
 
 /// What a patch made is no object of its kind; upstream names none.
@@ -184,9 +211,17 @@ impl Applied {
     pub fn to(&self, write: &apply::Write<'_>, expected: Expected<'_>, live: Option<&Tree>, warnings: &mut Vec<String>) -> Result<Tree, Status> {
         let merged = write.apply(&self.options.field_manager, live, &self.config, self.options.force).map_err(refused)?;
         let called = write.called(&merged);
-        let object = model::typed(expected, merged, Vec::new(), FieldValidation::Ignore, &mut Vec::new()).map_err(|error| {
+        let typed = match expected.custom {
+            Some(custom) => api::crd::coerce_applied(custom, merged).map_err(Untyped::Wrong),
+            None => model::typed(expected, merged, Vec::new(), FieldValidation::Ignore, &mut Vec::new()),
+        };
+        let object = typed.map_err(|error| {
             let (Untyped::Wrong(text) | Untyped::Strict(text)) = error;
-            Status::unreasoned(500, format!("failed to convert new object ({called}) to proper version: {text}"))
+            let kind = match expected.custom {
+                Some(_) => String::new(),
+                None => format!("unable to convert unstructured object to {}/{}, Kind={}: ", expected.group, expected.version, expected.kind),
+            };
+            Status::unreasoned(500, format!("failed to convert new object ({called}) to proper version: {kind}{text}"))
         })?;
         match self.options.field_validation {
             FieldValidation::Strict if !self.duplicates.is_empty() => {
@@ -229,18 +264,16 @@ async fn apply(call: &mut Call, part: Part, bytes: &[u8]) -> Result<Response<Bod
         let mut complaints = complaints.lock().expect("no panic under the lock");
         complaints.clear();
         let object = aside(bytes.len(), || target.managed(part, |write| applied.to(write, expected, live, &mut complaints)))?;
-        if meta::name(&object).is_empty() {
-            let text = format!("the name of the object ({} based on URL) was undeterminable: name must be provided", target.name);
-            return Err(Status::bad_request(text));
-        }
+        check_named(&object, &target)?;
         if live.is_none() && !meta::uid(&object).is_empty() {
             let why = format!("uid mismatch: the provided object specified uid {}, and no existing object was found", meta::uid(&object));
             return Err(Status::conflict(&resource.group, &resource.plural, &target.name, &why));
         }
         Ok(object)
     };
-    let outcome = target.update(part, true, dry_run, &mut call.warnings, &change).await?;
+    let outcome = target.update(part, true, dry_run, &mut call.warnings, &change).await;
     call.warnings.append(&mut complaints.into_inner().expect("no panic under the lock"));
+    let outcome = outcome?;
     read::answer(call, if outcome.created { StatusCode::CREATED } else { StatusCode::OK }, outcome.bytes)
 }
 
@@ -267,10 +300,14 @@ pub async fn patch(call: &mut Call, request: Request<Body>, part: Part) -> Resul
             let mut tree = old.clone();
             let found = patch.apply(expected, &mut tree, options.field_validation)?;
             patch.check_kind(expected, &tree)?;
-            patch.retype(expected, tree, found, options.field_validation, &mut complaints)
+            let object = patch.retype(expected, tree, found, options.field_validation, &mut complaints)?;
+            check_named(&object, &target)?;
+            Ok(object)
         })
     };
-    let outcome = target.update(part, true, options.dry_run, &mut call.warnings, &change).await?;
+    let outcome = target.update(part, true, options.dry_run, &mut call.warnings, &change).await;
+    // What was asked is complained about whether or not it is done.
     call.warnings.append(&mut complaints.into_inner().expect("no panic under the lock"));
+    let outcome = outcome?;
     read::answer(call, StatusCode::OK, outcome.bytes)
 }

@@ -22,11 +22,26 @@ pub async fn get(call: &Call) -> Result<Response<Body>, Status> {
     answer(call, StatusCode::OK, convert::bytes(&call.resource, &cached.bytes))
 }
 
+/// One object was asked for as a list of metadata, or a list as that of one. Models endpoints/handlers/response.go, which prints Go's types.
+pub fn not_as_metadata(call: &Call, is_list: bool) -> Status {
+    let resource = &call.resource;
+    let (package, kind) = match (&resource.custom, &*resource.group) {
+        (Some(_), _) => ("unstructured", "Unstructured"),
+        (None, "" | "events.k8s.io") => ("core", &*resource.kind),
+        (None, group) => (group.split('.').next().unwrap_or_default(), &*resource.kind),
+    };
+    Status::not_as_asked(match is_list {
+        true => format!("you requested PartialObjectMetadata, but the requested object is a list (*{package}.{kind}List)"),
+        false => format!("you requested PartialObjectMetadataList, but the requested object is not a list (*{package}.{kind})"),
+    })
+}
+
 /// Answers one object in the form the client asked for.
 pub fn answer(call: &Call, code: StatusCode, bytes: Bytes) -> Result<Response<Body>, Status> {
     let bytes = match call.accept.transform {
         Transform::None => bytes,
-        Transform::Metadata { version } => {
+        Transform::Metadata { of_list: true, .. } => return Err(not_as_metadata(call, false)),
+        Transform::Metadata { version, .. } => {
             let mut out = Vec::with_capacity(bytes.len());
             table::partial(&mut out, version, &bytes).map_err(Status::internal)?;
             out.into()

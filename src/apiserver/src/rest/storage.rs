@@ -171,6 +171,7 @@ impl Target {
         self.check_namespace_exists()?;
         api::defaults::apply(resource, &mut object);
         wipe_system_fields(&mut object);
+        strategy::convert(resource, &mut object);
         self.track(Part::Main, None, &mut object);
         let object = self.admit(admission::Operation::Create, Part::Main, object, None, dry_run, warnings).await?;
         let mut object = object;
@@ -191,7 +192,7 @@ impl Target {
             let namespace = self.server.0.parts.cache.get("", "namespaces", "", &self.namespace);
             errors.extend(strategy::may_administer(&resource.kind, &object, |key| namespace.as_ref()?.label(key)));
             if !errors.is_empty() {
-                return Err(Status::invalid(strategy::inner_group(resource), &resource.kind, meta::name(&object), &errors));
+                return Err(Status::invalid(strategy::inner_group(resource), strategy::kind_of(resource, &object), meta::name(&object), &errors));
             }
             if attempt == 1 {
                 warnings.extend(strategy::warnings(resource, &object, None));

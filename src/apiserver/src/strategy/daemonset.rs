@@ -14,6 +14,13 @@ fn set(object: &mut Tree, generation: i64) {
     object.set(&["metadata", "annotations", GENERATION], generation.to_string());
 }
 
+/// Who does not say how often the template changed says never.
+pub fn convert(object: &mut Tree) {
+    if meta::annotation(object, GENERATION).is_none() {
+        set(object, 0);
+    }
+}
+
 pub fn prepare_create(object: &mut Tree) {
     set(object, generation(object).max(1));
 }

@@ -67,6 +67,8 @@ fn places(resource: &Resource) -> (&'static [&'static str], &'static [&'static [
         ("resource.k8s.io", "resourceclaims") => (&[], CLAIM),
         ("resource.k8s.io", "resourceclaimtemplates") => (&[], CLAIM_TEMPLATE),
         ("resource.k8s.io", "resourceslices") => (&[], DEVICES),
+        // CSIVolumeHealth
+        ("storage.k8s.io", "csinodes") => (&[], &[&["status", "storageHealth"]]),
         ("", "nodes") => (&[], &[&["spec", "configSource"], &["spec", "podPreemptionPolicy"]]),
         _ => (&[], &[]),
     }

@@ -160,6 +160,12 @@ pub async fn handle(call: &mut Call, request: Request<Body>) -> Result<Response<
     if call.info.verb == "get" {
         let target = call.target();
         let workload = target.tree(&call.current()?).await?;
+        // Models customresource/etcd.go ScaleREST.Get.
+        if let Some(paths) = target.resource.custom.as_ref().and_then(|custom| custom.scale.as_ref())
+            && paths.wanted(&workload).is_none()
+        {
+            return Err(Status::internal(format!("the spec replicas field \"{}\" does not exist", paths.spec_replicas)));
+        }
         return read::answer(call, StatusCode::OK, scale_of(&target.resource, &workload).to_json().into());
     }
     let bytes = body::read(request.into_body(), call.server.0.config.body_bytes_max).await?;

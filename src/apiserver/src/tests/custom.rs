@@ -142,3 +142,20 @@ async fn every_change_of_a_definition_is_seen() {
     let missed: Vec<_> = written.iter().filter(|revision| !seen.contains(revision)).collect();
     assert!(missed.is_empty(), "{missed:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_custom_object_is_of_its_kind_and_says_what_it_has() {
+    let f = defined().await;
+    f.post(FOOS, &foo("a", r#"{"color":"red"}"#)).await.ok();
+    let kind = "Other.example.com \"a\" is invalid: kind: Invalid value: \"Other\": must be Foo";
+    f.send("PATCH", &format!("{FOOS}/a"), "application/merge-patch+json", r#"{"kind":"Other"}"#).await.failed(422, "Invalid", kind);
+    f.post(FOOS, &foo("a", "{}").replace("\"Foo\"", "\"Other\"")).await.failed(422, "Invalid", kind);
+    let versionless = f.send("PUT", &format!("{FOOS}/a"), "application/json", &foo("a", "{}")).await;
+    let text = "foos.example.com \"a\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update";
+    versionless.failed(422, "Invalid", text);
+    // What is applied was never decoded: a null is a value of the wrong type.
+    let applied = f.send("PATCH", &format!("{FOOS}/b?fieldManager=m"), "application/apply-patch+yaml", &foo("b", r#"{"color":null}"#)).await;
+    applied.failed(422, "Invalid", "Foo.example.com \"b\" is invalid: spec.color: Invalid value: \"null\": spec.color in body must be of type string: \"null\"");
+    f.post(FOOS, &foo("b", r#"{"color":null}"#)).await.ok();
+    f.get(&format!("{FOOS}/a/scale")).await.failed(404, "NotFound", "foos.example.com \"a\" not found");
+}

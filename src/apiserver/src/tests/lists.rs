@@ -149,6 +149,10 @@ async fn lists_come_as_tables_and_as_metadata() {
     let accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
     let list = f.send_with("GET", MAPS, &[("accept", accept)], "").await.ok();
     assert_eq!((list.str_at(&["kind"]), list.array_at(&["items"])[0].get("data")), ("PartialObjectMetadataList", None));
+    let wrong = f.send_with("GET", &format!("{MAPS}/b"), &[("accept", accept)], "").await;
+    wrong.failed(406, "NotAcceptable", "you requested PartialObjectMetadataList, but the requested object is not a list (*core.ConfigMap)");
+    let wrong = f.send_with("GET", MAPS, &[("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")], "").await;
+    wrong.failed(406, "NotAcceptable", "you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)");
     let accept = "application/vnd.kubernetes.protobuf,application/json";
     assert_eq!(f.send_with("GET", MAPS, &[("accept", accept)], "").await.code, 200);
     // Table has no protobuf form.

@@ -89,6 +89,39 @@ async fn all_three_patches_apply() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_patch_is_said_in_upstreams_words() {
+    let f = fixture().await;
+    f.post(MAPS, &config_map("a", "1")).await.ok();
+    let path = format!("{MAPS}/a");
+    let patch = async |kind: &str, query: &str, body: &str| f.send("PATCH", &format!("{path}?{query}"), &format!("application/{kind}-patch+json"), body).await;
+    let missing = patch("json", "", r#"[{"op":"remove","path":"/none"}]"#).await;
+    missing.failed(422, "Invalid", "the server rejected our request due to an error in our request");
+    let nameless = "the name of the object (a based on URL) was undeterminable: name must be provided";
+    for (kind, body) in [("merge", r#"{"metadata":null}"#), ("json", r#"[{"op":"remove","path":"/metadata/name"}]"#), ("strategic-merge", r#"{"$patch":"delete"}"#)] {
+        patch(kind, "", body).await.failed(400, "BadRequest", nameless);
+    }
+    patch("merge", "", "null").await.failed(400, "BadRequest", "Invalid JSON Patch");
+    let list = patch("merge", "fieldValidation=Ignore", "[1]").await;
+    assert_eq!(list.code, 422);
+    assert!(list.tree().str_at(&["message"]).contains("couldn't get version/kind; json parse error: json: cannot unmarshal array"));
+    patch("strategic-merge", "", r#"{"$patch":"fly"}"#).await.failed(500, "", "unknown patch type: fly in map: map[$patch:fly]");
+    patch("strategic-merge", "", "null").await.ok();
+    let both = patch("merge", "", r#"{"metadata":{"name":"b","namespace":"other"}}"#).await;
+    both.failed(400, "BadRequest", "the namespace of the provided object does not match the namespace sent on the request");
+    let warned = patch("merge", "fieldValidation=Warn", r#"{"metadata":{"name":"b"},"odd":1}"#).await;
+    assert_eq!((warned.code, warned.headers.contains_key("warning")), (400, true));
+}
+
+#[tokio::test]
+async fn managers_own_the_fields_that_others_stand_for() {
+    let f = fixture().await;
+    let secret = r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"},"stringData":{"b":"plain"}}"#;
+    let created = f.post("/api/v1/namespaces/default/secrets", secret).await.ok();
+    let fields = created.array_at(&["metadata", "managedFields"])[0].get("fieldsV1").unwrap().to_json();
+    assert_eq!(String::from_utf8(fields).unwrap(), r#"{"f:data":{".":{},"f:b":{}},"f:type":{}}"#);
+}
+
+#[tokio::test]
 async fn racing_patches_all_count() {
     let f = fixture().await;
     f.post(MAPS, &config_map("a", "1")).await.ok();

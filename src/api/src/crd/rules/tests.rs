@@ -157,7 +157,7 @@ fn definitions_whose_rules_do_not_hold_are_refused() {
         let compiled = Structural::compile(&tree(schema));
         let mut errors = Vec::new();
         super::super::check_rules::texts(&mut errors, &tree(schema), "s");
-        super::super::check_rules::programs(&mut errors, &compiled, &Default::default(), "s");
+        super::super::check_rules::programs(&mut errors, &compiled, &Default::default(), "s", &[]);
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(errors.len(), expected.len(), "{errors:#?}");
         for (error, expected) in errors.iter().zip(expected) {
@@ -191,4 +191,24 @@ fn definitions_whose_rules_do_not_hold_are_refused() {
         &["s.x-kubernetes-validations[0].fieldPath: Invalid value: \".b\": must be a valid path"],
     );
     refused("{type: object, x-kubernetes-validations: [{rule: \"'a'.includes('a')\"}]}", &["undeclared reference to 'includes'"]);
+    refused(
+        "{type: object, x-kubernetes-validations: [{rule: 'self.', optionalOldSelf: true}]}",
+        &["compilation failed", "optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule"],
+    );
+    refused(
+        "{type: object, properties: {x: {x-kubernetes-preserve-unknown-fields: true, x-kubernetes-validations: [{rule: 'true'}]}}}",
+        &["s.properties[x].x-kubernetes-validations: Internal error: internal error: failed to construct type information"],
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_schema_hides_the_rules_above_it_alone() {
+    let schema = Structural::compile(&tree(
+        "{type: object, x-kubernetes-validations: [{rule: '1'}], properties: {
+          a: {type: object, x-kubernetes-validations: [{rule: '2'}], properties: {b: {type: string}}}, ab: {type: object, x-kubernetes-validations: [{rule: '3'}]}}}",
+    ));
+    let mut errors = Vec::new();
+    super::super::check_rules::programs(&mut errors, &schema, &Default::default(), "s", &["s.properties[a].properties[b].pattern".to_owned()]);
+    let paths: Vec<&str> = errors.iter().map(|error| &*error.path).collect();
+    assert_eq!(paths, ["s.properties[ab].x-kubernetes-validations[0].rule"]);
 }

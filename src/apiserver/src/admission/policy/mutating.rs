@@ -106,8 +106,14 @@ pub async fn mutate(
         let is_again = rounds.is_again();
         rounds.policies.begin(is_again, &request.object);
         let namespace = namespace_of(cache, request)?;
+        let mut is_taken = false;
         for turn in &turns {
-            take(cache, authorization, turn, &namespace, request, rounds, &mut problems).await?;
+            is_taken |= take(cache, authorization, turn, &namespace, request, rounds, &mut problems).await?;
+        }
+        // Upstream then asks again whether or not anything came out different, also who was asked last.
+        if is_taken {
+            rounds.policies.require();
+            rounds.want();
         }
         rounds.policies.end(&request.object);
     }
@@ -115,6 +121,7 @@ pub async fn mutate(
     if problems.is_empty() { Ok(()) } else { Err(denied(request, &problems)) }
 }
 
+/// Whether anything was done, with or without effect.
 async fn take<'i>(
     cache: &Cache,
     authorization: &Authorization,
@@ -123,13 +130,13 @@ async fn take<'i>(
     request: &mut Request,
     rounds: &mut Reinvocation,
     problems: &mut Vec<Problem<'i>>,
-) -> Result<(), Status> {
+) -> Result<bool, Status> {
     let invocation = turn.invocation;
     let object = invocation.shown(cache, &request.object).await?;
     let old = invocation.shown(cache, request.old.as_deref().unwrap_or(&NULL)).await?;
     let key = turn.key();
     let is_due = !rounds.is_again() || rounds.policies.is_required(&key);
-    let Some(made) = make(authorization, turn, request, (object.into_owned(), &old, namespace), is_due)? else { return Ok(()) };
+    let Some(made) = make(authorization, turn, request, (object.into_owned(), &old, namespace), is_due)? else { return Ok(false) };
     problems.extend(made.problems.into_iter().map(|why| Problem {
         policy: &turn.policy.name,
         binding: Some(&turn.binding.name),
@@ -137,16 +144,19 @@ async fn take<'i>(
         reason: "Invalid",
         is_ignored: turn.policy.ignores_failure,
     }));
+    let is_taken = made.object.is_some();
     if let Some(object) = made.object {
-        request.object = invocation.taken(cache, object, &request.object).await?;
-        // Upstream asks again whether or not anything came out different.
-        rounds.policies.require();
-        rounds.want();
+        let next = invocation.taken(cache, object, &request.object).await?;
+        if next != request.object {
+            rounds.policies.require();
+            rounds.want();
+        }
+        request.object = next;
     }
     if turn.policy.compiled().is_reinvoked {
         rounds.policies.invoked(&key);
     }
-    Ok(())
+    Ok(is_taken)
 }
 
 impl Turn<'_> {

@@ -40,7 +40,10 @@ impl World {
     }
 
     async fn mutate(&self, policy: &str, request: &mut Request) -> Result<(), Status> {
-        let rounds = &mut Reinvocation::default();
+        self.mutate_in(policy, request, &mut Reinvocation::default()).await
+    }
+
+    async fn mutate_in(&self, policy: &str, request: &mut Request, rounds: &mut Reinvocation) -> Result<(), Status> {
         mutating::mutate(&self.cache, &self.authorization, &active(policy, r#""x":1"#), request, rounds).await
     }
 }
@@ -176,4 +179,21 @@ async fn policies_change_objects_by_configuration_and_by_patch() {
     let text = "policy 'p' with binding 'b' denied request: error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, \
                 maps or structs: .spec.selector";
     assert_eq!((status.message.as_str(), status.code, status.reason), (text, 403, "Invalid"));
+}
+
+#[tokio::test]
+async fn who_changed_the_object_is_asked_again_if_it_wants_to_be() {
+    let world = World::new().await;
+    let remove = |policy: &str| {
+        format!(
+            r#""reinvocationPolicy":"{policy}","mutations":[{{"patchType":"JSONPatch","jsonPatch":{{"expression":"[JSONPatch{{op: 'remove', path: '/spec/template/spec/containers/0/image'}}]"}}}}]"#
+        )
+    };
+    for (policy, is_asked) in [("Never", false), ("IfNeeded", true)] {
+        let (mut request, mut rounds) = (deployment(1), Reinvocation::default());
+        let policies = remove(policy);
+        world.mutate_in(&policies, &mut request, &mut rounds).await.unwrap();
+        assert!(rounds.begin_again());
+        assert_eq!(world.mutate_in(&policies, &mut request, &mut rounds).await.is_err(), is_asked, "{policy}");
+    }
 }

@@ -95,7 +95,8 @@ impl Target {
         }
         if !conditional && part == Part::Main && !strategy::allows_unconditional_update(resource) {
             let error = api::field_error::FieldError::invalid("metadata.resourceVersion", 0i64, "must be specified for an update");
-            return Err(Status::invalid(&resource.group, &resource.kind, &self.name, &[error]).into());
+            // Upstream names the resource here where it names kinds elsewhere.
+            return Err(Status::invalid(&resource.group, &resource.plural, &self.name, &[error]).into());
         }
         let by_client = part != Part::Deletion;
         if by_client {
@@ -108,6 +109,7 @@ impl Target {
             None => drop(new.remove(&MANAGED)),
         }
         api::defaults::apply(resource, &mut new);
+        strategy::convert(resource, &mut new);
         self.track(part, Some(&*old), &mut new);
         let mut new = if by_client {
             self.admit(admission::Operation::Update, part, new, Some(old.clone()), dry_run, warnings).await?
@@ -127,7 +129,7 @@ impl Target {
             errors = strategy::authorize_update(&*self.server.0.parts.authorizer, resource, part, &self.attributes(self.verb), label, &new, &old);
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(strategy::inner_group(resource), &resource.kind, &self.name, &errors).into());
+            return Err(Status::invalid(strategy::inner_group(resource), strategy::kind_of(resource, &new), meta::name(&new), &errors).into());
         }
         if by_client {
             if part == Part::Main {
@@ -155,14 +157,6 @@ impl Target {
 
     fn check_update_identity(&self, new: &mut Tree, old: &Tree) -> Result<(), Status> {
         let (group, plural) = (&self.resource.group, &self.resource.plural);
-        match meta::name(new) {
-            "" => meta::set_name(new, &self.name),
-            name if name != self.name => {
-                let text = format!("the name of the object ({name}) does not match the name on the URL ({})", self.name);
-                return Err(Status::bad_request(text));
-            }
-            _ => {}
-        }
         if self.resource.namespaced {
             match meta::namespace(new) {
                 "" => meta::set_namespace(new, &self.namespace),
@@ -173,6 +167,14 @@ impl Target {
             }
         } else {
             new.remove(&["metadata", "namespace"]);
+        }
+        match meta::name(new) {
+            "" => meta::set_name(new, &self.name),
+            name if name != self.name => {
+                let text = format!("the name of the object ({name}) does not match the name on the URL ({})", self.name);
+                return Err(Status::bad_request(text));
+            }
+            _ => {}
         }
         let uid = meta::uid(new);
         if !uid.is_empty() && uid != meta::uid(old) {
