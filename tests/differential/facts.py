@@ -5,7 +5,7 @@ import pathlib
 
 FACTS = pathlib.Path(__file__).parents[2] / "src/api/facts"
 
-Field = collections.namedtuple("Field", "name type go flags enum")
+Field = collections.namedtuple("Field", "name type go flags enum strategy merge_key map_keys")
 Resource = collections.namedtuple("Resource", "group version plural kind namespaced verbs subresources type")
 
 
@@ -18,7 +18,8 @@ def types():
         if columns[0] == "type":
             fields = found[columns[1]] = {}
         else:
-            fields[columns[1]] = Field(columns[1], columns[2], columns[3], columns[4], [v for v in columns[13].split(",") if v])
+            fields[columns[1]] = Field(columns[1], columns[2], columns[3], columns[4], [v for v in columns[13].split(",") if v], columns[7], columns[8],
+                                        [key for key in columns[10].split(",") if key])
     return found
 
 

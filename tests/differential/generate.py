@@ -30,6 +30,19 @@ SKIPPED = {"managedFields", "creationTimestamp", "deletionTimestamp", "uid", "re
            "deletionGracePeriodSeconds", "generateName"}
 
 
+class Chance:
+    """What is drawn by a seed."""
+
+    def __init__(self, seed):
+        self.chance = random.Random(seed)
+
+    def some(self, *values):
+        return copy.deepcopy(self.chance.choice(values))
+
+    def rarely(self, one_in=8):
+        return self.chance.randrange(one_in) == 0
+
+
 def scalars(kind, field):
     if kind == "string":
         return STRINGS + (field.enum[:6] if field else [])
@@ -82,7 +95,7 @@ def changes(value, kind, path=(), field=None):
                 yield from changes(item, kind[2:], (*path, key))
         return
     fields = facts.types().get(kind)
-    if not fields:
+    if not fields or not isinstance(value, dict):
         return
     if path:
         yield path, {}

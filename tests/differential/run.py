@@ -3,14 +3,17 @@
 import argparse
 import collections
 import copy
+import importlib
 import pathlib
 import sys
 
 import yaml
 
+import apply
 import compare
 import facts
 import generate
+import patches
 import sides
 
 HERE = pathlib.Path(__file__).parent
@@ -36,18 +39,6 @@ def bases(kinds):
         for base in yaml.safe_load_all(file.read_text()):
             if not kinds or base["kind"] in kinds:
                 yield base
-
-
-# rk's server writes their status (and upstream the time of a taint) beside the test.
-WRITTEN_BESIDE = {"APIService", "FlowSchema", "PriorityLevelConfiguration", "DeviceTaintRule"}
-
-
-def without_status(answer):
-    code, body, warnings = answer
-    if code < 300 and isinstance(body, dict):
-        body.pop("status", None)
-        body.get("metadata", {}).pop("generation", None)
-    return code, body, warnings
 
 
 def both(pair, *request):
@@ -92,10 +83,10 @@ def updates(pair, base, resource, options, found):
             if isinstance(body.get("metadata"), dict):
                 body["metadata"]["resourceVersion"] = version
         theirs, ours = (replace(side, url, body) for side, body in zip(pair, bodies))
-        if base["kind"] in WRITTEN_BESIDE:
-            theirs, ours = without_status(theirs), without_status(ours)
+        if base["kind"] in patches.WRITTEN_BESIDE:
+            theirs, ours = patches.without_status(theirs), patches.without_status(ours)
         found.note(base["kind"], "update", f"{base['metadata'].get('name')}: {step(path)}", compare.answers(theirs, ours))
-    if base["kind"] in WRITTEN_BESIDE:
+    if base["kind"] in patches.WRITTEN_BESIDE:
         return
     theirs, ours = both(pair, "GET", url, None, {"Accept": TABLE})
     found.note(base["kind"], "row", base["metadata"].get("name"), compare.answers(theirs, ours))
@@ -110,8 +101,8 @@ def main():
     parse.add_argument("--kinds", default="", help="only these, by commas")
     parse.add_argument("--count", type=int, default=300, help="objects made of each base")
     parse.add_argument("--seed", default="1")
-    parse.add_argument("--operations", default="create,update", help="of create, update and verbs [%(default)s]")
-    parse.add_argument("--requests", type=int, default=2000, help="of the operation verbs [%(default)s]")
+    parse.add_argument("--operations", default="create,update", help="of create, update, json, merge, strategic, apply, and of verbs, custom and policy [%(default)s]")
+    parse.add_argument("--requests", type=int, default=2000, help="of each operation but create and update [%(default)s]")
     parse.add_argument("--known", type=pathlib.Path, help="file of differences that are known: any other fails, and so does one that is gone")
     parse.add_argument("--write-known", action="store_true", help="write that file instead")
     parse.add_argument("--verbose", action="store_true", help="an example of each difference")
@@ -125,15 +116,21 @@ def main():
         pair = [live.relay(lab) for lab in labs]
     else:
         pair = [sides.Program(options.oracle, "--oracle"), sides.Program(options.subject)]
-    kinds = set(filter(None, options.kinds.split(",")))
-    if "verbs" in options.operations.split(","):
+    kinds, operations = set(filter(None, options.kinds.split(","))), options.operations.split(",")
+    if "verbs" in operations:
         import verbs
         verbs.run(pair, options, found)
-    for base in bases(kinds) if options.operations != "verbs" else ():
-        resource = facts.resources()[base["apiVersion"], base["kind"]]
+    # First: other tests leave policies and webhooks.
+    for name in filter(operations.__contains__, ("policy", "custom")):
+        importlib.import_module(name).run(pair, options, found)
+    for base in bases(kinds):
         for name, run in (("create", creates), ("update", updates)):
-            if name in options.operations.split(","):
-                run(pair, base, resource, options, found)
+            if name in operations:
+                run(pair, base, facts.resources()[base["apiVersion"], base["kind"]], options, found)
+    for name in filter(operations.__contains__, patches.OPERATIONS):
+        patches.run(pair, bases(kinds), name, options, found)
+    if "apply" in operations:
+        apply.run(pair, bases(kinds), options, found)
     for side in pair:
         side.close()
     if not options.keep:
@@ -142,35 +139,52 @@ def main():
     return report(found, options)
 
 
+def table(title, part, found):
+    """Cases, and how many of the differences (by key) are there, by kind or by operation."""
+    cases, differences = collections.Counter(), collections.Counter(key.split(" ")[part] for key in found.counts)
+    for key, count in found.cases.items():
+        cases[key[part]] += count
+    print(f"\n{title:34} {'cases':>6} {'differences':>12}")
+    for name, count in [*sorted(cases.items()), ("all", sum(cases.values()))]:
+        print(f"{name:34} {count:6} {differences[name] if name != 'all' else len(found.counts):12}")
+
+
 def report(found, options):
-    by_kind = collections.Counter()
-    for key in found.counts:
-        by_kind[key.split(" ")[0]] += 1
     for key in sorted(found.counts):
         if options.verbose:
             what, detail = found.examples[key]
             print(f"{found.counts[key]:4} {key}\n       {what}\n       {detail}")
-    print(f"\n{'kind':34} {'cases':>6} {'differences':>12}")
-    cases = collections.Counter()
-    for (kind, _), count in found.cases.items():
-        cases[kind] += count
-    for kind, count in sorted(cases.items()):
-        print(f"{kind:34} {count:6} {by_kind[kind]:12}")
-    print(f"{'all':34} {sum(cases.values()):6} {len(found.counts):12}")
+    table("operation", 1, found)
+    table("kind", 0, found)
     if not options.known:
         return 0
     # Go's maps are walked in another order each time, so nobody can rely on that of causes.
     keys = {key for key in found.counts if key.split(" ")[2] != "order"}
     if options.write_known:
-        options.known.write_text("".join(f"{key}\n" for key in sorted(keys)))
+        options.known.write_text("".join(f"{key}\n" for key in sorted(keys) if not keys & of_objects(key)))
         return 0
     known = set(options.known.read_text().splitlines())
-    fresh, gone = sorted(keys - known), sorted(known - keys)
+    fresh = sorted(key for key in keys if not known & {key, *of_objects(key)})
+    # A few requests of what is drawn find a few of the differences.
+    drawn = [] if options.requests >= MANY else DRAWN
+    asked = (*options.operations.split(","), "row")
+    gone = sorted(key for key in known - keys if key.split(" ")[1].startswith(asked) and not key.split(" ")[1].startswith(tuple(drawn)))
     for key in fresh:
         print(f"differential: new: {key}\n    {found.examples[key][0]}\n    {found.examples[key][1]}")
     for key in gone:
         print(f"differential: no longer there, take it out of {options.known}: {key}")
     return 1 if fresh or gone else 0
+
+
+# As many requests as find all that known.txt says of what is drawn.
+MANY = 2000
+DRAWN = (*patches.OPERATIONS, "apply", "custom", "policy", "verbs")
+
+
+def of_objects(key):
+    """A difference of a kind's objects shows in patches of them, too."""
+    kind, operation, *rest = key.split(" ")
+    return {" ".join([kind, other, *rest]) for other in ("create", "update") if operation.startswith((*patches.OPERATIONS, "apply"))}
 
 
 if __name__ == "__main__":

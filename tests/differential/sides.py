@@ -11,7 +11,7 @@ class Program:
 
     def call(self, method, path, body=None, headers=None):
         question = {"method": method, "path": path, "headers": {"Content-Type": "application/json", "Accept": "application/json", **(headers or {})},
-                    "body": body if isinstance(body, str) else "" if body is None else json.dumps(body)}
+                    "body": body if isinstance(body, str) else "" if body is None else text(body)}
         self.process.stdin.write(json.dumps(question) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -25,8 +25,13 @@ class Program:
         self.process.wait()
 
 
-def parsed(text):
+def text(body):
+    """As Go's clients write it: upstream compares bytes where it keeps JSON as it came (parameters of devices, data of revisions)."""
+    return json.dumps(body, separators=(",", ":"), sort_keys=True)
+
+
+def parsed(answer):
     try:
-        return json.loads(text)
+        return json.loads(answer)
     except ValueError:
-        return text
+        return answer

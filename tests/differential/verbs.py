@@ -4,12 +4,12 @@ A request is made for each side of what that side last showed, since versions an
 """
 import copy
 import json
-import random
 
 import yaml
 
 import compare
 import facts
+import generate
 
 NAMESPACE = "differential"
 JSON, TABLE = "application/json", "application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -52,16 +52,10 @@ SELECTORS = ["app=a", "app!=a", "app in (a,b)", "app notin (a)", "tier", "!tier"
 FIELDS = ["metadata.name=one", "metadata.name!=one", "metadata.namespace=differential", "spec.nodeName=", "status.phase=Pending", "nothing=1", "type=Opaque", "a", "metadata.name in (a)"]
 
 
-class Draw:
+class Draw(generate.Chance):
     def __init__(self, seed):
-        self.chance = random.Random(seed)
+        super().__init__(seed)
         self.objects = [(one, facts.resources()[one["apiVersion"], one["kind"]]) for one in yaml.safe_load_all(OBJECTS)]
-
-    def some(self, *values):
-        return self.chance.choice(values)
-
-    def rarely(self, one_in=8):
-        return self.chance.randrange(one_in) == 0
 
     def object(self):
         body, resource = self.chance.choice(self.objects)

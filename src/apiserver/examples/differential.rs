@@ -1,14 +1,15 @@
-//! Answers requests as rk's API server does without admission and authorization: the subject of `tests/differential`, as
-//! `src/xtask/facts/oracle.go` is its oracle.
+//! Answers requests as rk's API server does without authorization, and without admission but in one namespace: the subject of
+//! `tests/differential`, as `src/xtask/facts/oracle.go` is its oracle.
 //!
 //! Standard input has one request a line, `{"method", "path", "headers", "body"}`; standard output one answer for each,
 //! `{"code", "warnings", "body"}`.
 use std::io::{self, BufRead as _, Write as _};
 use std::sync::Arc;
 
-use apiserver::auth::{Authenticated, Credential, IssuedToken, TokenSpec, UserRules};
+use apiserver::admission::{Plugins, Request as Admitted};
+use apiserver::auth::{Authenticated, Authorization, Credential, IssuedToken, TokenSpec, UserRules};
 use apiserver::{
-    AdmitAll, ApiServer, Attributes, Authenticator, Authorizer, Cache, Config, Decision, Local, NodeDialer, NodeStream, Parts,
+    Admission, ApiServer, Attributes, Authenticator, Authorizer, Cache, Config, Decision, Local, NodeDialer, NodeStream, Parts,
 };
 use apiserver::{Status, TokenIssuer, UserInfo};
 use axum::body::Body;
@@ -55,6 +56,26 @@ impl Authorizer for Everything {
     }
 }
 
+/// In the namespace of the tests of policies alone. Nothing else acts on the ConfigMaps that they are about.
+struct Policed(Plugins);
+
+const POLICED: &str = "differential-policy";
+
+impl Admission for Policed {
+    fn admit<'a>(&'a self, request: &'a mut Admitted) -> BoxFuture<'a, Result<(), Status>> {
+        match request.namespace == POLICED {
+            true => self.0.admit(request),
+            false => Box::pin(async { Ok(()) }),
+        }
+    }
+    fn validate<'a>(&'a self, request: &'a mut Admitted) -> BoxFuture<'a, Result<(), Status>> {
+        match request.namespace == POLICED {
+            true => self.0.validate(request),
+            false => Box::pin(async { Ok(()) }),
+        }
+    }
+}
+
 struct NoTokens;
 
 impl TokenIssuer for NoTokens {
@@ -94,12 +115,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let store: Arc<dyn Store> = Arc::new(store::sqlite::open(&folder.path().join("db"), store::sqlite::Options::default())?);
     let cache = Cache::start(&store).await?;
+    let admission = Policed(Plugins::new(&cache, Arc::new(Authorization::new(&cache))));
     let parts = Parts {
         store,
         cache,
         authenticator: Arc::new(Nobody),
         authorizer: Arc::new(Everything),
-        admission: Arc::new(AdmitAll),
+        admission: Arc::new(admission),
         tokens: Arc::new(NoTokens),
         nodes: Arc::new(NoNodes),
         extensions: Vec::new(),

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/conversion"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -108,7 +109,7 @@ func (m *memory) GuaranteedUpdate(ctx context.Context, key string, out runtime.O
 	if err != nil {
 		return err
 	}
-	current := reflect.New(value.Type()).Interface().(runtime.Object)
+	current := empty(value.Type(), out)
 	if err := m.Get(ctx, key, storage.GetOptions{IgnoreNotFound: ignoreNotFound}, current); err != nil {
 		return err
 	}
@@ -120,6 +121,15 @@ func (m *memory) GuaranteedUpdate(ctx context.Context, key string, out runtime.O
 		return err
 	}
 	return m.put(key, updated, out)
+}
+
+// empty is a new object to decode into; one without a type of its own is told the version of `like` (etcd3 getNewItemFunc).
+func empty(t reflect.Type, like runtime.Object) runtime.Object {
+	object := reflect.New(t).Interface().(runtime.Object)
+	if untyped, is := object.(*unstructured.Unstructured); is {
+		untyped.Object = map[string]any{"apiVersion": like.GetObjectKind().GroupVersionKind().GroupVersion().String()}
+	}
+	return object
 }
 
 func (m *memory) GetList(_ context.Context, key string, options storage.ListOptions, list runtime.Object) error {
@@ -139,7 +149,7 @@ func (m *memory) GetList(_ context.Context, key string, options storage.ListOpti
 	}
 	sort.Strings(keys)
 	for _, stored := range keys {
-		object := reflect.New(items.Type().Elem()).Interface().(runtime.Object)
+		object := empty(items.Type().Elem(), list)
 		if err := m.decode(m.stored[stored], object); err != nil {
 			return err
 		}

@@ -7,11 +7,15 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"reflect"
+	"runtime/debug"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/generic/registry"
@@ -33,7 +37,8 @@ type answer struct {
 	Body     string   `json:"body"`
 }
 
-// answerQuestions is upstream's API server without admission, authorization and etcd: one answer on `out` for each question on `in`.
+// answerQuestions is upstream's API server without etcd, authorization and any admission but policies: one answer on `out` for each question
+// on `in`.
 func (s *installed) answerQuestions(in io.Reader, out io.Writer) {
 	s.withoutAllocation()
 	capabilities.Setup(true, 0)
@@ -41,10 +46,19 @@ func (s *installed) answerQuestions(in io.Reader, out io.Writer) {
 		LegacyAPIGroupPrefixes: sets.NewString(genericapiserver.DefaultLegacyAPIPrefix),
 	})
 	admin := &user.DefaultInfo{Name: "admin", Groups: []string{"system:masters", "system:authenticated"}}
-	handler := filters.WithRequestInfo(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.server.Handler.Director.ServeHTTP(w, r.WithContext(request.WithUser(r.Context(), admin)))
-	}), resolver)
-	handler = filters.WithWarningRecorder(handler)
+	allow := authorizerfactory.NewAlwaysAllowAuthorizer()
+	s.policies.start(s, allow)
+	custom := s.serveCustom(s.customOptions, allow)
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Patches are written to an audit log that may be off, but must be there.
+		ctx := audit.WithAuditContext(request.WithUser(r.Context(), admin))
+		if asked, _ := request.RequestInfoFrom(ctx); asked.IsResourceRequest {
+			custom.handler.ServeHTTP(w, r.WithContext(ctx))
+		} else {
+			s.server.Handler.Director.ServeHTTP(w, r.WithContext(ctx))
+		}
+	}))
+	handler = filters.WithRequestInfo(filters.WithWarningRecorder(handler), resolver)
 	lines := bufio.NewReaderSize(in, 1<<20)
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
@@ -60,7 +74,12 @@ func (s *installed) answerQuestions(in io.Reader, out io.Writer) {
 		for name, value := range q.Headers {
 			r.Header.Set(name, value)
 		}
-		check(encoder.Encode(ask(handler, r)))
+		answer := ask(handler, r)
+		if asked, err := resolver.NewRequestInfo(r); err == nil && answer.Code != 0 {
+			custom.follow(asked, r, answer)
+			s.policies.follow(asked, r, answer)
+		}
+		check(encoder.Encode(answer))
 	}
 }
 
@@ -80,8 +99,9 @@ func (loopback) RoundTrip(r *http.Request) (*http.Response, error) {
 // ask answers with the code 0 where upstream panics.
 func ask(handler http.Handler, r *http.Request) (a answer) {
 	defer func() {
-		if recover() != nil {
-			a = answer{}
+		if why := recover(); why != nil {
+			fmt.Fprintf(os.Stderr, "%s %s: %v\n%s", r.Method, r.URL, why, debug.Stack())
+			a = answer{Body: fmt.Sprint(why)}
 		}
 	}()
 	recorder := httptest.NewRecorder()

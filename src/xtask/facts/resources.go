@@ -24,6 +24,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/registry/customresourcedefinition"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -86,6 +87,10 @@ type installed struct {
 	server *genericapiserver.GenericAPIServer
 	groups []*genericapiserver.APIGroupInfo
 	served *serverstorage.ResourceConfig
+	// The group of CustomResourceDefinitions, and how their objects would be kept.
+	definitions   *genericapiserver.APIGroupInfo
+	customOptions generic.RESTOptionsGetter
+	policies      *policies
 }
 
 // emptyEtcd listens so that the port allocator finds a connection; every call on it fails.
@@ -162,10 +167,13 @@ func install(onlyServed bool) *installed {
 
 	config := genericapiserver.NewConfig(legacyscheme.Codecs)
 	config.LoopbackClientConfig = itself
+	config.Authorization.Authorizer = allow
 	config.ExternalAddress = "127.0.0.1:6443"
 	config.EffectiveVersion = effective
 	config.RESTOptionsGetter = getter
 	config.MergedResourceConfig = enabled
+	policies := &policies{}
+	config.AdmissionControl = policies
 	namer := openapinamer.NewDefinitionNamer(schemes...)
 	definitions := openapi.GetOpenAPIDefinitionsWithoutDisabledFeatures(openAPIDefinitions)
 	config.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(definitions, namer)
@@ -215,7 +223,10 @@ func install(onlyServed bool) *installed {
 		eventsrest.RESTStorageProvider{TTL: time.Hour},
 		resourcerest.RESTStorageProvider{NamespaceClient: client.CoreV1().Namespaces(), Authorizer: allow},
 	}
-	result := &installed{server: server, served: served}
+	untyped := etcd.StorageConfig
+	untyped.Codec = runtime.NewCodec(unstructured.UnstructuredJSONScheme, unstructured.UnstructuredJSONScheme)
+	custom := options.StorageFactoryRestOptionsFactory{Options: *etcd, StorageFactory: &options.SimpleStorageFactory{StorageConfig: untyped}}
+	result := &installed{server: server, served: served, policies: policies, customOptions: &custom}
 	for _, provider := range providers {
 		info, err := provider.NewRESTStorage(enabled, getter)
 		check(err)
@@ -223,7 +234,8 @@ func install(onlyServed bool) *installed {
 			result.groups = append(result.groups, &info)
 		}
 	}
-	result.groups = append(result.groups, customResourceDefinitions(getterOf(apiextensionsserver.Scheme, apiextensionsserver.Codecs)))
+	result.definitions = customResourceDefinitions(getterOf(apiextensionsserver.Scheme, apiextensionsserver.Codecs))
+	result.groups = append(result.groups, result.definitions)
 	services := apiservicerest.NewRESTStorage(enabled, getterOf(aggregatorscheme.Scheme, aggregatorscheme.Codecs), false)
 	result.groups = append(result.groups, &services)
 	for _, info := range result.groups {
