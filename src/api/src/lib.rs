@@ -22,6 +22,8 @@ pub mod protobuf;
 pub mod quantity;
 pub mod quota;
 pub mod registry;
+#[cfg(test)]
+mod pace;
 pub mod scan;
 pub mod schema;
 pub mod selector;

@@ -166,19 +166,19 @@ fn the_oldest_updates_are_put_together() {
 
 #[test]
 fn a_client_may_name_many_managers() {
-    let entry = |i: usize| {
-        let fields = format!(r#"{{"f:data":{{"f:k{i}":{{}}}}}}"#);
-        format!(r#"{{"manager":"m{i:05}","operation":"Update","apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{fields}}}"#)
-    };
-    let mut created = config_map(r#"{"k0":"v","new":"v"}"#);
-    let list: Vec<String> = (0..20_000).map(entry).collect();
-    created.set(&["metadata", "managedFields"], tree(&format!("[{}]", list.join(","))));
-    let started = std::time::Instant::now();
-    write("v1", "2026-01-01T00:00:00Z").track("alice", None, &mut created);
-    let managed = created.array_at(&["metadata", "managedFields"]);
-    assert_eq!(managed.len(), 10);
-    assert_eq!(managed[0].str_at(&["manager"]), "ancient-changes");
-    assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+    crate::pace::in_a_pass(|| {
+        let entry = |i: usize| {
+            let fields = format!(r#"{{"f:data":{{"f:k{i}":{{}}}}}}"#);
+            format!(r#"{{"manager":"m{i:05}","operation":"Update","apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{fields}}}"#)
+        };
+        let mut created = config_map(r#"{"k0":"v","new":"v"}"#);
+        let list: Vec<String> = (0..20_000).map(entry).collect();
+        created.set(&["metadata", "managedFields"], tree(&format!("[{}]", list.join(","))));
+        write("v1", "2026-01-01T00:00:00Z").track("alice", None, &mut created);
+        let managed = created.array_at(&["metadata", "managedFields"]);
+        assert_eq!(managed.len(), 10);
+        assert_eq!(managed[0].str_at(&["manager"]), "ancient-changes");
+    });
 }
 
 #[test]

@@ -118,22 +118,22 @@ fn broken_bytes_are_errors() {
 
 #[test]
 fn a_long_map_may_come_in_any_order() {
-    let mut map = Vec::new();
-    for i in (0..200_000).rev() {
-        let key = format!("k{i:06}");
-        let entry = [&[10, key.len() as u8][..], key.as_bytes(), &[18, 0]].concat();
-        map.extend([&[18, entry.len() as u8][..], &entry].concat());
-    }
-    let mut document = [&MAGIC[..], &[10, 15, 10, 2, b'v', b'1', 18, 9], b"ConfigMap", &[18]].concat();
-    let mut length = map.len();
-    while length >= 0x80 {
-        document.push(length as u8 | 0x80);
-        length >>= 7;
-    }
-    document.push(length as u8);
-    document.extend(map);
-    let started = std::time::Instant::now();
-    let tree = decode(&document, ("", "v1", "Pod")).unwrap();
-    assert_eq!(tree.at(&["data"]).unwrap().as_object().unwrap().len(), 200_000);
-    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+    crate::pace::in_a_pass(|| {
+        let mut map = Vec::new();
+        for i in (0..100_000).rev() {
+            let key = format!("k{i:06}");
+            let entry = [&[10, key.len() as u8][..], key.as_bytes(), &[18, 0]].concat();
+            map.extend([&[18, entry.len() as u8][..], &entry].concat());
+        }
+        let mut document = [&MAGIC[..], &[10, 15, 10, 2, b'v', b'1', 18, 9], b"ConfigMap", &[18]].concat();
+        let mut length = map.len();
+        while length >= 0x80 {
+            document.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        document.push(length as u8);
+        document.extend(map);
+        let tree = decode(&document, ("", "v1", "Pod")).unwrap();
+        assert_eq!(tree.at(&["data"]).unwrap().as_object().unwrap().len(), 100_000);
+    });
 }

@@ -370,19 +370,24 @@ fn scope_fits(scope: &str, resource: &str) -> bool {
     }
 }
 
+/// What is wrong with the scopes of a quota is said for each of them, or for each with each resource; upstream goes on for as long as it takes.
+const SCOPES_SHOWN_BYTES_MAX: usize = 1 << 20;
+
 fn resource_quota(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
     let spec = at(new, "spec");
     quota_lists(errors, spec, &SPEC, &["hard"]);
     let scopes = strings(spec, "scopes");
     let path = SPEC.child("scopes");
     let hard: Vec<&str> = entries(spec, "hard").map(|(name, _)| name).collect();
-    for scope in &scopes {
-        if !SCOPES.contains(scope) {
-            errors.push(FieldError::invalid(path, at(spec, "scopes"), "unsupported scope"));
-        }
-        for _ in hard.iter().filter(|r| resources::is_quota_resource(r) && !scope_fits(scope, r)) {
-            errors.push(FieldError::invalid(path, at(spec, "scopes"), "unsupported scope applied to resource"));
-        }
+    let wrong = scopes.iter().flat_map(|scope| {
+        let unsupported = (!SCOPES.contains(scope)).then_some("unsupported scope");
+        let unfit = hard.iter().filter(move |r| resources::is_quota_resource(r) && !scope_fits(scope, r));
+        unsupported.into_iter().chain(unfit.map(|_| "unsupported scope applied to resource"))
+    });
+    // Each shows all scopes.
+    let most = SCOPES_SHOWN_BYTES_MAX / at(spec, "scopes").to_json().len().max(1) + 1;
+    for detail in wrong.take(most) {
+        errors.push(FieldError::invalid(path, at(spec, "scopes"), detail));
     }
     for (a, b) in [("BestEffort", "NotBestEffort"), ("NotTerminating", "Terminating")] {
         if scopes.contains(&a) && scopes.contains(&b) {

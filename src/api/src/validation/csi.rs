@@ -1,6 +1,8 @@
 //! CSIDrivers, CSINodes, CSIStorageCapacities, VolumeAttachments and VolumeAttributesClasses.
 //!
 //! Models pkg/apis/storage/validation/validation.go. Left out: `inlineVolumeSpec` of attachments, which only migration from drivers in the tree sets.
+use std::collections::HashMap;
+
 use super::check::*;
 use super::storage::parameters;
 use super::volume::driver_name;
@@ -96,8 +98,10 @@ fn node(errors: &mut Errors, spec: &Tree, old: Option<&Tree>) {
             label_name(errors, key, &path);
         }
     }
+    let mut by_name: HashMap<&str, Vec<&Tree>> = HashMap::new();
+    drivers.iter().for_each(|driver| by_name.entry(text(driver, "name")).or_default().push(driver));
     for before in old.map_or(&[][..], |old| list(old, "drivers")) {
-        for driver in drivers.iter().filter(|driver| text(driver, "name") == text(before, "name")) {
+        for driver in by_name.get(text(before, "name")).into_iter().flatten().copied() {
             if !["nodeID", "topologyKeys"].iter().all(|key| same_at(driver, before, key)) {
                 errors.push(FieldError::invalid(drivers_path, driver, IMMUTABLE));
             }
