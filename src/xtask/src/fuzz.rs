@@ -77,10 +77,13 @@ fn fuzz(folder: &Path, program: &Path, name: &str, seconds: u32, keep: bool) -> 
     let mut run = fuzzer();
     run.args(["-fork=1", "-ignore_crashes=1", "-report_slow_units=1", "-print_final_stats=1"]);
     run.args([format!("-max_total_time={seconds}"), format!("-max_len={INPUT_BYTES_MAX}")]);
-    let words = folder.join(format!("target/{name}.dictionary"));
-    std::fs::write(&words, dictionary(folder, name)?).with_context(|| format!("write {}", words.display()))?;
-    run.arg(format!("-dict={}", words.display())).args([&found, &kept]);
-    crate::run(&mut run)?;
+    let words = dictionary(folder, name)?;
+    if !words.is_empty() {
+        let file = folder.join(format!("target/{name}.dictionary"));
+        std::fs::write(&file, words).with_context(|| format!("write {}", file.display()))?;
+        run.arg(format!("-dict={}", file.display()));
+    }
+    crate::run(run.args([&found, &kept]))?;
     if keep {
         crate::run(fuzzer().args(["-set_cover_merge=1", "-use_counters=0"]).arg(format!("-max_len={KEPT_BYTES_MAX}")).args([&kept, &found]))?;
     }
