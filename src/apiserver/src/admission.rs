@@ -50,7 +50,7 @@ pub enum Operation {
 /// One request before admission. Models k8s.io/apiserver/pkg/admission Attributes.
 #[derive(Debug)]
 pub struct Request {
-    pub user: UserInfo,
+    pub user: Arc<UserInfo>,
     pub operation: Operation,
     pub resource: ResourceRef,
     /// `""` for the object itself.

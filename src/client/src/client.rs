@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::decode;
+use crate::direct::{Answer, Direct, boxed};
 use crate::error::ApiError;
 use crate::held::HeldObjects;
 use crate::object::{ApiResource, Kind, Named, ObjectKey};
@@ -65,6 +66,8 @@ fn http_client<C: Connect + Clone>(connector: C) -> legacy::Client<C, Body> {
 #[derive(Clone)]
 pub struct Client {
     kube: kube::Client,
+    /// The same, where nothing need stand between.
+    direct: Option<Direct>,
     agent: HeaderValue,
     held: Option<Arc<dyn HeldObjects>>,
 }
@@ -82,7 +85,19 @@ impl Client {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self { kube: kube::Client::new(service, "default"), agent: AGENT, held: None }
+        Self { kube: kube::Client::new(service, "default"), direct: None, agent: AGENT, held: None }
+    }
+
+    /// The same over a service that takes calls side by side: they go there without a queue in between.
+    pub fn within<S, B>(service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self { direct: Some(Direct::new(service.clone())), ..Self::from_service(service) }
     }
 
     /// The same client under the name of a component: its user agent, and so the manager of the fields that it sets.
@@ -128,7 +143,7 @@ impl Client {
             .option_layer(config.auth_layer().map_err(failed)?)
             .map_err(BoxError::from)
             .service(http);
-        Ok(Self { kube: kube::Client::new(service, config.default_namespace), agent: AGENT, held: None })
+        Ok(Self { kube: kube::Client::new(service, config.default_namespace), direct: None, agent: AGENT, held: None })
     }
 
     /// A client over connections that `connector` makes to a server of its choice; ALPN says whether one speaks HTTP/2. `token` goes
@@ -155,7 +170,7 @@ impl Client {
             })
             .map_err(BoxError::from)
             .service(http_client(connector));
-        Ok(Self { kube: kube::Client::new(service, config.default_namespace), agent: AGENT, held: None })
+        Ok(Self { kube: kube::Client::new(service, config.default_namespace), direct: None, agent: AGENT, held: None })
     }
 
     /// The transport underneath, for upgrades and what else kube offers.
@@ -244,13 +259,13 @@ impl Client {
     }
 
     /// Binds a pod to a node, as the scheduler does.
-    pub async fn bind(&self, pod: &k8s_openapi::api::core::v1::Pod, node: &str) -> Result<(), ApiError> {
+    pub async fn bind(&self, pod: &ObjectKey, uid: &str, node: &str) -> Result<(), ApiError> {
         use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
         let binding = Binding {
             metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-                name: pod.metadata.name.clone(),
-                namespace: pod.metadata.namespace.clone(),
-                uid: pod.metadata.uid.clone(),
+                name: Some(pod.name.clone()),
+                namespace: Some(pod.namespace.clone()),
+                uid: Some(uid.to_owned()),
                 ..Default::default()
             },
             target: ObjectReference {
@@ -259,7 +274,7 @@ impl Client {
                 ..Default::default()
             },
         };
-        self.create_subresource::<Pod, _, IgnoredAny>(&ObjectKey::of(pod), "binding", &binding).await?;
+        self.create_subresource::<Pod, _, IgnoredAny>(pod, "binding", &binding).await?;
         Ok(())
     }
 
@@ -366,14 +381,14 @@ impl Client {
     }
 
     /// One request, the answer as a stream; a failure is read whole and returned as such.
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         method: Method,
         path: &str,
         body: Vec<u8>,
         content_type: &'static str,
         accept: &'static str,
-    ) -> Result<Response<Body>, ApiError> {
+    ) -> Result<Response<Answer>, ApiError> {
         let transport = |source: BoxError| ApiError::Transport { method: method.to_string(), path: path.to_owned(), source };
         let mut request = Request::builder()
             .method(method.clone())
@@ -384,7 +399,19 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
         let request = request.body(Body::from(body)).map_err(|e| transport(e.into()))?;
-        let response = self.kube.send(request).await.map_err(|e| transport(e.into()))?;
+        let sent = match &self.direct {
+            Some(direct) => direct.send(request),
+            None => {
+                let kube = self.kube.clone();
+                Box::pin(async move {
+                    match kube.send(request).await {
+                        Ok(response) => Ok(boxed(response)),
+                        Err(error) => Err(BoxError::from(error)),
+                    }
+                })
+            }
+        };
+        let response = sent.await.map_err(transport)?;
         match response.status() {
             code if code.is_client_error() || code.is_server_error() => Err(failure(response).await),
             _ => Ok(response),
@@ -395,7 +422,7 @@ impl Client {
 /// Longest failure that is read; upstream's are a few hundred bytes.
 const FAILURE_BYTES_MAX: usize = 1 << 20;
 
-async fn failure(response: Response<Body>) -> ApiError {
+async fn failure(response: Response<Answer>) -> ApiError {
     let code = response.status();
     let retry_after = response
         .headers()

@@ -55,17 +55,18 @@ pub(crate) fn mirrored<T: DeserializeOwned>(text: &str) -> Option<T> {
 pub(crate) struct Identity {
     pub namespace: String,
     pub name: String,
+    pub uid: String,
     pub resource_version: String,
 }
 
 /// Reads no more of an object than that.
-pub(crate) fn identity(text: &str) -> Result<Identity, serde_json::Error> {
+pub(crate) fn identity(text: &[u8]) -> Result<Identity, serde_json::Error> {
     #[derive(Deserialize)]
     struct Raw {
         #[serde(default)]
         metadata: Identity,
     }
-    serde_json::from_str::<Raw>(text).map(|raw| raw.metadata)
+    serde_json::from_slice::<Raw>(text).map(|raw| raw.metadata)
 }
 
 /// The object without who set which of its fields: half of many objects, read by no mirror, and dear to read.

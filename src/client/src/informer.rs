@@ -82,6 +82,7 @@ pub struct InformerBuilder<K> {
     labels: Option<String>,
     fields: Option<String>,
     project: Arc<dyn Fn(&mut K) + Send + Sync>,
+    newest_only: bool,
 }
 
 impl<K: Kind> InformerBuilder<K> {
@@ -108,6 +109,13 @@ impl<K: Kind> InformerBuilder<K> {
         self
     }
 
+    /// An update may tell its new state as the old one, too: for who keeps himself what he needs of it, so that it need not be read again from
+    /// a text that is shared.
+    pub fn newest_only(mut self) -> Self {
+        self.newest_only = true;
+        self
+    }
+
     /// Starts to list and watch; ends when the last handle is dropped. Must be called inside a tokio runtime.
     pub fn start(self) -> Informer<K> {
         let (synced, _) = watch::channel(false);
@@ -117,7 +125,7 @@ impl<K: Kind> InformerBuilder<K> {
             project(&mut object);
             Some(object)
         };
-        let mirror = Arc::new(Mirror::new(synced, Box::new(read)));
+        let mirror = Arc::new(Mirror::new(synced, Box::new(read), self.newest_only));
         let partial = std::any::TypeId::of::<K>() == std::any::TypeId::of::<PartialObject>();
         let source = Source {
             client: self.client,
@@ -169,6 +177,7 @@ impl<K: Kind> Informer<K> {
             labels: None,
             fields: None,
             project: Arc::new(drop_managed_fields),
+            newest_only: false,
         }
     }
 

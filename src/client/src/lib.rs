@@ -11,6 +11,7 @@ mod client;
 mod clock;
 mod controller;
 mod decode;
+mod direct;
 mod endpoint;
 mod error;
 mod events;

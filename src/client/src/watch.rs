@@ -2,12 +2,12 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use kube::client::Body;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::decode;
+use crate::direct::Answer;
 use crate::error::ApiError;
 use crate::object::PartialObject;
 
@@ -30,14 +30,14 @@ pub(crate) enum WatchError {
 
 /// Splits a body into lines without copying what arrives in one piece more than once.
 pub(crate) struct Lines {
-    body: Body,
+    body: Answer,
     buffer: BytesMut,
     /// So many bytes of the buffer hold no line end.
     searched: usize,
 }
 
 impl Lines {
-    pub fn new(body: Body) -> Self {
+    pub fn new(body: Answer) -> Self {
         Self { body, buffer: BytesMut::new(), searched: 0 }
     }
 

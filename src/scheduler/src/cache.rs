@@ -46,6 +46,11 @@ pub struct Cache {
     terms: Terms,
     counts: Counts,
     topologies: Topologies,
+    /// By slot, when the node last changed: as its object says, or by its pods.
+    generations: Vec<u64>,
+    changes: u64,
+    /// How many nodes have taints.
+    tainted: usize,
 }
 
 impl Cache {
@@ -56,10 +61,13 @@ impl Cache {
         let state = self.slots[slot].as_mut().expect("a slot in use");
         let before = std::mem::replace(&mut state.facts, facts.clone());
         let was_present = std::mem::replace(&mut state.present, true);
+        self.touch(slot);
         if was_present {
             self.count_images(&before, false);
+            self.tainted -= usize::from(!before.taints.is_empty());
         }
         self.count_images(&facts, true);
+        self.tainted += usize::from(!facts.taints.is_empty());
         if !was_present || before.labels != facts.labels {
             self.topologies.forget();
         }
@@ -76,7 +84,9 @@ impl Cache {
             return None;
         }
         let facts = state.facts.clone();
+        self.touch(slot);
         self.count_images(&facts, false);
+        self.tainted -= usize::from(!facts.taints.is_empty());
         self.forget_if_empty(slot);
         self.topologies.forget();
         self.order.take();
@@ -93,12 +103,8 @@ impl Cache {
         self.order.get_or_init(|| self.arranged())
     }
 
-    /// The node at a position of that order.
-    pub fn nth(&self, position: usize) -> &NodeState {
-        self.at(self.order()[position])
-    }
-
-    fn at(&self, slot: usize) -> &NodeState {
+    /// The node in a slot of [`Self::order`].
+    pub fn at(&self, slot: usize) -> &NodeState {
         self.slots[slot].as_ref().expect("a slot in use")
     }
 
@@ -115,6 +121,23 @@ impl Cache {
         self.order().len()
     }
 
+    /// Tells one state of a slot's node from all others, those of an earlier node in the same slot included.
+    pub fn generation(&self, slot: usize) -> u64 {
+        self.generations.get(slot).copied().unwrap_or_default()
+    }
+
+    fn touch(&mut self, slot: usize) {
+        if self.generations.len() <= slot {
+            self.generations.resize(slot + 1, 0);
+        }
+        self.changes += 1;
+        self.generations[slot] = self.changes;
+    }
+
+    pub fn has_taints(&self) -> bool {
+        self.tainted > 0
+    }
+
     pub fn slot_count(&self) -> usize {
         self.slots.len()
     }
@@ -129,6 +152,7 @@ impl Cache {
         self.terms.count(&pod, slot, 1);
         self.counts.count(&pod, slot, true);
         self.slots[slot].as_mut().expect("a slot in use").add_pod(pod.clone());
+        self.touch(slot);
         self.placed.insert(pod.key.clone(), Placed { slot, pod });
     }
 
@@ -159,6 +183,7 @@ impl Cache {
         self.terms.count(&pod, slot, -1);
         self.counts.count(&pod, slot, false);
         self.slots[slot].as_mut().expect("a slot in use").remove_pod(key);
+        self.touch(slot);
         self.forget_if_empty(slot);
         Some(pod)
     }

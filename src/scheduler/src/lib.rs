@@ -6,6 +6,7 @@
 //! Invariant: one pod is decided at a time, and a decision counts at once (assumed), before its binding is written.
 //! Models pkg/scheduler, v1.37. Left out: gang scheduling (off by default there), NodeDeclaredFeatures (no kubelet here declares
 //! any), and extended resources that device classes offer.
+mod alike;
 mod cache;
 mod config;
 mod dra;

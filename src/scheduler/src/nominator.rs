@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use client::ObjectKey;
 
+use crate::cache::Cache;
 use crate::pod::PodInfo;
 
 #[derive(Debug, Default)]
@@ -47,6 +48,16 @@ impl Nominator {
 
     pub fn on(&self, node: &str) -> &[Arc<PodInfo>] {
         self.by_node.get(node).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// By slot, whether somebody was promised a place there; shorter where nobody was.
+    pub fn slots(&self, cache: &Cache) -> Vec<bool> {
+        let mut promised = Vec::new();
+        for slot in self.by_node.keys().filter_map(|node| cache.node(node)).map(|node| node.slot) {
+            promised.resize(cache.slot_count().max(slot + 1), false);
+            promised[slot] = true;
+        }
+        promised
     }
 
     pub fn node_of(&self, key: &ObjectKey) -> Option<&str> {

@@ -138,12 +138,24 @@ pub trait Filter: Send + Sync {
         true
     }
     fn prepare<'a>(&'a self, pod: &'a PodInfo, world: &World<'a>) -> Prepared<'a>;
+    /// Whether its check looks at nothing but the node, and for pods that are alike ([`crate::alike`]) says the same.
+    fn sees_node_only(&self, _pod: &PodInfo) -> bool {
+        false
+    }
 }
 
 pub trait Score: Send + Sync {
     fn name(&self) -> &'static str;
     /// Scores from 0 to [`SCORE_MAX`] for `nodes`, in their order; `None` where all are equal to this plugin.
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], world: &World) -> Option<Vec<i64>>;
+    /// Whether a node's score comes from nothing but the node, and is the same for pods that are alike ([`crate::alike`]).
+    fn sees_node_only(&self) -> bool {
+        false
+    }
+    /// False: all nodes are equal to it, whichever they are.
+    fn has_a_say(&self, _pod: &PodInfo, _world: &World) -> bool {
+        true
+    }
 }
 
 /// Scales to 0..=100 by the largest value; `reverse` gives the least the most (framework/plugins/helper/normalize_score.go).

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use api::selector::LabelSelector;
 use client::{Named, ObjectKey, controller_of};
-use k8s_openapi::api::core::v1::{Affinity, Container, NodeSelector, Pod, PreferredSchedulingTerm, Toleration, Volume};
+use k8s_openapi::api::core::v1::{Affinity, Container, NodeSelector, ObjectReference, Pod, PreferredSchedulingTerm, Toleration, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 
 pub use self::affinity::{AffinityTerm, NamespaceLabels};
@@ -192,6 +192,19 @@ impl PodInfo {
         (self.gates, self.preferred_nodes, self.tolerations, self.spread, self.images) = Default::default();
         self.node_selector = BTreeMap::new();
         self.scheduler_name = String::new();
+    }
+
+    /// How events name it.
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(self.key.namespace.clone()),
+            name: Some(self.key.name.clone()),
+            uid: Some(self.uid.clone()),
+            resource_version: Some(self.resource_version.clone()),
+            field_path: None,
+        }
     }
 
     pub fn is_assigned(&self) -> bool {

@@ -14,6 +14,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use self::budgets::split_by_budgets;
 pub use self::pick::pick;
+use crate::alike::Known;
 use crate::cache::NodeState;
 use crate::nominator::Nominator;
 use crate::plugins::{Refusal, World};
@@ -69,6 +70,7 @@ pub fn candidates(
     args: PreemptionArgs,
     budgets: &[Arc<PodDisruptionBudget>],
     random: &mut Random,
+    known: &mut Known,
 ) -> Result<Vec<Candidate>, String> {
     let cache = plight.world.cache;
     let potential: Vec<&NodeState> = cache.nodes().filter(|n| plight.diagnosis.is_resolvable(n.slot)).collect();
@@ -76,13 +78,28 @@ pub fn candidates(
     if let (Some(checks), false) = (plight.checks, potential.is_empty()) {
         let wanted = (potential.len() * args.candidates_percent_min / 100).max(args.candidates_min).min(potential.len());
         let offset = random.below(potential.len());
+        // What depends on budgets, or on other nodes, is not kept.
+        let promised = plight.nominated.slots(cache);
+        let is_kept = budgets.is_empty() && checks.see_node_only();
         for i in 0..potential.len() {
             let node = potential[(offset + i) % potential.len()];
-            match victims_on(node, plight, checks, budgets) {
+            let (generation, priority) = (cache.generation(node.slot), plight.pod.priority);
+            let is_kept = is_kept && promised.get(node.slot) != Some(&true);
+            let found = match known.victims(node.slot, generation, priority).filter(|_| is_kept) {
+                Some(found) => found.clone(),
+                None => {
+                    let found = victims_on(node, plight, checks, budgets);
+                    if is_kept {
+                        known.set_victims(node.slot, generation, priority, found.clone());
+                    }
+                    found
+                }
+            };
+            match found {
                 Ok(candidate) if candidate.violations == 0 => kept.push(candidate),
                 Ok(candidate) => violating.push(candidate),
                 Err(refusal) => {
-                    refused.insert(node.slot, refusal);
+                    refused.insert(node.slot, &refusal);
                 }
             }
             if !kept.is_empty() && kept.len() + violating.len() >= wanted {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::NodeState;
+use crate::alike::Known;
+use crate::cache::{Cache, NodeState};
 use crate::nominator::Nominator;
 use crate::plugins::{Filter, NodeCheck, Prepared, Refusal, Score, World};
 use crate::pod::PodInfo;
@@ -32,10 +33,12 @@ pub struct Checks<'a> {
     pod: &'a PodInfo,
     /// With the number of the filter. Shared between duplicates until one of them is to follow along.
     checks: Vec<(usize, Arc<dyn NodeCheck<'a> + 'a>)>,
+    /// So many of the first look at nothing but the node.
+    of_node_only: usize,
 }
 
 /// Why a node will not do, and which of the profile's filters says so.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub filter: usize,
     pub refusal: Refusal,
@@ -83,7 +86,8 @@ impl Profile {
                 }
             }
         }
-        Ok(Look { checks: Checks { pod, checks }, only: only.map(|names| (names, named_by)) })
+        let of_node_only = checks.iter().take_while(|(i, _)| self.filters[*i].sees_node_only(pod)).count();
+        Ok(Look { checks: Checks { pod, checks, of_node_only }, only: only.map(|names| (names, named_by)) })
     }
 
     /// Names of filters, sorted.
@@ -96,7 +100,32 @@ impl Profile {
 
 impl<'a> Checks<'a> {
     pub fn check(&self, node: &NodeState) -> Result<(), Refused> {
-        for (filter, check) in &self.checks {
+        Self::ask(&self.checks, node)
+    }
+
+    /// The same of the node in a slot; what is known of it is not asked again.
+    pub fn check_slot(&self, slot: usize, cache: &Cache, known: &mut Known) -> Result<(), Refused> {
+        let generation = cache.generation(slot);
+        let (of_node_only, others) = self.checks.split_at(self.of_node_only);
+        match known.verdict(slot, generation) {
+            Some(Ok(())) => {}
+            Some(Err(refused)) => return Err(refused.clone()),
+            None => {
+                let verdict = Self::ask(of_node_only, cache.at(slot));
+                known.set_verdict(slot, generation, &verdict);
+                verdict?;
+            }
+        }
+        if others.is_empty() { Ok(()) } else { Self::ask(others, cache.at(slot)) }
+    }
+
+    /// Whether all of them look at nothing but the node.
+    pub fn see_node_only(&self) -> bool {
+        self.of_node_only == self.checks.len()
+    }
+
+    fn ask(checks: &[(usize, Arc<dyn NodeCheck<'a> + 'a>)], node: &NodeState) -> Result<(), Refused> {
+        for (filter, check) in checks {
             if let Err(refusal) = check.check(node) {
                 return Err(Refused { filter: *filter, refusal });
             }
@@ -123,7 +152,7 @@ impl<'a> Checks<'a> {
     }
 
     pub fn duplicate(&self) -> Checks<'a> {
-        Checks { pod: self.pod, checks: self.checks.clone() }
+        Checks { pod: self.pod, checks: self.checks.clone(), of_node_only: self.of_node_only }
     }
 
     pub fn with(&mut self, pod: &PodInfo, node: &NodeState) {

@@ -77,7 +77,8 @@ pub struct Queue {
     active: BTreeMap<Order, ObjectKey>,
     backing_off: BTreeMap<(Instant, Order), ObjectKey>,
     after_error: BTreeMap<(Instant, Order), ObjectKey>,
-    unschedulable: BTreeMap<(Instant, u64), ObjectKey>,
+    /// With the bits of the events that may help.
+    unschedulable: BTreeMap<(Instant, u64), (ObjectKey, u32)>,
     gated: HashSet<ObjectKey>,
     /// Pods (by uid) whose victims are being taken away.
     preempting: HashSet<String>,
@@ -158,12 +159,13 @@ impl Queue {
         self.sequence += 1;
         let since = (now, self.sequence);
         let Some(waiting) = self.pods.get_mut(key) else { return };
+        let listens = listens(&self.profiles[waiting.profile], &rejectors);
         waiting.tried_at = now;
         waiting.unschedulable += 1;
         waiting.errors = 0;
         waiting.rejectors = rejectors;
         waiting.place = Place::Unschedulable { since };
-        self.unschedulable.insert(since, key.clone());
+        self.unschedulable.insert(since, (key.clone(), listens));
     }
 
     /// Something else went wrong with the pod: tried again after a back-off.
@@ -187,7 +189,8 @@ impl Queue {
     /// Moves the pods that `event` may help; `but` is left alone.
     pub fn happened(&mut self, event: &ClusterEvent, but: Option<&ObjectKey>, now: Instant) {
         let (profiles, pods) = (&self.profiles, &self.pods);
-        let helped = self.unschedulable.values().filter(|key| but != Some(key) && helps(profiles, &pods[*key], event));
+        let listening = self.unschedulable.values().filter(|(_, bits)| bits & event.bits != 0).map(|(key, _)| key);
+        let helped = listening.filter(|key| but != Some(key) && helps(profiles, &pods[*key], event));
         for key in helped.cloned().collect::<Vec<_>>() {
             self.requeue(&key, now);
         }
@@ -201,7 +204,8 @@ impl Queue {
     /// As [`Self::happened`], for pods that are no more important than `priority`.
     pub fn happened_to_lesser(&mut self, event: &ClusterEvent, priority: i32, now: Instant) {
         let (profiles, pods) = (&self.profiles, &self.pods);
-        let helped = self.unschedulable.values().filter(|key| {
+        let listening = self.unschedulable.values().filter(|(_, bits)| bits & event.bits != 0).map(|(key, _)| key);
+        let helped = listening.filter(|key| {
             let waiting = &pods[*key];
             waiting.pod.priority <= priority && helps(profiles, waiting, event)
         });
@@ -283,7 +287,7 @@ impl Queue {
             let key = key.clone();
             self.requeue(&key, now);
         }
-        while let Some(((since, _), key)) = self.unschedulable.first_key_value() {
+        while let Some(((since, _), (key, _))) = self.unschedulable.first_key_value() {
             if *since + UNSCHEDULABLE_MAX > now {
                 break;
             }
@@ -316,6 +320,14 @@ fn helps(profiles: &[Profile], waiting: &Waiting, event: &ClusterEvent) -> bool 
     let nobody = filters.is_empty() && !extender; // without nodes no plugin was asked: anything may help
     let filters = filters.iter().map(|i| &profiles[waiting.profile].filters[*i]);
     *extender || nobody || filters.into_iter().any(|f| f.events() & event.bits != 0 && f.helps(&waiting.pod, event))
+}
+
+/// Bits of the events that [`helps`] may say yes to.
+fn listens(profile: &Profile, Rejectors { filters, extender }: &Rejectors) -> u32 {
+    match filters.is_empty() || *extender {
+        true => u32::MAX,
+        false => filters.iter().map(|i| profile.filters[*i].events()).fold(0, |all, bits| all | bits),
+    }
 }
 
 fn delay(backoff: Backoff, count: u32) -> Duration {

@@ -6,10 +6,13 @@ mod fit_error;
 #[cfg(test)]
 pub mod tests;
 
+use std::sync::Arc;
+
 pub use self::fit_error::{Diagnosis, Refusals, fit_error};
+use crate::alike::Known;
 use crate::cache::NodeState;
 use crate::nominator::Nominator;
-use crate::plugins::{Refusal, World};
+use crate::plugins::{Refusal, Score, World};
 use crate::pod::PodInfo;
 use crate::profile::{Checks, Look, Profile};
 
@@ -46,6 +49,7 @@ pub fn find<'a>(
     nominated: &Nominator,
     start: &mut usize,
     scored: bool,
+    known: &mut Known,
 ) -> Fitting<'a> {
     let total = world.cache.node_count();
     let mut diagnosis = Diagnosis::new(total);
@@ -61,25 +65,30 @@ pub fn find<'a>(
     if let Some(node) = world.cache.node(&pod.nominated_node).filter(|_| !pod.nominated_node.is_empty()) {
         match checks.check_with_nominated(node, nominated) {
             Ok(()) => return Fitting { slots: vec![node.slot], diagnosis, checks: Some(checks) },
-            Err(refused) => diagnosis.refused(node.slot, refused),
+            Err(refused) => diagnosis.refused(node.slot, &refused),
         }
     }
-    let candidates: Option<Vec<&NodeState>> = only.map(|(names, filters)| {
+    let candidates: Option<Vec<usize>> = only.map(|(names, filters)| {
         let why = format!("node(s) didn't satisfy plugin(s) [{}]", profile.names(&filters).join(" "));
         diagnosis.others = Some(Refusal::unresolvable(why));
         diagnosis.filters.extend(filters);
-        names.iter().filter_map(|name| world.cache.node(name)).collect()
+        names.iter().filter_map(|name| world.cache.node(name)).map(|node| node.slot).collect()
     });
-    let count = candidates.as_ref().map_or(total, Vec::len);
+    let order = candidates.as_deref().unwrap_or(world.cache.order());
+    let count = order.len();
     let wanted = if scored { enough(profile.percentage, count) } else { 1 };
+    let promised = nominated.slots(world.cache);
     let mut slots = Vec::with_capacity(wanted.min(count));
     let mut looked_at = 0;
     while looked_at < count && slots.len() < wanted {
-        let position = (*start + looked_at) % count;
-        let node = candidates.as_ref().map_or_else(|| world.cache.nth(position), |nodes| nodes[position]);
-        match checks.check_with_nominated(node, nominated) {
-            Ok(()) => slots.push(node.slot),
-            Err(refused) => diagnosis.refused(node.slot, refused),
+        let slot = order[(*start + looked_at) % count];
+        let verdict = match promised.get(slot) {
+            Some(true) => checks.check_with_nominated(world.cache.at(slot), nominated),
+            _ => checks.check_slot(slot, world.cache, known),
+        };
+        match verdict {
+            Ok(()) => slots.push(slot),
+            Err(refused) => diagnosis.refused(slot, &refused),
         }
         looked_at += 1;
     }
@@ -87,10 +96,34 @@ pub fn find<'a>(
     Fitting { slots, diagnosis, checks: Some(checks) }
 }
 
-/// The sum of the plugins' scores, for each node in its order.
-pub fn score(profile: &Profile, pod: &PodInfo, nodes: &[&NodeState], world: &World) -> Vec<i64> {
+/// The sum of the plugins' scores, for the nodes in these slots in their order.
+pub fn score(profile: &Profile, pod: &PodInfo, slots: &[usize], world: &World, known: &mut Known) -> Vec<i64> {
+    let cache = world.cache;
+    let asked = |(plugin, _): &&(Arc<dyn Score>, i64)| plugin.has_a_say(pod, world);
+    let (of_node_only, others): (Vec<_>, Vec<_>) = profile.scores.iter().filter(asked).partition(|(plugin, _)| plugin.sees_node_only());
+    let changed = slots.iter().filter(|slot| known.score(**slot, cache.generation(**slot)).is_none());
+    let changed: Vec<&NodeState> = changed.map(|slot| cache.at(*slot)).collect();
+    let mut totals: Vec<i64> = slots.iter().map(|slot| known.score(*slot, cache.generation(*slot)).unwrap_or_default()).collect();
+    if !changed.is_empty() {
+        let mut sums = sum(&of_node_only, pod, &changed, world).into_iter();
+        for (slot, total) in slots.iter().zip(&mut totals) {
+            let generation = cache.generation(*slot);
+            if known.score(*slot, generation).is_none() {
+                *total = sums.next().unwrap_or_default();
+                known.set_score(*slot, generation, *total);
+            }
+        }
+    }
+    if !others.is_empty() {
+        let nodes: Vec<&NodeState> = slots.iter().map(|slot| cache.at(*slot)).collect();
+        totals.iter_mut().zip(sum(&others, pod, &nodes, world)).for_each(|(total, score)| *total += score);
+    }
+    totals
+}
+
+fn sum(plugins: &[&(Arc<dyn Score>, i64)], pod: &PodInfo, nodes: &[&NodeState], world: &World) -> Vec<i64> {
     let mut totals = vec![0i64; nodes.len()];
-    for (plugin, weight) in &profile.scores {
+    for (plugin, weight) in plugins {
         if let Some(scores) = plugin.score(pod, nodes, world) {
             totals.iter_mut().zip(scores).for_each(|(total, score)| *total += score * weight);
         }

@@ -20,7 +20,8 @@ use tokio::time::Instant;
 
 pub use self::pending::Pending;
 
-use self::binding::{Bound, PreBindings};
+use self::binding::{Binder, Bound, PreBindings};
+use crate::alike::Alike;
 use crate::cache::Cache;
 use crate::config::SchedulerConfig;
 use crate::dra::{Devices, ExtendedResources, claims_of};
@@ -62,13 +63,14 @@ pub struct Scheduler {
     extenders: Arc<Vec<Extender>>,
     clock: Clock,
     cache: Cache,
+    alike: Alike,
     queue: Queue,
     nominator: Nominator,
     random: Random,
     /// Where in the order of nodes the next search begins.
     next_node: usize,
     bindings: usize,
-    pre_bindings: PreBindings,
+    binder: Arc<Binder>,
     pending: Pending,
     done: mpsc::UnboundedSender<Done>,
     finished: Option<mpsc::UnboundedReceiver<Done>>,
@@ -79,7 +81,8 @@ impl Scheduler {
     pub fn new(client: Client, clock: Clock, config: &SchedulerConfig) -> Result<Self, SetupError> {
         let profiles = Arc::new(config.profiles(&Arc::new(ExtendedResources::default())));
         let extenders = config.extenders.iter().cloned().map(Extender::new).collect::<Result<Vec<_>, _>>()?;
-        let pods = Informer::<Pod>::builder(&client);
+        // What it needs of a pod's earlier state stands in its cache and its queue.
+        let pods = Informer::<Pod>::builder(&client).newest_only();
         // Extenders are shown the whole pod.
         let pods = if extenders.is_empty() { pods.project(project) } else { pods }.start();
         let nodes = Informer::<Node>::builder(&client).start();
@@ -92,6 +95,15 @@ impl Scheduler {
         let known = devices.clone();
         let gate = move |pod: &PodInfo| !pod.device_claims.is_empty() && claims_of(pod, &known).is_err();
         let queue = Queue::new(profiles.clone(), config.backoff, Box::new(gate));
+        let extenders = Arc::new(extenders);
+        let binder = Binder {
+            client: client.clone(),
+            clock: clock.clone(),
+            volumes: volumes.clone(),
+            devices: devices.clone(),
+            extenders: extenders.clone(),
+            pre_bindings: PreBindings::default(),
+        };
         // The channel holds no more than what is under way: bindings are counted, and a pod preempts once at a time.
         let (done, finished) = mpsc::unbounded_channel();
         Ok(Self {
@@ -105,15 +117,16 @@ impl Scheduler {
             devices,
             owners,
             events,
-            extenders: Arc::new(extenders),
+            extenders,
             random: Random::new(clock.now().as_nanosecond() as u64),
             clock,
             cache: Cache::default(),
+            alike: Alike::default(),
             queue,
             nominator: Nominator::default(),
             next_node: 0,
             bindings: 0,
-            pre_bindings: PreBindings::default(),
+            binder: Arc::new(binder),
             pending: Pending::default(),
             done,
             finished: Some(finished),

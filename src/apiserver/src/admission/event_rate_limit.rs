@@ -157,7 +157,7 @@ mod tests {
         let limits = r#"{"limits":[{"type":"User","qps":2,"burst":3,"cacheSize":1},{"type":"Server","qps":100,"burst":100}]}"#;
         let plugin = EventRateLimit::new(&tree(limits)).ok().unwrap();
         let event = |user: &str| Request {
-            user: UserInfo::new(user, &[]),
+            user: std::sync::Arc::new(UserInfo::new(user, &[])),
             operation: Operation::Create,
             resource: api::Registry::get().resource("", "v1", "events").unwrap().into(),
             subresource: "",

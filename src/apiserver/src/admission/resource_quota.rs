@@ -96,7 +96,7 @@ mod tests {
     #[track_caller]
     fn check(pod: &str, old: Option<&str>, quota: &str, expect: Result<Option<&str>, &str>) {
         let request = Request {
-            user: UserInfo::new("u", &[]),
+            user: std::sync::Arc::new(UserInfo::new("u", &[])),
             operation: if old.is_some() { Operation::Update } else { Operation::Create },
             resource: Registry::get().resource("", "v1", "pods").unwrap().into(),
             subresource: "",

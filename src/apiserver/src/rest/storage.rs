@@ -119,7 +119,7 @@ impl Target {
 
     fn request(&self, operation: admission::Operation, part: Part, object: Tree, old: Option<Arc<Tree>>, dry_run: bool) -> Request {
         Request {
-            user: (*self.user).clone(),
+            user: self.user.clone(),
             operation,
             resource: self.resource.clone(),
             subresource: part.subresource(),
@@ -181,7 +181,8 @@ impl Target {
         let generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
         fill_system_fields(&mut object);
         for attempt in 1.. {
-            let mut object = object.clone();
+            // A name that is given is tried once.
+            let mut object = if generated { object.clone() } else { std::mem::take(&mut object) };
             if generated {
                 let name = generate_name(meta::generate_name(&object));
                 meta::set_name(&mut object, &name);

@@ -52,7 +52,7 @@ pub async fn create(call: &mut Call, request: Request<Body>) -> Result<Response<
     }
     let bound = bound_object(call, &token)?;
     let mut admitted = crate::admission::Request {
-        user: (*call.user).clone(),
+        user: call.user.clone(),
         operation: crate::admission::Operation::Create,
         resource: call.resource.clone(),
         subresource: "token",

@@ -134,7 +134,7 @@ impl<K: Kind> Source<K> {
 
     fn listed(&self, item: &str) -> Option<Listed<K>> {
         if self.client.held().is_some()
-            && let Ok(identity) = decode::identity(item)
+            && let Ok(identity) = decode::identity(item.as_bytes())
         {
             let key = ObjectKey { namespace: identity.namespace, name: identity.name };
             if let Some(text) = self.shared(&key, &identity.resource_version) {

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::Event;
 use super::kept::{Found, Kept};
 use super::labels::labels;
+use crate::decode;
 use crate::object::{Kind, Named, ObjectKey};
 
 /// Index by the uid of the owner that says `controller: true`.
@@ -142,17 +143,20 @@ pub(super) struct Mirror<K> {
     /// Held while a change is made and told, so that a new handler misses nothing and hears nothing twice.
     handlers: Mutex<Handlers<K>>,
     decode: Read<K>,
+    newest_only: bool,
     pub(super) synced: watch::Sender<bool>,
 }
 
 const POISON: &str = "neither handlers nor index functions panic";
 
 impl<K: Kind> Mirror<K> {
-    pub(super) fn new(synced: watch::Sender<bool>, decode: Read<K>) -> Self {
+    /// `newest_only`: see [`super::InformerBuilder::newest_only`].
+    pub(super) fn new(synced: watch::Sender<bool>, decode: Read<K>, newest_only: bool) -> Self {
         Self {
             objects: RwLock::new(Objects { by_key: BTreeMap::new(), indices: HashMap::new(), decoded: VecDeque::new() }),
             handlers: Mutex::new(Handlers { next_id: 0, handlers: Vec::new() }),
             decode,
+            newest_only,
             synced,
         }
     }
@@ -303,7 +307,7 @@ impl<K: Kind> Mirror<K> {
 
     fn put_with(&self, handlers: &Handlers<K>, object: K, text: Option<Bytes>) {
         let (key, object) = (ObjectKey::of(&object), Arc::new(object));
-        let old = self.peek(&key);
+        let old = self.known(&key, &object);
         self.objects.write().expect(POISON).put(key, object.clone(), text, old.as_deref());
         match old {
             None => tell(handlers, &Event::Added(object)),
@@ -316,11 +320,35 @@ impl<K: Kind> Mirror<K> {
         }
     }
 
+    /// What was known of an object before `new`; with `newest_only` that is told in its place where there is but a text.
+    fn known(&self, key: &ObjectKey, new: &Arc<K>) -> Option<Arc<K>> {
+        let (found, is_indexed) = {
+            let objects = self.objects.read().expect(POISON);
+            (objects.by_key.get(key).map(Kept::peek)?, !objects.indices.is_empty())
+        };
+        if let (Found::Text(text), true) = (&found, self.newest_only && !is_indexed)
+            && decode::identity(text).is_ok_and(|identity| identity.uid == new.uid())
+        {
+            return Some(new.clone());
+        }
+        self.decoded(found)
+    }
+
     pub(super) fn delete(&self, object: K) {
         let handlers = self.handlers.lock().expect(POISON);
-        if self.take(&ObjectKey::of(&object)).is_some() {
+        if self.remove(&ObjectKey::of(&object)) {
             tell(&handlers, &Event::Deleted(Arc::new(object)));
         }
+    }
+
+    /// Whether it was there.
+    fn remove(&self, key: &ObjectKey) -> bool {
+        let mut objects = self.objects.write().expect(POISON);
+        if objects.indices.is_empty() {
+            return objects.by_key.remove(key).is_some();
+        }
+        drop(objects);
+        self.take(key).is_some()
     }
 
     fn take(&self, key: &ObjectKey) -> Option<Arc<K>> {

@@ -100,7 +100,7 @@ async fn reconcile(cx: &Kubelets, key: &ObjectKey) -> Result<Next, ApiError> {
             false => Ok(()),
         }
     } else if !has_node && spec.and_then(|s| s.scheduler_name.as_deref()) == Some(BINDER) {
-        cx.client.bind(&pod, &name(cx.next.fetch_add(1, Ordering::Relaxed) % cx.nodes)).await
+        cx.client.bind(&pod.key(), pod.uid(), &name(cx.next.fetch_add(1, Ordering::Relaxed) % cx.nodes)).await
     } else if has_node && phase == "Pending" {
         cx.client.patch_status::<Pod>(key, &Patch::Strategic(told(&pod))).await.map(drop)
     } else {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use client::{Client, Informer};
+use client::{Client, Informer, Named};
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -55,7 +55,7 @@ pub async fn bindings(client: &Client, nodes: usize, at_once: usize) -> anyhow::
     let began = Instant::now();
     let mut bound = futures::stream::iter(pods.iter().enumerate().map(|(i, pod)| {
         let (client, pod) = (client.clone(), pod.clone());
-        tokio::spawn(async move { client.bind(&pod, &format!("node-{}", i % nodes)).await })
+        tokio::spawn(async move { client.bind(&pod.key(), pod.uid(), &format!("node-{}", i % nodes)).await })
     }))
     .buffer_unordered(at_once);
     while let Some(result) = bound.next().await {

@@ -141,8 +141,8 @@ fn user() -> UserInfo {
 async fn decisions(api: &ApiServer, pods: usize) -> anyhow::Result<f64> {
     let (bindings, told): (Arc<AtomicUsize>, Arc<tokio::sync::Notify>) = Default::default();
     let unwritten = Unwritten { api: api.local(user()), bindings: bindings.clone(), told: told.clone() };
-    let scheduler = scheduler(Client::from_service(unwritten).sharing(local::held(api)))?;
-    let view = View { admin: Client::from_service(api.local(UserInfo::new("system:admin", &["system:masters"]))), pending: scheduler.pending() };
+    let scheduler = scheduler(Client::within(unwritten).sharing(local::held(api)))?;
+    let view = View { admin: Client::within(api.local(UserInfo::new("system:admin", &["system:masters"]))), pending: scheduler.pending() };
     scheduler.synced().await;
     quiet().await?;
     let began = Instant::now();
@@ -185,7 +185,7 @@ struct Cluster {
 /// An API server with what the shapes need.
 async fn cluster(folder: &Path, nodes: usize) -> anyhow::Result<Cluster> {
     let (api, cache) = api_server(folder).await?;
-    let admin = Client::from_service(api.local(UserInfo::new("system:admin", &["system:masters"])));
+    let admin = Client::within(api.local(UserInfo::new("system:admin", &["system:masters"])));
     make::<Namespace>(&admin, 2, |i| json!({"metadata": {"name": NAMESPACES[i]}})).await?;
     for name in NAMESPACES {
         let account = json!({"metadata": {"name": "default", "namespace": name}});

@@ -7,7 +7,7 @@ use client::{ApiResource, Client, HeldObjects, ObjectKey};
 
 /// A client as `user`, whose informers keep no copies of what the server holds.
 pub fn client(api: &ApiServer, user: UserInfo) -> Client {
-    Client::from_service(api.local(user)).sharing(held(api))
+    Client::within(api.local(user)).sharing(held(api))
 }
 
 /// The same for a client over something between it and the API.

@@ -197,6 +197,9 @@ impl Score for DynamicResources {
     fn name(&self) -> &'static str {
         "DynamicResources"
     }
+    fn has_a_say(&self, pod: &PodInfo, _: &World) -> bool {
+        !pod.device_claims.is_empty()
+    }
     /// The earlier the alternatives that a node has, the better.
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], world: &World) -> Option<Vec<i64>> {
         let claims = claims_of(pod, world.devices).ok()?;

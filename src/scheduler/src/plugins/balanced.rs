@@ -27,6 +27,9 @@ impl Score for NodeResourcesBalancedAllocation {
     fn name(&self) -> &'static str {
         "NodeResourcesBalancedAllocation"
     }
+    fn sees_node_only(&self) -> bool {
+        true
+    }
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], _: &World) -> Option<Vec<i64>> {
         if self.resources.iter().all(|(name, _)| pod.requests.get(name) == 0) {
             return None; // a best-effort pod balances nothing

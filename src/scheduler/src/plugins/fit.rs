@@ -109,6 +109,9 @@ impl Filter for NodeResourcesFit {
             _ => true,
         }
     }
+    fn sees_node_only(&self, pod: &PodInfo) -> bool {
+        pod.requests.scalars.is_empty() // others may be devices, which classes offer
+    }
     fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
         Prepared::Check(check(move |node| self.missing(pod, &node.facts, &node.requested, node.pods.len())))
     }
@@ -165,6 +168,9 @@ pub fn along(shape: &[(i64, i64)], at: i64) -> i64 {
 impl Score for NodeResourcesFit {
     fn name(&self) -> &'static str {
         "NodeResourcesFit"
+    }
+    fn sees_node_only(&self) -> bool {
+        true
     }
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], _: &World) -> Option<Vec<i64>> {
         let resources = wanted(pod, &self.resources, true);

@@ -15,6 +15,9 @@ impl Score for ImageLocality {
     fn name(&self) -> &'static str {
         "ImageLocality"
     }
+    fn has_a_say(&self, pod: &PodInfo, world: &World) -> bool {
+        pod.images.iter().any(|image| world.cache.nodes_with_image(&normalized(image)) > 0)
+    }
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], world: &World) -> Option<Vec<i64>> {
         let spread = |name: String| (world.cache.nodes_with_image(&name), name);
         let known: Vec<_> = pod.images.iter().map(|i| spread(normalized(i))).filter(|(nodes, _)| *nodes > 0).collect();

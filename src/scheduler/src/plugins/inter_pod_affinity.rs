@@ -191,6 +191,11 @@ impl Score for InterPodAffinity {
     fn name(&self) -> &'static str {
         "InterPodAffinity"
     }
+    fn has_a_say(&self, pod: &PodInfo, world: &World) -> bool {
+        let has_own = !pod.preferred_affinity.is_empty() || !pod.preferred_anti_affinity.is_empty();
+        let terms = world.cache.terms();
+        has_own || !self.ignore_preferred_of_placed && (terms.required().next().is_some() || terms.preferred().next().is_some())
+    }
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], world: &World) -> Option<Vec<i64>> {
         let has_own = !pod.preferred_affinity.is_empty() || !pod.preferred_anti_affinity.is_empty();
         if self.ignore_preferred_of_placed && !has_own {

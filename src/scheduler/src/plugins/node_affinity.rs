@@ -61,6 +61,9 @@ impl Filter for NodeAffinity {
             _ => true,
         }
     }
+    fn sees_node_only(&self, _: &PodInfo) -> bool {
+        true
+    }
     fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
         if pod.node_selector.is_empty() && pod.required_nodes.is_none() && self.added_required.is_none() {
             return Prepared::Skip;
@@ -85,6 +88,9 @@ impl Filter for NodeAffinity {
 impl Score for NodeAffinity {
     fn name(&self) -> &'static str {
         "NodeAffinity"
+    }
+    fn has_a_say(&self, pod: &PodInfo, _: &World) -> bool {
+        !pod.preferred_nodes.is_empty() || !self.added_preferred.is_empty()
     }
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], _: &World) -> Option<Vec<i64>> {
         let terms = || pod.preferred_nodes.iter().chain(&self.added_preferred);

@@ -23,6 +23,9 @@ impl Filter for NodeUnschedulable {
             _ => tolerates_unschedulable(pod),
         }
     }
+    fn sees_node_only(&self, _: &PodInfo) -> bool {
+        true
+    }
     fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
         if tolerates_unschedulable(pod) {
             return Prepared::Skip;
@@ -45,6 +48,9 @@ impl Filter for NodeName {
     }
     fn helps(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
         matches!(event.change, Change::Node { new: Some(new), .. } if pod.node_name.is_empty() || pod.node_name == new.name)
+    }
+    fn sees_node_only(&self, _: &PodInfo) -> bool {
+        true
     }
     fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
         if pod.node_name.is_empty() {
@@ -75,6 +81,9 @@ impl Filter for NodePorts {
             Change::Pod { old: Some(old), .. } => conflict(pod, old),
             _ => true,
         }
+    }
+    fn sees_node_only(&self, _: &PodInfo) -> bool {
+        true
     }
     fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
         if pod.host_ports.is_empty() {

@@ -54,6 +54,9 @@ impl Filter for TaintToleration {
             _ => true,
         }
     }
+    fn sees_node_only(&self, _: &PodInfo) -> bool {
+        true
+    }
     fn prepare<'a>(&'a self, pod: &'a PodInfo, _: &World<'a>) -> Prepared<'a> {
         Prepared::Check(check(|node| match is_kept_away(&pod.tolerations, &node.taints) {
             true => Err(Refusal::unresolvable("node(s) had untolerated taint(s)")),
@@ -65,6 +68,9 @@ impl Filter for TaintToleration {
 impl Score for TaintToleration {
     fn name(&self) -> &'static str {
         "TaintToleration"
+    }
+    fn has_a_say(&self, _: &PodInfo, world: &World) -> bool {
+        world.cache.has_taints()
     }
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], _: &World) -> Option<Vec<i64>> {
         if nodes.iter().all(|n| n.taints.is_empty()) {

@@ -232,10 +232,10 @@ impl Score for VolumeBinding {
     fn name(&self) -> &'static str {
         "VolumeBinding"
     }
+    fn has_a_say(&self, pod: &PodInfo, _: &World) -> bool {
+        !pod.claims.is_empty()
+    }
     fn score(&self, pod: &PodInfo, nodes: &[&NodeState], world: &World) -> Option<Vec<i64>> {
-        if pod.claims.is_empty() {
-            return None;
-        }
         let claims = claims(pod, world.volumes).ok().filter(|c| !c.delayed.is_empty())?;
         let one = |node: &NodeState| {
             let choices = choose(&claims.delayed, node, world.volumes).unwrap_or_default();

@@ -37,13 +37,13 @@ fn run(placed: &[(Arc<PodInfo>, &str)], budgets: &[Arc<PodDisruptionBudget>], wa
     }
     let (profiles, nominated) = (SchedulerConfig::default().profiles(&Default::default()), Nominator::default());
     let world = World { cache: &cache, namespace_labels: &|_| None, volumes: &NoVolumes, owners: &Nobody, devices: &NoDevices };
-    let Fitting { slots, diagnosis, checks } = find(&profiles[0], wanted, &world, &nominated, &mut 0, true);
+    let Fitting { slots, diagnosis, checks } = find(&profiles[0], wanted, &world, &nominated, &mut 0, true, &mut crate::alike::Known::default());
     assert!(slots.is_empty());
     let plight = Plight { pod: wanted, world: &world, checks: checks.as_ref(), diagnosis: &diagnosis, nominated: &nominated };
     if let Some(why) = ineligible(&plight) {
         return why.to_owned();
     }
-    match candidates(&plight, PreemptionArgs::default(), budgets, &mut Random::new(3)) {
+    match candidates(&plight, PreemptionArgs::default(), budgets, &mut Random::new(3), &mut crate::alike::Known::default()) {
         Err(why) => why,
         Ok(found) => {
             let candidate = pick(found).unwrap();

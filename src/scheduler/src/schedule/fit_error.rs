@@ -8,29 +8,47 @@ use crate::profile::Refused;
 /// By slot, why the node will not do; the last word counts.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals {
-    by_slot: Vec<Option<Refusal>>,
+    /// One more than the number of what was said; 0: nothing.
+    by_slot: Vec<u32>,
+    /// What was said, and of how many nodes. Few refusals, of many nodes.
+    said: Vec<(Refusal, usize)>,
     len: usize,
 }
 
+/// So many of the last refusals are looked at for an equal one: where each node has a reason of its own, a search would end nowhere.
+const LOOKED_AT: usize = 16;
+
 impl Refusals {
-    pub fn insert(&mut self, slot: usize, refusal: Refusal) {
+    pub fn insert(&mut self, slot: usize, refusal: &Refusal) {
         if self.by_slot.len() <= slot {
             // Nodes are refused by the hundred, or hardly at all.
-            self.by_slot.resize((slot + 1).next_power_of_two(), None);
+            self.by_slot.resize((slot + 1).next_power_of_two(), 0);
         }
-        self.len += usize::from(self.by_slot[slot].replace(refusal).is_none());
+        let recent = self.said.iter().enumerate().rev().take(LOOKED_AT);
+        let known = recent.filter(|(_, (said, _))| said == refusal).map(|(i, _)| i).next();
+        let number = known.unwrap_or_else(|| {
+            self.said.push((refusal.clone(), 0));
+            self.said.len() - 1
+        });
+        self.said[number].1 += 1;
+        match std::mem::replace(&mut self.by_slot[slot], number as u32 + 1) {
+            0 => self.len += 1,
+            before => self.said[before as usize - 1].1 -= 1,
+        }
     }
 
     pub fn get(&self, slot: usize) -> Option<&Refusal> {
-        self.by_slot.get(slot)?.as_ref()
+        let number = self.by_slot.get(slot)?.checked_sub(1)?;
+        self.said.get(number as usize).map(|(refusal, _)| refusal)
     }
 
     pub fn len(&self) -> usize {
         self.len
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Refusal> {
-        self.by_slot.iter().flatten()
+    /// What was said, and of how many nodes.
+    fn iter(&self) -> impl Iterator<Item = (&Refusal, usize)> {
+        self.said.iter().filter(|(_, nodes)| *nodes > 0).map(|(refusal, nodes)| (refusal, *nodes))
     }
 }
 
@@ -56,9 +74,9 @@ impl Diagnosis {
         Self { nodes, ..Self::default() }
     }
 
-    pub fn refused(&mut self, slot: usize, refused: Refused) {
+    pub fn refused(&mut self, slot: usize, refused: &Refused) {
         self.filters.insert(refused.filter);
-        self.refused.insert(slot, refused.refusal);
+        self.refused.insert(slot, &refused.refusal);
     }
 
     /// Whether taking pods away from the node could help.
@@ -88,8 +106,8 @@ pub fn fit_error(nodes: usize, refused: &Refusals, others: Option<&Refusal>) -> 
         Some((_, count)) => *count += by,
         None => counts.push((reason, by)),
     };
-    for reason in refused.iter().flat_map(|r| r.reasons.iter()) {
-        count(reason, 1);
+    for (refusal, nodes) in refused.iter() {
+        refusal.reasons.iter().for_each(|reason| count(reason, nodes));
     }
     let rest = nodes.saturating_sub(refused.len());
     for reason in others.filter(|_| rest > 0).into_iter().flat_map(|r| r.reasons.iter()) {

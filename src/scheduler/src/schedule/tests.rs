@@ -40,13 +40,12 @@ fn with_nominated(nodes: &[(&str, Value)], placed: &[(Arc<PodInfo>, &str)], nomi
     }
     let profiles = SchedulerConfig::default().profiles(&Default::default());
     let world = World { cache: &cache, namespace_labels: &|_| None, volumes: &NoVolumes, owners: &Nobody, devices: &NoDevices };
-    let Fitting { slots, diagnosis, .. } = find(&profiles[0], wanted, &world, nominated, &mut 0, true);
+    let Fitting { slots, diagnosis, .. } = find(&profiles[0], wanted, &world, nominated, &mut 0, true, &mut Known::default());
     if slots.is_empty() {
         return diagnosis.message();
     }
-    let nodes: Vec<_> = slots.iter().filter_map(|slot| cache.in_slot(*slot)).collect();
-    let totals = score(&profiles[0], wanted, &nodes, &world);
-    nodes[best(&totals, &mut Random::new(7))].facts.name.clone()
+    let totals = score(&profiles[0], wanted, &slots, &world, &mut Known::default());
+    cache.at(slots[best(&totals, &mut Random::new(7))]).facts.name.clone()
 }
 
 #[test]

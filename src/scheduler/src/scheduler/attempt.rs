@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Scheduler;
 use super::failure::{Failure, Nominate};
+use crate::alike::Known;
 use crate::dra;
 use crate::extender::{Extender, ExtenderError};
 use crate::plugins::{Refusal, World};
@@ -29,18 +30,25 @@ enum Outcome {
 
 impl Scheduler {
     pub(super) async fn attempt(&mut self, pod: Arc<PodInfo>, profile: usize) {
-        let Some(object) = self.pods.get(&pod.key).filter(|o| o.uid() == pod.uid) else {
-            return self.queue.remove(&pod.key); // its deletion is on its way here
-        };
         if pod.deleting {
             let message = format!("skip schedule deleting pod: {}", pod.key);
-            self.events[profile].record(&*object, EventType::Warning, "FailedScheduling", message);
+            self.events[profile].record_on(pod.reference(), EventType::Warning, "FailedScheduling", message);
             return self.queue.remove(&pod.key);
         }
         if self.cache.is_assumed(&pod.key) {
             return self.queue.remove(&pod.key);
         }
-        match self.decide(&pod, &object, profile).await {
+        let mut object = None;
+        if !self.extenders.is_empty() {
+            object = self.pods.get(&pod.key).filter(|o| o.uid() == pod.uid);
+            if object.is_none() {
+                return self.queue.remove(&pod.key); // its deletion is on its way here
+            }
+        }
+        let mut alike = std::mem::take(&mut self.alike);
+        let outcome = self.decide(&pod, object.as_deref(), profile, alike.known(&pod, profile)).await;
+        self.alike = alike;
+        match outcome {
             Outcome::Node(node) => self.send(pod, object, profile, &node),
             Outcome::None(failure, candidate) => {
                 if let Some(candidate) = candidate {
@@ -51,13 +59,17 @@ impl Scheduler {
         }
     }
 
-    async fn decide(&mut self, pod: &Arc<PodInfo>, object: &Pod, profile: usize) -> Outcome {
+    /// `object`: the whole pod, where there are extenders.
+    async fn decide(&mut self, pod: &Arc<PodInfo>, object: Option<&Pod>, profile: usize, known: &mut Known) -> Outcome {
         let profiles = self.profiles.clone();
         let profile = &profiles[profile];
         let labels = self.namespace_labels();
         let mut next_node = self.next_node;
         let extenders = self.extenders.clone();
-        let interested: Vec<_> = extenders.iter().filter(|e| e.is_interested(object)).collect();
+        let interested: Vec<(&Extender, &Pod)> = match object {
+            Some(object) => extenders.iter().filter(|e| e.is_interested(object)).map(|e| (e, object)).collect(),
+            None => Vec::new(),
+        };
         let world =
             World { cache: &self.cache, namespace_labels: &labels, volumes: &self.volumes, owners: &self.owners, devices: &self.devices };
         if world.cache.node_count() == 0 {
@@ -65,11 +77,14 @@ impl Scheduler {
             return Outcome::None(Failure::unschedulable(message, Rejectors::default(), Nominate::Nothing), None);
         }
         let scored = !profile.scores.is_empty() || extenders.iter().any(|e| e.filters() || e.prioritizes());
-        let Fitting { mut slots, mut diagnosis, checks } = find(profile, pod, &world, &self.nominator, &mut next_node, scored);
+        let Fitting { mut slots, mut diagnosis, checks } = find(profile, pod, &world, &self.nominator, &mut next_node, scored, known);
         self.next_node = next_node;
-        for extender in interested.iter().filter(|e| e.filters()) {
+        for (extender, object) in &interested {
             if slots.is_empty() {
                 break;
+            }
+            if !extender.filters() {
+                continue;
             }
             match extender.filter(object, &self.objects(&slots)).await {
                 Ok(left) => {
@@ -80,7 +95,7 @@ impl Scheduler {
                             (None, Some(why)) => Refusal::resolvable(why.clone()),
                             (None, None) => return left.nodes.contains(name),
                         };
-                        diagnosis.refused.insert(slot, refusal);
+                        diagnosis.refused.insert(slot, &refusal);
                         left.nodes.contains(name)
                     };
                     let before = slots.len();
@@ -96,9 +111,9 @@ impl Scheduler {
         if slots.is_empty() {
             let plight = Plight { pod, world: &world, checks: checks.as_ref(), diagnosis: &diagnosis, nominated: &self.nominator };
             let freed = self.free_idle_claim(profile, pod, &world);
-            let (afterwards, nominate, candidate) = match find_room(profile, &plight, &mut self.random, || self.budgets.list()) {
+            let (afterwards, nominate, candidate) = match find_room(profile, &plight, &mut self.random, known, || self.budgets.list()) {
                 Err((why, nominate)) => (why, nominate, None),
-                Ok(found) => chosen(extend_preemption(&interested, &self.pods, object, found).await),
+                Ok(found) => chosen(extend_preemption(&interested, &self.pods, found).await),
             };
             let words = [freed, (!afterwards.is_empty()).then_some(afterwards)];
             diagnosis.afterwards = words.into_iter().flatten().collect::<Vec<_>>().join(", ");
@@ -107,16 +122,18 @@ impl Scheduler {
         if let [only] = slots.as_slice() {
             return Outcome::Node(name_of(&world, *only));
         }
-        let nodes: Vec<_> = slots.iter().filter_map(|slot| world.cache.in_slot(*slot)).collect();
-        let mut totals = score(profile, pod, &nodes, &world);
-        for extender in interested.iter().filter(|e| e.prioritizes()) {
+        let mut totals = score(profile, pod, &slots, &world, known);
+        for (extender, object) in &interested {
+            if !extender.prioritizes() {
+                continue;
+            }
             match extender.prioritize(object, &self.objects(&slots)).await {
-                Ok(scores) => add_scores(&mut totals, &nodes.iter().map(|n| n.facts.name.as_str()).collect::<Vec<_>>(), &scores),
+                Ok(scores) => add_scores(&mut totals, slots.iter().map(|slot| &*world.cache.at(*slot).facts.name), &scores),
                 // Others decide then.
                 Err(error) => tracing::debug!(extender = extender.name(), error = &error as &dyn std::error::Error, "no scores"),
             }
         }
-        Outcome::Node(nodes[best(&totals, &mut self.random)].facts.name.clone())
+        Outcome::Node(name_of(&world, slots[best(&totals, &mut self.random)]))
     }
 
     /// A claim that nobody uses gives its devices back where they keep the pod from its nodes.
@@ -157,9 +174,9 @@ fn name_of(world: &World, slot: usize) -> String {
     world.cache.in_slot(slot).map(|n| n.facts.name.clone()).unwrap_or_default()
 }
 
-fn add_scores(totals: &mut [i64], names: &[&str], scores: &HashMap<String, i64>) {
+fn add_scores<'n>(totals: &mut [i64], names: impl Iterator<Item = &'n str>, scores: &HashMap<String, i64>) {
     for (total, name) in totals.iter_mut().zip(names) {
-        *total += scores.get(*name).copied().unwrap_or_default();
+        *total += scores.get(name).copied().unwrap_or_default();
     }
 }
 
@@ -185,23 +202,26 @@ fn find_room(
     profile: &Profile,
     plight: &Plight,
     random: &mut Random,
+    known: &mut Known,
     budgets: impl Fn() -> Vec<Arc<PodDisruptionBudget>>,
 ) -> Result<Vec<Candidate>, (String, Nominate)> {
     let Some(args) = profile.preemption else { return Err((String::new(), Nominate::Nothing)) };
     if let Some(why) = preemption::ineligible(plight) {
         return Err((format!("preemption: {why}"), Nominate::Unchanged));
     }
-    preemption::candidates(plight, args, &budgets(), random).map_err(|why| (format!("preemption: {why}"), Nominate::Nothing))
+    preemption::candidates(plight, args, &budgets(), random, known).map_err(|why| (format!("preemption: {why}"), Nominate::Nothing))
 }
 
 /// What the extenders leave of it.
 async fn extend_preemption(
-    extenders: &[&Extender],
+    extenders: &[(&Extender, &Pod)],
     pods: &Informer<Pod>,
-    object: &Pod,
     mut left: Vec<Candidate>,
 ) -> Result<Vec<Candidate>, ExtenderError> {
-    for extender in extenders.iter().filter(|e| e.preempts()) {
+    for (extender, object) in extenders {
+        if !extender.preempts() {
+            continue;
+        }
         match extender.preempt(object, &left, |key| pods.get(key)).await {
             Ok(kept) => left = kept,
             Err(error) if extender.is_ignorable() => {

@@ -98,64 +98,73 @@ impl PreBindings {
     }
 }
 
+/// What all bindings need.
+pub struct Binder {
+    pub client: Client,
+    pub clock: Clock,
+    pub volumes: Volumes,
+    pub devices: Devices,
+    pub extenders: Arc<Vec<Extender>>,
+    pub pre_bindings: PreBindings,
+}
+
 /// One binding on its way.
 struct Binding {
-    client: Client,
-    clock: Clock,
-    volumes: Volumes,
-    devices: Devices,
+    binder: Arc<Binder>,
     timeout: Duration,
-    extenders: Arc<Vec<Extender>>,
-    pre_bindings: PreBindings,
     pod: Arc<PodInfo>,
-    object: Arc<Pod>,
+    /// Where there are extenders.
+    object: Option<Arc<Pod>>,
     node: String,
 }
 
 impl Binding {
     async fn prepare(&self, chosen: &Chosen) -> Result<(), BindError> {
-        self.volumes.bind(&self.client, &self.node, &chosen.volumes, self.timeout).await.map_err(BindError::Volumes)?;
-        self.devices.bind(&self.client, &self.clock, &self.pod, &chosen.devices).await.map_err(BindError::Devices)
+        let Binder { client, clock, volumes, devices, .. } = &*self.binder;
+        volumes.bind(client, &self.node, &chosen.volumes, self.timeout).await.map_err(BindError::Volumes)?;
+        devices.bind(client, clock, &self.pod, &chosen.devices).await.map_err(BindError::Devices)
     }
 
     async fn run(&self, chosen: &Chosen) -> Result<(), BindError> {
         let result = self.try_run(chosen).await;
         if result.is_err() && !chosen.devices.is_empty() {
-            self.devices.unreserve(&self.client, &self.pod, &chosen.devices).await;
+            self.binder.devices.unreserve(&self.binder.client, &self.pod, &chosen.devices).await;
         }
         result
     }
 
     async fn try_run(&self, chosen: &Chosen) -> Result<(), BindError> {
         if !chosen.is_empty() {
-            let uid = self.object.uid();
-            let guard = self.pre_bindings.start(uid);
+            let uid = &self.pod.uid;
+            let guard = self.binder.pre_bindings.start(uid);
             let result = tokio::select! {
                 done = self.prepare(chosen) => done,
                 () = guard.stopped.notified() => Err(BindError::Preempted),
             };
             let may_go_on = guard.decide(true);
-            self.pre_bindings.end(uid);
+            self.binder.pre_bindings.end(uid);
             result?;
             if !may_go_on {
                 return Err(BindError::Preempted);
             }
         }
-        for extender in self.extenders.iter().filter(|e| e.binds() && e.is_interested(&self.object)) {
-            match extender.bind(&self.object, &self.node).await {
-                Err(error) if extender.is_ignorable() => {
-                    tracing::info!(extender = extender.name(), error = &error as &dyn std::error::Error, "extender skipped");
+        if let Some(object) = &self.object {
+            for extender in self.binder.extenders.iter().filter(|e| e.binds() && e.is_interested(object)) {
+                match extender.bind(object, &self.node).await {
+                    Err(error) if extender.is_ignorable() => {
+                        tracing::info!(extender = extender.name(), error = &error as &dyn std::error::Error, "extender skipped");
+                    }
+                    done => return done.map_err(BindError::Extender),
                 }
-                done => return done.map_err(BindError::Extender),
             }
         }
-        self.client.bind(&self.object, &self.node).await.map_err(BindError::Pod)
+        self.binder.client.bind(&self.pod.key, &self.pod.uid, &self.node).await.map_err(BindError::Pod)
     }
 }
 
 impl Scheduler {
     /// Counts the pod on its node at once, and writes it there in the background.
-    pub(super) fn send(&mut self, pod: Arc<PodInfo>, object: Arc<Pod>, profile: usize, node: &str) {
+    pub(super) fn send(&mut self, pod: Arc<PodInfo>, object: Option<Arc<Pod>>, profile: usize, node: &str) {
         let timeout = self.profiles[profile].binds_volumes;
         let mut chosen = Chosen::default();
         if let Some(state) = self.cache.node(node) {
@@ -172,30 +181,19 @@ impl Scheduler {
         self.nominator.remove(&pod.key);
         self.cache.assume(pod.clone(), node);
         self.bindings += 1;
-        let nominated = object.status.as_ref().and_then(|s| s.nominated_node_name.as_deref()).unwrap_or_default();
-        if !chosen.is_empty() && nominated != node {
+        if !chosen.is_empty() && pod.nominated_node != node {
             // It will take a while: others see where the pod is going (NominatedNodeNameForExpectation).
             let patch = json!({"metadata": {"uid": pod.uid}, "status": {"nominatedNodeName": node}});
             write_status(&self.client, pod.key.clone(), patch);
         }
-        let binding = Binding {
-            client: self.client.clone(),
-            clock: self.clock.clone(),
-            volumes: self.volumes.clone(),
-            devices: self.devices.clone(),
-            pod: pod.clone(),
-            timeout: timeout.unwrap_or_default(),
-            extenders: self.extenders.clone(),
-            pre_bindings: self.pre_bindings.clone(),
-            object,
-            node: node.to_owned(),
-        };
+        let timeout = timeout.unwrap_or_default();
+        let binding = Binding { binder: self.binder.clone(), timeout, pod: pod.clone(), object, node: node.to_owned() };
         let (events, done) = (self.events[profile].clone(), self.done.clone());
         tokio::spawn(async move {
             let result = binding.run(&chosen).await;
             if result.is_ok() {
                 let message = format!("Successfully assigned {} to {}", pod.key, binding.node);
-                events.record(&*binding.object, EventType::Normal, "Scheduled", message);
+                events.record_on(pod.reference(), EventType::Normal, "Scheduled", message);
             }
             // The loop ends only with the process.
             let _ = done.send(Done::Bound(Bound { pod, profile, chosen, result }));

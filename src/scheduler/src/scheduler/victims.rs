@@ -46,7 +46,7 @@ impl Scheduler {
         self.queue.preempts(&pod.uid);
         let (client, events, pods) = (self.client.clone(), self.events[profile].clone(), self.pods.clone());
         let (done, key, uid) = (self.done.clone(), pod.key.clone(), pod.uid.clone());
-        let cancelled: Vec<bool> = victims.iter().map(|v| self.pre_bindings.cancel(&v.uid)).collect();
+        let cancelled: Vec<bool> = victims.iter().map(|v| self.binder.pre_bindings.cancel(&v.uid)).collect();
         tokio::spawn(async move {
             let all = victims
                 .iter()

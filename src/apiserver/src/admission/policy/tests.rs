@@ -63,7 +63,7 @@ fn deployment(replicas: i64) -> Request {
         "template":{{"spec":{{"containers":[{{"name":"a","image":"i"}}]}}}}}}}}"#
     );
     Request {
-        user: UserInfo::new("me", &["us"]),
+        user: std::sync::Arc::new(UserInfo::new("me", &["us"])),
         operation: Operation::Create,
         resource: Registry::get().resource("apps", "v1", "deployments").unwrap().into(),
         subresource: "",
@@ -123,7 +123,7 @@ async fn variables_conditions_and_what_is_around_the_object() {
     assert_eq!(world.validate(policy, DENY, &mut deployment(3)).await, Ok(()));
     assert!(world.validate(policy, DENY, &mut deployment(2)).await.is_err());
     let mut other = deployment(2);
-    other.user = UserInfo::new("you", &[]);
+    other.user = std::sync::Arc::new(UserInfo::new("you", &[]));
     assert_eq!(world.validate(policy, DENY, &mut other).await, Ok(()));
     let fails = r#""matchConditions":[{"name":"c","expression":"object.spec.absent"}],"validations":[{"expression":"true"}]"#;
     let status = world.validate(fails, DENY, &mut deployment(2)).await.unwrap_err();

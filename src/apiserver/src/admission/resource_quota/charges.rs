@@ -171,7 +171,7 @@ mod tests {
 
     fn pod(name: &str, dry_run: bool) -> Arc<Request> {
         Arc::new(Request {
-            user: UserInfo::new("u", &[]),
+            user: std::sync::Arc::new(UserInfo::new("u", &[])),
             operation: Operation::Create,
             resource: Registry::get().resource("", "v1", "pods").unwrap().into(),
             subresource: "",

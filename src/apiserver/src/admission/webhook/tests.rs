@@ -14,7 +14,7 @@ fn hooks(hook: &str) -> Vec<Arc<Hook>> {
 
 fn request(plural: &str, operation: Operation, object: &str) -> Request {
     Request {
-        user: UserInfo::new("me", &["us"]),
+        user: std::sync::Arc::new(UserInfo::new("me", &["us"])),
         operation,
         resource: Registry::get().resource("", "v1", plural).unwrap().into(),
         subresource: "",
@@ -241,7 +241,7 @@ async fn webhooks_allow_deny_warn_and_fail_as_told() {
     let error = ask(nowhere.hook("allow", "")).await.unwrap_err();
     assert!(error.message.ends_with("dial tcp 127.0.0.1:1: connect: connection refused"), "{}", error.message);
     let (closed, _folder) = webhooks(&[], &[nowhere.hook("allow", "")]).await;
-    let own = UserInfo::new("system:apiserver", &["system:masters"]);
+    let own = std::sync::Arc::new(UserInfo::new("system:apiserver", &["system:masters"]));
     assert!(closed.validate(&mut Request { user: own, ..map() }).await.is_ok());
     let (webhooks, _folder) = webhooks(&[], &[server.hook("allow", "").replace("\"None\"", "\"Some\"")]).await;
     let refused = webhooks.validate(&mut Request { dry_run: true, ..map() }).await.unwrap_err();
