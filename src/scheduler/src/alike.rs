@@ -51,7 +51,9 @@ impl Alike {
 
 /// Whether what looks at nothing but a node says the same of both.
 fn is_like(a: &PodInfo, b: &PodInfo) -> bool {
-    a.requests == b.requests
+    // The more important do not see what is promised to the less important.
+    a.priority == b.priority
+        && a.requests == b.requests
         && a.assumed == b.assumed
         && a.node_name == b.node_name
         && a.tolerations == b.tolerations
@@ -82,8 +84,8 @@ struct Answer {
 pub struct Known {
     answers: Vec<Answer>,
     refusals: Vec<Refused>,
-    /// Who would have to go for a pod of this priority, with the generation of the node.
-    victims: HashMap<usize, (u64, i32, Victims)>,
+    /// Who would have to go, with the generation of the node.
+    victims: HashMap<usize, (u64, Victims)>,
 }
 
 /// Whom a node would lose, or why it would not help.
@@ -135,12 +137,12 @@ impl Known {
     }
 
     /// Who would have to go from the node; `None`: not known.
-    pub fn victims(&self, slot: usize, generation: u64, priority: i32) -> Option<&Victims> {
-        self.victims.get(&slot).filter(|(at, of, _)| (*at, *of) == (generation, priority)).map(|(.., victims)| victims)
+    pub fn victims(&self, slot: usize, generation: u64) -> Option<&Victims> {
+        self.victims.get(&slot).filter(|(at, _)| *at == generation).map(|(_, victims)| victims)
     }
 
-    pub fn set_victims(&mut self, slot: usize, generation: u64, priority: i32, victims: Victims) {
-        self.victims.insert(slot, (generation, priority, victims));
+    pub fn set_victims(&mut self, slot: usize, generation: u64, victims: Victims) {
+        self.victims.insert(slot, (generation, victims));
     }
 
     /// The weighted sum of the scores.

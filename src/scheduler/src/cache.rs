@@ -49,6 +49,8 @@ pub struct Cache {
     /// By slot, when the node last changed: as its object says, or by its pods.
     generations: Vec<u64>,
     changes: u64,
+    /// By slot, whether somebody is promised a place there.
+    promised: Vec<bool>,
     /// How many nodes have taints.
     tainted: usize,
 }
@@ -121,7 +123,7 @@ impl Cache {
         self.order().len()
     }
 
-    /// Tells one state of a slot's node from all others, those of an earlier node in the same slot included.
+    /// Tells one state of a slot's node, and of whom a place is promised there, from all others, those of an earlier node in the same slot included.
     pub fn generation(&self, slot: usize) -> u64 {
         self.generations.get(slot).copied().unwrap_or_default()
     }
@@ -134,12 +136,20 @@ impl Cache {
         self.generations[slot] = self.changes;
     }
 
-    pub fn has_taints(&self) -> bool {
-        self.tainted > 0
+    /// Somebody is promised a place on the node, or another one is, or nobody is any more.
+    pub fn set_promised(&mut self, node: &str, promised: bool) {
+        let Some(slot) = self.by_name.get(node).copied() else { return };
+        self.promised.resize(self.slots.len().max(self.promised.len()), false);
+        self.promised[slot] = promised;
+        self.touch(slot);
     }
 
-    pub fn slot_count(&self) -> usize {
-        self.slots.len()
+    pub fn is_promised(&self, slot: usize) -> bool {
+        self.promised.get(slot).copied().unwrap_or_default()
+    }
+
+    pub fn has_taints(&self) -> bool {
+        self.tainted > 0
     }
 
     /// Counts a pod on its node: bound or changed.
@@ -224,6 +234,9 @@ impl Cache {
             self.slots.len() - 1
         });
         self.slots[slot] = Some(NodeState::unknown(name, slot));
+        if let Some(promised) = self.promised.get_mut(slot) {
+            *promised = false;
+        }
         self.by_name.insert(name.to_owned(), slot);
         slot
     }

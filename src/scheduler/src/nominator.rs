@@ -13,6 +13,8 @@ use crate::pod::PodInfo;
 pub struct Nominator {
     by_node: HashMap<String, Vec<Arc<PodInfo>>>,
     node_of: HashMap<ObjectKey, String>,
+    /// Nodes whose promises the cache does not know yet.
+    changed: Vec<String>,
 }
 
 impl Nominator {
@@ -24,6 +26,7 @@ impl Nominator {
             return;
         }
         self.node_of.insert(pod.key.clone(), node.clone());
+        self.changed.push(node.clone());
         self.by_node.entry(node).or_default().push(pod);
     }
 
@@ -34,6 +37,7 @@ impl Nominator {
         if pods.is_empty() {
             self.by_node.remove(&node);
         }
+        self.changed.push(node);
         pod
     }
 
@@ -50,14 +54,18 @@ impl Nominator {
         self.by_node.get(node).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// By slot, whether somebody was promised a place there; shorter where nobody was.
-    pub fn slots(&self, cache: &Cache) -> Vec<bool> {
-        let mut promised = Vec::new();
-        for slot in self.by_node.keys().filter_map(|node| cache.node(node)).map(|node| node.slot) {
-            promised.resize(cache.slot_count().max(slot + 1), false);
-            promised[slot] = true;
+    /// Tells the cache on which nodes there are promises, as far as that has changed.
+    pub fn tell(&mut self, cache: &mut Cache) {
+        for node in self.changed.drain(..) {
+            cache.set_promised(&node, self.by_node.contains_key(&node));
         }
-        promised
+    }
+
+    /// The same of a node that has come.
+    pub fn tell_of(&self, node: &str, cache: &mut Cache) {
+        if self.by_node.contains_key(node) {
+            cache.set_promised(node, true);
+        }
     }
 
     pub fn node_of(&self, key: &ObjectKey) -> Option<&str> {

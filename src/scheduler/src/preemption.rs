@@ -79,18 +79,17 @@ pub fn candidates(
         let wanted = (potential.len() * args.candidates_percent_min / 100).max(args.candidates_min).min(potential.len());
         let offset = random.below(potential.len());
         // What depends on budgets, or on other nodes, is not kept.
-        let promised = plight.nominated.slots(cache);
-        let is_kept = budgets.is_empty() && checks.see_node_only();
+        let may_be_kept = budgets.is_empty() && checks.see_node_only();
         for i in 0..potential.len() {
             let node = potential[(offset + i) % potential.len()];
-            let (generation, priority) = (cache.generation(node.slot), plight.pod.priority);
-            let is_kept = is_kept && promised.get(node.slot) != Some(&true);
-            let found = match known.victims(node.slot, generation, priority).filter(|_| is_kept) {
+            let generation = cache.generation(node.slot);
+            let is_kept = may_be_kept && !(cache.is_promised(node.slot) && checks.is_for_this_pod(node, plight.nominated));
+            let found = match known.victims(node.slot, generation).filter(|_| is_kept) {
                 Some(found) => found.clone(),
                 None => {
                     let found = victims_on(node, plight, checks, budgets);
                     if is_kept {
-                        known.set_victims(node.slot, generation, priority, found.clone());
+                        known.set_victims(node.slot, generation, found.clone());
                     }
                     found
                 }

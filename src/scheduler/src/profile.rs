@@ -103,20 +103,29 @@ impl<'a> Checks<'a> {
         Self::ask(&self.checks, node)
     }
 
-    /// The same of the node in a slot; what is known of it is not asked again.
-    pub fn check_slot(&self, slot: usize, cache: &Cache, known: &mut Known) -> Result<(), Refused> {
-        let generation = cache.generation(slot);
+    /// As [`Self::check_with_nominated`], of the node in a slot; what is known of it is not asked again.
+    pub fn check_slot(&self, slot: usize, cache: &Cache, nominated: &Nominator, known: &mut Known) -> Result<(), Refused> {
+        let (generation, is_promised) = (cache.generation(slot), cache.is_promised(slot));
+        if is_promised && (!self.see_node_only() || self.is_for_this_pod(cache.at(slot), nominated)) {
+            return self.check_with_nominated(cache.at(slot), nominated);
+        }
         let (of_node_only, others) = self.checks.split_at(self.of_node_only);
         match known.verdict(slot, generation) {
             Some(Ok(())) => {}
             Some(Err(refused)) => return Err(refused.clone()),
             None => {
-                let verdict = Self::ask(of_node_only, cache.at(slot));
+                let node = cache.at(slot);
+                let verdict = if is_promised { self.check_with_nominated(node, nominated) } else { Self::ask(of_node_only, node) };
                 known.set_verdict(slot, generation, &verdict);
                 verdict?;
             }
         }
         if others.is_empty() { Ok(()) } else { Self::ask(others, cache.at(slot)) }
+    }
+
+    /// Whether a place on the node is promised to the pod itself, which is to be left out then.
+    pub fn is_for_this_pod(&self, node: &NodeState, nominated: &Nominator) -> bool {
+        nominated.node_of(&self.pod.key) == Some(node.facts.name.as_str())
     }
 
     /// Whether all of them look at nothing but the node.

@@ -77,16 +77,11 @@ pub fn find<'a>(
     let order = candidates.as_deref().unwrap_or(world.cache.order());
     let count = order.len();
     let wanted = if scored { enough(profile.percentage, count) } else { 1 };
-    let promised = nominated.slots(world.cache);
     let mut slots = Vec::with_capacity(wanted.min(count));
     let mut looked_at = 0;
     while looked_at < count && slots.len() < wanted {
         let slot = order[(*start + looked_at) % count];
-        let verdict = match promised.get(slot) {
-            Some(true) => checks.check_with_nominated(world.cache.at(slot), nominated),
-            _ => checks.check_slot(slot, world.cache, known),
-        };
-        match verdict {
+        match checks.check_slot(slot, world.cache, nominated, known) {
             Ok(()) => slots.push(slot),
             Err(refused) => diagnosis.refused(slot, &refused),
         }

@@ -160,6 +160,7 @@ impl Scheduler {
                 busy = true;
                 self.attempt(pod, profile).await;
             }
+            self.nominator.tell(&mut self.cache);
             self.pending.set(self.queue.counts());
             if busy {
                 tokio::task::yield_now().await;

@@ -34,6 +34,7 @@ fn with_nominated(nodes: &[(&str, Value)], placed: &[(Arc<PodInfo>, &str)], nomi
     let mut cache = Cache::default();
     for (name, spec) in nodes {
         cache.set_node(&node(name, spec.clone()));
+        nominated.tell_of(name, &mut cache);
     }
     for (pod, on) in placed {
         cache.set_pod(pod.clone(), on);
@@ -142,4 +143,28 @@ fn ties_are_broken_evenly() {
     }
     assert_eq!(counts[0], 0);
     assert!(counts[1..].iter().all(|c| (1200..1470).contains(c)), "{counts:?}");
+}
+
+#[test]
+fn what_is_known_of_a_node_ends_with_a_promise_there() {
+    let (mut cache, mut nominated, mut alike) = (Cache::default(), Nominator::default(), crate::alike::Alike::default());
+    cache.set_node(&node("a1", json!({})));
+    let profiles = SchedulerConfig::default().profiles(&Default::default());
+    let mut fits = |cache: &Cache, nominated: &Nominator, name: &str, cpu: Value| {
+        let pod = pod(name, cpu);
+        let world = World { cache, namespace_labels: &|_| None, volumes: &NoVolumes, owners: &Nobody, devices: &NoDevices };
+        !find(&profiles[0], &pod, &world, nominated, &mut 0, true, alike.known(&pod, 0)).slots.is_empty()
+    };
+    assert!(fits(&cache, &nominated, "p", cpu("1500m")));
+    nominated.set(pod("q", cpu("1")), Some("a1"));
+    nominated.tell(&mut cache);
+    assert!(!fits(&cache, &nominated, "p", cpu("1500m")));
+    assert!(fits(&cache, &nominated, "q", cpu("1500m")), "its own promise is not in its way");
+    assert!(!fits(&cache, &nominated, "r", cpu("1500m")));
+    let mut important = cpu("1500m");
+    important["priority"] = 1.into();
+    assert!(fits(&cache, &nominated, "s", important));
+    nominated.remove(&client::ObjectKey::new("n", "q"));
+    nominated.tell(&mut cache);
+    assert!(fits(&cache, &nominated, "r", cpu("1500m")));
 }

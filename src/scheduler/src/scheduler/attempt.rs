@@ -45,6 +45,7 @@ impl Scheduler {
                 return self.queue.remove(&pod.key); // its deletion is on its way here
             }
         }
+        self.nominator.tell(&mut self.cache);
         let mut alike = std::mem::take(&mut self.alike);
         let outcome = self.decide(&pod, object.as_deref(), profile, alike.known(&pod, profile)).await;
         self.alike = alike;

@@ -200,6 +200,9 @@ impl Scheduler {
             return;
         }
         let before = self.cache.set_node(event.object());
+        if before.is_none() {
+            self.nominator.tell_of(event.object().name(), &mut self.cache);
+        }
         let Some(now) = self.cache.node(event.object().name()).map(|n| n.facts.clone()) else { return };
         match before {
             None => self.tell(&ClusterEvent::node_added(&now)),
