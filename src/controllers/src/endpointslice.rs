@@ -132,7 +132,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
         }
     }
     match missing_nodes.is_empty() {
-        true => Ok(Next::Wait),
+        true => Ok(cx.tracker.next(key, &cx.slices.by_index(SERVICE_INDEX, &key.to_string()))),
         false => Err(Failure::Stale(format!("nodes of pods of Service {key} are unknown: {}", missing_nodes.join(", ")))),
     }
 }

@@ -91,7 +91,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
         unless_gone(deleted).during(|| format!("delete EndpointSlice {}", slice.key()))?;
         cx.tracker.deleted(key, &slice);
     }
-    Ok(Next::Wait)
+    Ok(cx.tracker.next(key, &cx.slices.by_index(SERVICE_INDEX, &key.to_string())))
 }
 
 /// shouldMirror.

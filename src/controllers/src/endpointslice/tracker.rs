@@ -4,9 +4,10 @@
 //! that is made and does not show is asked for, since it may have been deleted while nobody watched, and would be waited for forever.
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
-use client::{Client, Named, ObjectKey};
+use client::{Client, Named, Next, ObjectKey};
 
 use crate::failure::{During, Failure, unless_gone};
 
@@ -19,6 +20,9 @@ enum Expected {
     AtLeast(u64, String),
     Gone,
 }
+
+/// So long after a write a slice that does not show is asked for, if nothing else happens to the Service.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
 
 const POISON: &str = "nothing panics while it holds the tracker";
 
@@ -72,6 +76,11 @@ impl Tracker {
             }
         }
         Err(Failure::Stale(format!("the slices of Service {service} in the cache are older than what was written")))
+    }
+
+    /// When to look again at a Service for which all is done: whether what was written shows.
+    pub fn next(&self, service: &ObjectKey, cached: &[Arc<EndpointSlice>]) -> Next {
+        if self.is_stale(service, cached) { Next::After(LOOK_AFTER) } else { Next::Wait }
     }
 
     /// Those that were written and that the cache has not at all.
