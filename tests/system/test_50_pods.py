@@ -176,12 +176,15 @@ def test_a_pod_is_resized_in_place_or_waits_for_room():
         patch = {"spec": {"containers": [{"name": "c", "resources": resources}]}}
         run("kubectl", "-n", NS, "patch", "pod", name, "--subresource=resize", "--type=strategic", "-p", json.dumps(patch))
 
+    def resizes(pod):
+        return {c["type"]: c for c in pod["status"]["conditions"] if c["type"].startswith("PodResize")}
+
     def conditions(name):
-        return {c["type"]: c for c in get("pod", name, "-n", NS)["status"]["conditions"] if c["type"].startswith("PodResize")}
+        return resizes(get("pod", name, "-n", NS))
 
     def settled(name):
-        pod = get("pod", name, "-n", NS)
-        return pod["status"]["observedGeneration"] == pod["metadata"]["generation"] and not conditions(name) and pod["status"]["containerStatuses"][0]
+        pod = get("pod", name, "-n", NS)  # one look: a second one may see a resize done that the first saw under way
+        return pod["status"]["observedGeneration"] == pod["metadata"]["generation"] and not resizes(pod) and pod["status"]["containerStatuses"][0]
 
     sized("small", 10)
     resize("small", {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "96Mi"}})
