@@ -22,7 +22,6 @@ pub struct Event {
     pub value: Bytes,
     pub create_revision: Revision,
     pub revision: Revision,
-    /// The key before the change; `None` for a creation, where it is not known any more, and in a hook of SQLite's store for an update under
-    /// [`crate::Expect::Revision`], whose writer knew it.
+    /// The key before the change; `None` for a creation, and where it is not known any more.
     pub previous: Option<KeyValue>,
 }

@@ -43,7 +43,6 @@ pub struct Written {
     /// The revision of this change (of a deletion, too).
     pub revision: Revision,
     pub create_revision: Revision,
-    /// The key before. `None` for a creation, and where an update under [`Expect::Revision`] did not have to read it.
     pub previous: Option<KeyValue>,
 }
 

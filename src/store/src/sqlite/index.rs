@@ -35,10 +35,10 @@ impl Record {
         })
     }
 
-    /// The event, given the version before it, which of a change may be left out.
+    /// The event, given the version before it.
     pub fn event(self, previous: Option<KeyValue>) -> Event {
         let (kind, value) = match self.value {
-            Some(value) => (EventKind::Put { created: self.previous == Revision(0) }, value),
+            Some(value) => (EventKind::Put { created: previous.is_none() }, value),
             None => (EventKind::Delete, previous.as_ref().map(|kv| kv.value.clone()).unwrap_or_default()),
         };
         Event { kind, key: self.key, value, create_revision: self.create_revision, revision: self.revision, previous }

@@ -261,29 +261,17 @@ impl Writer {
     }
 
     fn evaluate(&mut self, round: &mut Round, write: Write) -> Result<Written, WriteError> {
-        // Nobody asks for the value that an update replaces: what is at the expected revision need not be read.
-        let at_revision = match (&write.operation, write.expect) {
-            (Operation::Put(_), Expect::Revision(revision)) => self.alive_at(round, &write.key, revision),
-            _ => None,
-        };
-        let (key, current, version) = match at_revision {
-            Some((key, version)) => (key, None, Some(version)),
-            None => {
-                let (key, current) = self.current(round, &write.key)?;
-                let version = current.as_ref().map(|kv| (kv.mod_revision, kv.create_revision));
-                (key, current, version)
-            }
-        };
+        let (key, current) = self.current(round, &write.key)?;
         let holds = match write.expect {
-            Expect::Absent => version.is_none(),
-            Expect::Revision(revision) => version.is_some_and(|(at, _)| at == revision),
+            Expect::Absent => current.is_none(),
+            Expect::Revision(revision) => current.as_ref().is_some_and(|kv| kv.mod_revision == revision),
             Expect::Any => true,
         };
         let value = match write.operation {
             Operation::Put(value) => Some(value),
             Operation::Delete => None,
         };
-        if !holds || (value.is_none() && version.is_none()) {
+        if !holds || (value.is_none() && current.is_none()) {
             return Err(WriteError::Conflict { current });
         }
         if write.durability == Durability::Relaxed && self.shared.index().pending.len() >= PENDING_MAX {
@@ -294,8 +282,8 @@ impl Writer {
         let record = Record {
             revision,
             key: Arc::clone(&key),
-            create_revision: version.map_or(revision, |(_, created)| created),
-            previous: version.map_or(Revision(0), |(at, _)| at),
+            create_revision: current.as_ref().map_or(revision, |kv| kv.create_revision),
+            previous: current.as_ref().map_or(Revision(0), |kv| kv.mod_revision),
             value,
         };
         let written = Written { revision, create_revision: record.create_revision, previous: current.clone() };
@@ -304,15 +292,6 @@ impl Writer {
         round.records.push(record);
         round.previous.push(current);
         Ok(written)
-    }
-
-    /// The key's shared name and both its revisions, if it was last changed by exactly `revision` and is there.
-    fn alive_at(&self, round: &Round, key: &Arc<str>, revision: Revision) -> Option<(Arc<str>, (Revision, Revision))> {
-        let (key, version) = match round.changed.get(key) {
-            Some(at) => (Arc::clone(&round.records[*at].key), round.records[*at].version()),
-            None => self.shared.index().newest(key)?,
-        };
-        (version.revision == revision && !version.deleted).then_some((key, (version.revision, version.create_revision)))
     }
 
     /// The key's shared name, and the key as this write finds it.
