@@ -75,10 +75,13 @@ pub async fn run(make: fn() -> Scenario, how: How, at: usize, kind: &'static str
         let context = world.context(SharedInformers::new(&manager), |_, inner| Client::from_service(inner));
         beside.spawn(controllers::only(name, context).expect("a known controller"));
     }
+    let mut own = Vec::new();
+    for act in &scenario.before {
+        own.extend(act.run(&world).await.map_err(|error| format!("before: {error}"))?);
+    }
     let (disturbed, given, disturbing) = (world.clone(), scenario.clone(), plan.clone());
     beside.spawn(async move { disturb(&disturbed, &given, &disturbing, kind).await });
 
-    let mut own = Vec::new();
     for (number, step) in scenario.steps.iter().enumerate() {
         for act in &step.acts {
             own.extend(act.run(&world).await.map_err(|error| format!("step {number}: {error}"))?);

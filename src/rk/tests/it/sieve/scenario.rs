@@ -46,12 +46,14 @@ pub struct Scenario {
     pub missed: Option<Act>,
     /// The controller's clock is an hour ahead of the API server's.
     pub is_ahead: bool,
+    /// Done before the controller starts, so that it knows of it from the beginning.
+    pub before: Vec<Act>,
     pub steps: Vec<Step>,
 }
 
 impl Default for Scenario {
     fn default() -> Self {
-        Self { controller: "", others: &[], seen: &[], makes: &[], creates: 0, missed: None, is_ahead: false, steps: Vec::new() }
+        Self { controller: "", others: &[], seen: &[], makes: &[], creates: 0, missed: None, is_ahead: false, before: Vec::new(), steps: Vec::new() }
     }
 }
 
