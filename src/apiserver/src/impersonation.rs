@@ -20,7 +20,8 @@ const UID: &str = "impersonate-uid";
 const GROUP: &str = "impersonate-group";
 const EXTRA: &str = "impersonate-extra-";
 
-const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+/// Extra of whoever is bound to a node: its name.
+pub const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 /// From so many on, all groups or extras are asked about at once first.
 const MANY: usize = 4;
 
@@ -105,8 +106,8 @@ fn node_of(name: &str) -> Option<&str> {
     name.strip_prefix("system:node:").filter(|node| names::dns1123_subdomain(node).is_empty())
 }
 
-/// Namespace and name.
-fn account_of(name: &str) -> Option<(&str, &str)> {
+/// Namespace and name of the ServiceAccount with this user name.
+pub fn account_of(name: &str) -> Option<(&str, &str)> {
     let (namespace, account) = name.strip_prefix("system:serviceaccount:")?.split_once(':')?;
     let is_good = names::dns1123_label(namespace).is_empty() && names::dns1123_subdomain(account).is_empty();
     is_good.then_some((namespace, account))

@@ -390,12 +390,12 @@ pub fn validate_create(resource: &Resource, object: &Tree) -> Vec<FieldError> {
 
 /// What may be written by some only, though all may write the part. Models what strategies ask of an authorizer.
 /// `asked` is the request; `label` reads one of its namespace.
-pub fn authorize_update<'n>(
+pub fn authorize_update(
     authorizer: &dyn Authorizer,
     resource: &Resource,
     part: Part,
     asked: &Attributes,
-    label: impl FnOnce(&str) -> Option<&'n str>,
+    label: impl FnOnce(&str) -> Option<String>,
     new: &Tree,
     old: &Tree,
 ) -> Vec<FieldError> {

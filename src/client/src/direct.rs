@@ -37,11 +37,11 @@ type Answered = BoxFuture<'static, Result<Response<Answer>, BoxError>>;
 #[derive(Clone)]
 pub(crate) struct Direct(Arc<dyn Calls>);
 
-trait Calls: Send + Sync {
+pub(crate) trait Calls: Send + Sync {
     fn call(&self, request: Request<Body>) -> Answered;
 }
 
-struct Of<S>(S);
+pub(crate) struct Of<S>(S);
 
 impl<S, B> Calls for Of<S>
 where
@@ -64,13 +64,9 @@ where
 }
 
 impl Direct {
-    pub fn new<S, B>(service: S) -> Self
+    pub fn new<S>(service: S) -> Self
     where
-        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Future: Send + 'static,
-        S::Error: Into<BoxError>,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
+        Of<S>: Calls + 'static,
     {
         Self(Arc::new(Of(service)))
     }

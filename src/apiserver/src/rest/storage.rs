@@ -190,8 +190,7 @@ impl Target {
             strategy::name_chosen(resource, &mut object);
             let reserved = alloc::reserve_create(&self.server, resource, &mut object, dry_run).await?;
             let mut errors = strategy::validate_create(resource, &object);
-            let namespace = self.server.0.parts.cache.get("", "namespaces", "", &self.namespace);
-            errors.extend(strategy::may_administer(&resource.kind, &object, |key| namespace.as_ref()?.label(key)));
+            errors.extend(strategy::may_administer(&resource.kind, &object, |key| self.label_of_namespace(key)));
             if !errors.is_empty() {
                 return Err(Status::invalid(strategy::inner_group(resource), strategy::kind_of(resource, &object), meta::name(&object), &errors));
             }
@@ -268,8 +267,8 @@ impl Target {
         target.current().map(|cached| cached.tree())
     }
 
-    /// Name and namespace of the body against those of the path.
-    fn check_identity(&self, object: &mut Tree) -> Result<(), Status> {
+    /// The namespace of the body against that of the path.
+    fn check_namespace(&self, object: &mut Tree) -> Result<(), Status> {
         if self.resource.namespaced {
             match meta::namespace(object) {
                 "" => meta::set_namespace(object, &self.namespace),
@@ -281,6 +280,17 @@ impl Target {
         } else {
             object.remove(&["metadata", "namespace"]);
         }
+        Ok(())
+    }
+
+    /// A label of the object's namespace.
+    fn label_of_namespace(&self, key: &str) -> Option<String> {
+        Some(self.server.0.parts.cache.get("", "namespaces", "", &self.namespace)?.label(key)?.to_owned())
+    }
+
+    /// Name and namespace of the body against those of the path.
+    fn check_identity(&self, object: &mut Tree) -> Result<(), Status> {
+        self.check_namespace(object)?;
         if !self.name.is_empty() && meta::name(object).is_empty() {
             meta::set_name(object, &self.name);
         }

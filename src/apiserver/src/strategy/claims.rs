@@ -7,27 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::field_error::FieldError;
 use api::tree::Tree;
 
-use super::devices::ADMIN_ACCESS;
+use super::devices::refuse_unlabelled;
 use crate::auth::{Attributes, Authorizer, UserInfo};
+use crate::impersonation::{NODE_NAME, account_of};
 use crate::pipeline::forbidden;
 
-const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
-
 /// `asked` is the request for the status; `label` reads one of the claim's namespace.
-pub fn may_set_status<'n>(
+pub fn may_set_status(
     authorizer: &dyn Authorizer,
     asked: &Attributes,
-    label: impl FnOnce(&str) -> Option<&'n str>,
+    label: impl FnOnce(&str) -> Option<String>,
     new: &Tree,
     old: &Tree,
 ) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if let Some(path) = newly_administers(new, old)
-        && label(ADMIN_ACCESS) != Some("true")
-    {
-        let detail = format!("admin access to devices requires the `{ADMIN_ACCESS}: true` label on the containing namespace");
-        errors.push(FieldError::forbidden(path, detail));
-    }
+    errors.extend(newly_administers(new, old).and_then(|path| refuse_unlabelled(path, label)));
     errors.extend(may_bind(authorizer, asked, new, old));
     // What drivers told goes with the allocation, whoever takes that back.
     if allocation(new).is_some() {
@@ -110,8 +104,7 @@ fn allocated_node(claim: &Tree) -> Option<&str> {
 
 /// A ServiceAccount whose token was made for a pod on the node.
 fn is_account_of(user: &UserInfo, node: &str) -> bool {
-    let is_account = user.name.strip_prefix("system:serviceaccount:").is_some_and(|rest| rest.contains(':'));
-    is_account && user.extra.get(NODE_NAME).is_some_and(|names| names.as_slice() == [node])
+    account_of(&user.name).is_some() && user.extra.get(NODE_NAME).is_some_and(|names| names.as_slice() == [node])
 }
 
 #[cfg(test)]
@@ -150,7 +143,7 @@ mod tests {
             fields: &ALL_FIELDS,
             labels: &ALL_LABELS,
         };
-        may_set_status(&Only(allowed), &asked, |_| label, &claim(new), &claim(old)).iter().map(ToString::to_string).collect()
+        may_set_status(&Only(allowed), &asked, |_| label.map(str::to_owned), &claim(new), &claim(old)).iter().map(ToString::to_string).collect()
     }
 
     const ALLOCATED: &str = r#"{"allocation":{"nodeSelector":{"nodeSelectorTerms":[{"matchFields":[{"key":"metadata.name","operator":"In","values":["m"]}]}]}}}"#;

@@ -5,7 +5,7 @@
 use api::field_error::FieldError;
 use api::tree::Tree;
 
-pub(super) const ADMIN_ACCESS: &str = "resource.kubernetes.io/admin-access";
+const ADMIN_ACCESS: &str = "resource.kubernetes.io/admin-access";
 
 /// Notes when taints came, where their writer does not say.
 pub(super) fn stamp_taints(kind: &str, object: &mut Tree, now: &str) {
@@ -49,16 +49,20 @@ pub(super) fn drop_stale_statuses(new: &mut Tree, old: &Tree) {
 }
 
 /// Devices that others use are for claims in namespaces that an administrator labels; `label` reads one of the claim's namespace.
-pub fn may_administer<'n>(kind: &str, object: &Tree, label: impl FnOnce(&str) -> Option<&'n str>) -> Option<FieldError> {
+pub fn may_administer(kind: &str, object: &Tree, label: impl FnOnce(&str) -> Option<String>) -> Option<FieldError> {
     let requests = match kind {
         "ResourceClaim" => object.array_at(&["spec", "devices", "requests"]),
         "ResourceClaimTemplate" => object.array_at(&["spec", "spec", "devices", "requests"]),
         _ => return None,
     };
     let i = requests.iter().position(|request| request.at(&["exactly", "adminAccess"]).and_then(Tree::as_bool) == Some(true))?;
-    let path = format!("spec.devices.requests[{i}].adminAccess");
+    refuse_unlabelled(format!("spec.devices.requests[{i}].adminAccess"), label)
+}
+
+/// The refusal for a field at `path`, unless the namespace is labelled.
+pub(super) fn refuse_unlabelled(path: String, label: impl FnOnce(&str) -> Option<String>) -> Option<FieldError> {
     let detail = format!("admin access to devices requires the `{ADMIN_ACCESS}: true` label on the containing namespace");
-    (label(ADMIN_ACCESS) != Some("true")).then(|| FieldError::forbidden(path, detail))
+    (label(ADMIN_ACCESS).as_deref() != Some("true")).then(|| FieldError::forbidden(path, detail))
 }
 
 #[cfg(test)]
@@ -93,7 +97,7 @@ mod tests {
     #[test]
     fn devices_in_use_are_for_namespaces_with_a_label() {
         let claim = tree(r#"{"spec":{"devices":{"requests":[{},{"exactly":{"adminAccess":true}}]}}}"#);
-        assert_eq!(may_administer("ResourceClaim", &claim, |key| (key == ADMIN_ACCESS).then_some("true")), None);
+        assert_eq!(may_administer("ResourceClaim", &claim, |key| (key == ADMIN_ACCESS).then(|| "true".to_owned())), None);
         let refused = may_administer("ResourceClaim", &claim, |_| None).unwrap();
         assert_eq!(refused.path, "spec.devices.requests[1].adminAccess");
     }

@@ -147,7 +147,7 @@ impl Database {
     /// Pages in the log that are not yet in the database.
     fn wal_length(&self) -> rusqlite::Result<u32> {
         // NOOP (3.51) only reports.
-        self.connection.prepare("PRAGMA wal_checkpoint(NOOP)")?.query_row([], |row| {
+        self.connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| {
             let (length, done): (i64, i64) = (row.get(1)?, row.get(2)?);
             Ok(u32::try_from(length.saturating_sub(done)).unwrap_or(0))
         })

@@ -124,8 +124,7 @@ impl Target {
         meta::set_resource_version(&mut new, meta::resource_version(&old));
         let mut errors = strategy::validate_update(resource, part, &new, &old);
         if errors.is_empty() {
-            let namespace = self.server.0.parts.cache.get("", "namespaces", "", &self.namespace);
-            let label = |key: &str| namespace.as_ref()?.label(key);
+            let label = |key: &str| self.label_of_namespace(key);
             errors = strategy::authorize_update(&*self.server.0.parts.authorizer, resource, part, &self.attributes(self.verb), label, &new, &old);
         }
         if !errors.is_empty() {
@@ -157,17 +156,7 @@ impl Target {
 
     fn check_update_identity(&self, new: &mut Tree, old: &Tree) -> Result<(), Status> {
         let (group, plural) = (&self.resource.group, &self.resource.plural);
-        if self.resource.namespaced {
-            match meta::namespace(new) {
-                "" => meta::set_namespace(new, &self.namespace),
-                namespace if namespace != self.namespace => {
-                    return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
-                }
-                _ => {}
-            }
-        } else {
-            new.remove(&["metadata", "namespace"]);
-        }
+        self.check_namespace(new)?;
         match meta::name(new) {
             "" => meta::set_name(new, &self.name),
             name if name != self.name => {
