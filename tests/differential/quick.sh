@@ -13,6 +13,6 @@ if [ ! -x "$oracle" ]; then
     echo "differential: skipped, there is no oracle" >&2
     exit 0
 fi
-cargo build -q -j2 --locked -p apiserver --example differential
+cargo build -q -j2 --locked --workspace --bins --example differential   # as tests/run.sh builds it
 exec "$python" tests/differential/run.py --oracle "$oracle" --subject "$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/debug/examples/differential" \
     --count 60 --operations create,update,json,merge,strategic,apply,custom,policy --requests 300 --known tests/differential/known.txt "$@"

@@ -1,17 +1,16 @@
 """The programs that the tests here use, in one list. Run as a program it builds what the tests of today will ask for, and says what cannot be built."""
-import datetime
 import functools
-import os
 import pathlib
 import sys
 
 import build
+from build import turns
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 HELM = {"helm3": ("helm.sh/helm/v3/cmd/helm", "v3.19.4"), "helm4": ("helm.sh/helm/v4/cmd/helm", "v4.3.1")}
 KUBECTL = "v1.37.1"
 
-# Well-known projects: module, version, and the packages of the programs. They are large: one of them a day, all with RK_TEST_ALL=1.
+# Well-known projects: module, version, and the packages of the programs. One of them a day, all with RK_TEST_ALL=1.
 PROJECTS = {
     "prometheus-operator": ("github.com/prometheus-operator/prometheus-operator", "v0.85.0", {
         "prometheus-operator": "cmd/operator", "prometheus-config-reloader": "cmd/prometheus-config-reloader"}),
@@ -20,16 +19,17 @@ PROJECTS = {
     "sealed-secrets": ("github.com/bitnami-labs/sealed-secrets", "v0.36.0", {
         "sealed-secrets-controller": "cmd/controller", "kubeseal": "cmd/kubeseal"}),
 }
-TODAY = list(PROJECTS)[datetime.date.today().toordinal() % len(PROJECTS)]
+TODAY = turns.of_the_day(PROJECTS)
 
 
 def is_due(project):
-    return bool(os.environ.get("RK_TEST_ALL")) or project == TODAY
+    return turns.is_due(project, PROJECTS)
 
 
 def helm(name):
     package, version = HELM[name]
-    return build.program(package, version, name)
+    # Projects are installed with helm 3.
+    return build.program(package, version, name, ("helm", "project") if name == "helm3" else ("helm",))
 
 
 def kubectl():
@@ -37,11 +37,11 @@ def kubectl():
 
 
 def operator():
-    return build.module(FOLDER / "operator", "operator")
+    return build.module(FOLDER / "operator", "operator", ("operator",))
 
 
 def kube_rs():
-    return build.cargo(FOLDER / "kube-rs", "kube-rs-program")
+    return build.cargo(FOLDER / "kube-rs", "kube-rs-program", ("operator",))
 
 
 def node_client():
@@ -51,7 +51,7 @@ def node_client():
 def project(name):
     """The project's programs by name, and the folder of its source."""
     module, version, packages = PROJECTS[name]
-    return {called: build.program(f"{module}/{package}", version, called) for called, package in packages.items()}, build.source(module, version)
+    return {called: build.program(f"{module}/{package}", version, called, ("project",)) for called, package in packages.items()}, build.source(module, version)
 
 
 def main():

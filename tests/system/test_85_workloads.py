@@ -1,12 +1,11 @@
 """What a user runs in the first week, on three machines with stock kubectl; at last one of the machines is lost."""
-import datetime
 import json
-import os
 import subprocess
 import time
 
 import lab
 import pytest
+import turns
 from lab import eventually, run
 from machines import Machines
 
@@ -14,7 +13,6 @@ NAME = "workloads"
 DEMO = "rk.local/demo:1"
 POSTGRES = "rk.local/postgres:15"
 AGENTS = ("agent-1", "agent-2")
-LONG_IS_DUE = "RK_TEST_ALL" in os.environ or datetime.date.today().toordinal() % 3 == 0
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +221,7 @@ def test_a_cron_job_runs_every_minute(machines):
     machines.kubectl("delete", "cronjob", "tick")
 
 
-@pytest.mark.skipif(not LONG_IS_DUE, reason="takes three minutes and runs every third day; RK_TEST_ALL=1 runs it, too")
+@pytest.mark.skipif(not turns.is_day(3), reason="takes three minutes and runs every third day; RK_TEST_ALL=1 runs it, too")
 def test_a_lost_machine_costs_what_upstream_says(machines):
     """The lost machine's pods of Deployments are replaced, those of StatefulSets wait for its word, and no Job counts twice."""
     soon = [{"key": f"node.kubernetes.io/{why}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 3} for why in ("not-ready", "unreachable")]
