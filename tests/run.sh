@@ -34,12 +34,16 @@ fi
 # What others wrote is built beside the tests, and only in what they leave of the processors. Cold, it would be forty minutes of Go: what is not there
 # yet takes turns by the day.
 oracle_is_due() { [ -x "$cache/differential/facts" ] || python3 tests/system/turns.py oracle; }
-(nice -n 19 tests/conformance/build.sh && nice -n 19 tests/conformance/images.sh) > "$cache/suite.log" 2>&1 &
+# A session of its own: the kernel weighs sessions against each other first, and only then what is in them (sched(7), autogroup).
+aside() { exec setsid bash -c '{ echo 19 > /proc/self/autogroup; } 2>/dev/null; exec nice -n 19 "$@"' aside "$@"; }
+aside bash -c 'tests/conformance/build.sh && tests/conformance/images.sh' > "$cache/suite.log" 2>&1 &
 suite=$!
-(tail --pid="$suite" -f /dev/null; if oracle_is_due; then nice -n 19 tests/differential/oracle.sh; fi && nice -n 19 "$python" tests/programs/programs.py) > "$cache/programs.log" 2>&1 &
+oracle=true
+! oracle_is_due || oracle=tests/differential/oracle.sh
+aside bash -c 'tail --pid="$1" -f /dev/null; "$2" && "$3" tests/programs/programs.py' programs "$suite" "$oracle" "$python" > "$cache/programs.log" 2>&1 &
 programs=$!
 units=
-trap 'kill $suite $programs $units 2>/dev/null || true' EXIT
+trap 'for session in $suite $programs; do kill -- -$session 2>/dev/null || true; done; kill $units 2>/dev/null || true' EXIT
 
 echo "== build"
 # An example among them, so that tokio comes with what the unit tests ask of it: otherwise all that stands on it is compiled twice.

@@ -19,6 +19,7 @@ PROJECTS = {
     "sealed-secrets": ("github.com/bitnami-labs/sealed-secrets", "v0.36.0", {
         "sealed-secrets-controller": "cmd/controller", "kubeseal": "cmd/kubeseal"}),
 }
+WITH_HELM = ("cert-manager", "sealed-secrets")
 TODAY = turns.of_the_day(PROJECTS)
 
 
@@ -28,8 +29,8 @@ def is_due(project):
 
 def helm(name):
     package, version = HELM[name]
-    # Projects are installed with helm 3.
-    return build.program(package, version, name, ("helm", "project") if name == "helm3" else ("helm",))
+    turn = ("helm", "project") if name == "helm3" and TODAY in WITH_HELM else ("helm",)
+    return build.program(package, version, name, turn)
 
 
 def kubectl():
