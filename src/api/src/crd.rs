@@ -16,9 +16,11 @@ mod format;
 mod json_path;
 mod list_type;
 mod names;
+mod place;
 mod publish;
 mod rules;
 mod scale;
+mod settled;
 mod structural;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ pub use names::{Condition, NamePlan, apply_plan, plan_names, set_condition};
 pub use publish::{Published, published};
 pub use rules::Rules;
 pub use scale::Scale;
+pub use settled::is_settled;
 pub use warn::definition_warnings;
 pub use structural::{Additional, Structural};
 
@@ -65,6 +68,8 @@ pub struct Custom {
     /// The fields that the columns, and that of the name, are made of.
     pub shown: Paths,
     pub selectable: Vec<SelectableField>,
+    /// Those fields, and the labels.
+    pub selected: Paths,
     /// `None`: the strategy None, by which versions differ in nothing but their names and schemas.
     pub conversion: Option<Arc<Conversion>>,
     /// `openAPIV3Schema` as it stands in the definition.
@@ -95,6 +100,16 @@ pub struct Conversion {
 pub struct SelectableField {
     /// The path without its leading dot.
     pub name: Name,
+}
+
+impl SelectableField {
+    /// What selectors read of an object.
+    pub fn selected(fields: &[SelectableField]) -> Paths {
+        let mut selected = Paths::default();
+        selected.insert(&["metadata", "labels"]);
+        fields.iter().for_each(|field| selected.insert(&field.name.split('.').collect::<Vec<&str>>()));
+        selected
+    }
 }
 
 impl Custom {

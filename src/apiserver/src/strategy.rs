@@ -341,19 +341,16 @@ fn store_versions(definition: &mut Tree) {
 /// Whether anything but metadata and status changed.
 fn wanted_differs(resource: &Resource, new: &Tree, old: &Tree) -> bool {
     let is_built_in = resource.custom.is_none();
-    let wanted = |tree: &Tree| {
-        let mut tree = tree.clone();
-        tree.remove(&["metadata"]);
-        // Of custom kinds without the subresource it is a field like any other; else it is as it was.
-        if is_built_in {
-            tree.remove(&["status"]);
-        }
-        tree
+    // Of custom kinds without the subresource the status is a field like any other; else it is as it was.
+    let is_wanted = |(key, _): &(&str, &Tree)| *key != "metadata" && !(is_built_in && *key == "status");
+    let differs = match (new.as_object(), old.as_object()) {
+        (Some(new), Some(old)) => new.iter().filter(is_wanted).ne(old.iter().filter(is_wanted)),
+        _ => new != old,
     };
     let labels_count = resource.group == "discovery.k8s.io";
     // Models pkg/registry/apps/deployment/strategy.go.
     let annotations_count = id(resource) == ("apps", "deployments");
-    wanted(new) != wanted(old)
+    differs
         || (labels_count && meta::labels(new) != meta::labels(old))
         || (annotations_count && meta::annotations(new) != meta::annotations(old))
 }

@@ -16,8 +16,9 @@ pub fn field(name: &str) -> Box<str> {
 }
 
 fn text(prefix: &str, value: &Tree) -> Box<str> {
-    let mut key = prefix.as_bytes().to_vec();
-    key.extend(value.to_json());
+    let mut key = Vec::with_capacity(32);
+    key.extend_from_slice(prefix.as_bytes());
+    value.write_json(&mut key);
     String::from_utf8(key).expect("JSON is UTF-8").into_boxed_str()
 }
 

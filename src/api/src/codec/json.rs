@@ -1,5 +1,6 @@
 //! A recursive-descent JSON reader with Go's error texts and duplicate keys reported by path.
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use super::{DEPTH_MAX, PATHS_BYTES_MAX, ParseError, Parsed, STRICT_ERRORS_MAX, quote, too_deep, too_long};
 use crate::tree::{Object, Tree};
@@ -80,7 +81,7 @@ impl Reader<'_> {
         match self.peek() {
             Some(b'{') => self.object(depth),
             Some(b'[') => self.array(depth),
-            Some(b'"') => Ok(Tree::String(self.string()?.into_boxed_str())),
+            Some(b'"') => Ok(Tree::String(self.string()?)),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.literal("true", Tree::Bool(true)),
             Some(b'f') => self.literal("false", Tree::Bool(false)),
@@ -144,7 +145,7 @@ impl Reader<'_> {
                 *free = Some(self.at);
             }
             let value = self.value(depth)?;
-            entries.push((key.into_boxed_str(), value));
+            entries.push((key, value));
             self.path.truncate(parent);
             self.skip_space();
             match self.peek() {
@@ -158,7 +159,10 @@ impl Reader<'_> {
         let count = entries.len();
         let names: Vec<Box<str>> =
             if entries.windows(2).all(|w| w[0].0 < w[1].0) { Vec::new() } else { entries.iter().map(|(k, _)| k.clone()).collect() };
-        let object: Object = entries.into_iter().collect();
+        let object: Object = match names.is_empty() {
+            true => Object::from_sorted(entries),
+            false => entries.into_iter().collect(),
+        };
         if object.len() < count {
             self.report_duplicates(names, parent);
         }
@@ -191,7 +195,7 @@ impl Reader<'_> {
         }
         loop {
             self.skip_space();
-            self.path.push_str(&format!("[{}]", items.len()));
+            _ = write!(self.path, "[{}]", items.len()); // a text takes everything
             self.place()?;
             items.push(self.value(depth)?);
             self.path.truncate(parent);
@@ -207,15 +211,23 @@ impl Reader<'_> {
         Ok(Tree::Array(items))
     }
 
-    fn string(&mut self) -> Result<String, ParseError> {
+    fn string(&mut self) -> Result<Box<str>, ParseError> {
         self.at += 1;
         let mut text: Vec<u8> = Vec::new();
         loop {
             let run = self.at;
-            while self.peek().is_some_and(|b| b != b'"' && b != b'\\' && b >= 0x20) {
+            let rest = &self.bytes[run..];
+            self.at += rest.iter().position(|b| *b == b'"' || *b == b'\\' || *b < 0x20).unwrap_or(rest.len());
+            let read = &self.bytes[run..self.at];
+            // Most texts stand as they are meant.
+            if text.is_empty()
+                && self.peek() == Some(b'"')
+                && let Ok(plain) = std::str::from_utf8(read)
+            {
                 self.at += 1;
+                return Ok(plain.into());
             }
-            text.extend_from_slice(&self.bytes[run..self.at]);
+            text.extend_from_slice(read);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -227,7 +239,7 @@ impl Reader<'_> {
         }
         self.at += 1;
         // Go replaces what is not UTF-8, it does not refuse it.
-        Ok(String::from_utf8(text).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+        Ok(String::from_utf8(text).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()).into())
     }
 
     fn escape(&mut self, text: &mut Vec<u8>) -> Result<(), ParseError> {

@@ -1,6 +1,7 @@
 //! Metadata, at the root and in embedded resources: its types, its unknown fields, its validity.
 //!
 //! Models apiextensions-apiserver/pkg/apiserver/schema/objectmeta.
+use super::place::Place;
 use super::structural::Structural;
 use crate::field_error::FieldError;
 use crate::names;
@@ -21,17 +22,17 @@ pub enum Malformed {
 /// `metadata` as its type has it, and the paths of fields that the type does not have. The error is Go's text.
 pub fn object_meta(metadata: Tree, malformed: Malformed, unknown: &mut Vec<String>, path: &str) -> Result<Tree, String> {
     let schema = schema::of_type(OBJECT_META);
-    let result = match schema::decode(schema, metadata.clone()) {
-        Err(_) if malformed == Malformed::Dropped => {
-            let fields = metadata.as_object().cloned().unwrap_or_default();
+    let result = match malformed {
+        Malformed::Refused => schema::decode(schema, metadata),
+        Malformed::Dropped => schema::decode(schema, metadata.clone()).or_else(|_| {
             let fits = |key: &str, value: &Tree| {
                 let alone: Object = [(key, value.clone())].into_iter().collect();
                 schema::decode(schema, alone.into()).is_ok()
             };
+            let fields = metadata.as_object().cloned().unwrap_or_default();
             let fields: Object = fields.into_iter().filter(|(key, value)| fits(key, value)).collect();
             schema::decode(schema, fields.into())
-        }
-        result => result,
+        }),
     };
     let decoded = result.map_err(|error| error.to_string())?;
     let prefix = if path.is_empty() { "metadata".to_owned() } else { format!("{path}.metadata") };
@@ -45,7 +46,7 @@ pub fn object_meta(metadata: Tree, malformed: Malformed, unknown: &mut Vec<Strin
 /// Gives embedded resources the metadata of their type. Errors only where malformed metadata is refused.
 pub fn embedded(value: &mut Tree, schema: &Structural, malformed: Malformed, unknown: &mut Vec<String>) -> Result<(), FieldError> {
     let mut found = Vec::new();
-    walk(value, schema, malformed, &mut found, "")?;
+    walk(value, schema, malformed, &mut found, &Place::Root)?;
     found.sort();
     unknown.append(&mut found);
     Ok(())
@@ -55,22 +56,22 @@ fn below(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-fn walk(value: &mut Tree, schema: &Structural, malformed: Malformed, unknown: &mut Vec<String>, path: &str) -> Result<(), FieldError> {
+fn walk(value: &mut Tree, schema: &Structural, malformed: Malformed, unknown: &mut Vec<String>, path: &Place<'_>) -> Result<(), FieldError> {
     match value {
         Tree::Object(object) => {
             if schema.embedded {
-                embedded_here(object, malformed, unknown, path)?;
+                embedded_here(object, malformed, unknown, &path.to_string())?;
             }
             for (key, value) in object.iter_mut() {
                 if let Some(property) = schema.field(key) {
-                    walk(value, property, malformed, unknown, &below(path, key))?;
+                    walk(value, property, malformed, unknown, &Place::Field(path, key))?;
                 }
             }
         }
         Tree::Array(items) => {
             let Some(inner) = &schema.items else { return Ok(()) };
             for (i, item) in items.iter_mut().enumerate() {
-                walk(item, inner, malformed, unknown, &format!("{path}[{i}]"))?;
+                walk(item, inner, malformed, unknown, &Place::Item(path, i))?;
             }
         }
         _ => {}
@@ -100,31 +101,31 @@ fn embedded_here(object: &mut Object, malformed: Malformed, unknown: &mut Vec<St
 
 /// Whether embedded resources have a kind, a version and valid metadata.
 pub fn check_embedded(errors: &mut Vec<FieldError>, schema: &Structural, object: &Tree) {
-    check_at(errors, schema, object, "", false);
+    check_at(errors, schema, object, &Place::Root, false);
 }
 
 /// The same for a value that counts as a resource itself.
 pub fn check_root(errors: &mut Vec<FieldError>, schema: &Structural, object: &Tree, path: &str) {
-    check_at(errors, schema, object, path, true);
+    check_at(errors, schema, object, &Place::Field(&Place::Root, path), true);
 }
 
-fn check_at(errors: &mut Vec<FieldError>, schema: &Structural, value: &Tree, path: &str, is_root: bool) {
+fn check_at(errors: &mut Vec<FieldError>, schema: &Structural, value: &Tree, path: &Place<'_>, is_root: bool) {
     match value {
         Tree::Object(object) => {
             if schema.embedded || is_root {
-                resource(errors, object, path);
+                resource(errors, object, &path.to_string());
             }
             for (key, value) in object.iter() {
                 if let Some(property) = schema.properties.get(key) {
-                    check_at(errors, property, value, &below(path, key), false);
+                    check_at(errors, property, value, &Place::Field(path, key), false);
                 } else if let Some(further) = schema.field(key) {
-                    check_at(errors, further, value, &format!("{path}[{key}]"), false);
+                    check_at(errors, further, value, &Place::Key(path, key), false);
                 }
             }
         }
         Tree::Array(items) => {
             let Some(inner) = &schema.items else { return };
-            items.iter().enumerate().for_each(|(i, item)| check_at(errors, inner, item, &format!("{path}[{i}]"), false));
+            items.iter().enumerate().for_each(|(i, item)| check_at(errors, inner, item, &Place::Item(path, i), false));
         }
         _ => {}
     }

@@ -51,11 +51,17 @@ enum Nulls {
 
 fn apply(custom: &Custom, tree: &mut Tree, malformed: Malformed, nulls: Nulls, unknown: &mut Vec<String>) -> Result<(), String> {
     let schema = custom.structural();
-    if let Some(metadata) = tree.get("metadata").cloned() {
-        let typed = coerce::object_meta(metadata, malformed, unknown, "")?;
-        tree.set(&["metadata"], typed);
-    }
-    let metadata = tree.remove(&["metadata"]);
+    let metadata = match (tree.remove(&["metadata"]), malformed) {
+        (None, _) => None,
+        (Some(metadata), Malformed::Refused) => Some(coerce::object_meta(metadata, malformed, unknown, "")?),
+        (Some(metadata), Malformed::Dropped) => match coerce::object_meta(metadata.clone(), malformed, unknown, "") {
+            Ok(typed) => Some(typed),
+            Err(why) => {
+                tree.set(&["metadata"], metadata);
+                return Err(why);
+            }
+        },
+    };
     default::prune(tree, schema, true, Some(unknown));
     if nulls == Nulls::Pruned {
         default::prune_nulls(tree, Some(schema));

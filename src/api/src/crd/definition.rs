@@ -117,17 +117,19 @@ impl<'t> Definition<'t> {
         }
         let columns = version.array_at(&["additionalPrinterColumns"]);
         let columns: Vec<Column> = if columns.is_empty() { vec![Column::age()] } else { columns.iter().map(Column::compile).collect() };
+        let selectable: Vec<SelectableField> = version
+            .array_at(&["selectableFields"])
+            .iter()
+            .map(|field| SelectableField { name: field.str_at(&["jsonPath"]).trim_start_matches('.').to_owned().into() })
+            .collect();
         let custom = Custom {
             terminating,
             warning: is_true(version, "deprecated").then(|| self.deprecation(version)),
             scale,
             shown: Column::shown(&columns),
             columns,
-            selectable: version
-                .array_at(&["selectableFields"])
-                .iter()
-                .map(|field| SelectableField { name: field.str_at(&["jsonPath"]).trim_start_matches('.').to_owned().into() })
-                .collect(),
+            selected: SelectableField::selected(&selectable),
+            selectable,
             conversion: conversion.cloned(),
             source: version.at(&["schema", "openAPIV3Schema"]).cloned().unwrap_or_default(),
             compiled: OnceLock::new(),

@@ -10,6 +10,7 @@ use cel::{CostLimit, Declared, Environment, EvaluationError, Fault, Program, Val
 use super::declare::declare;
 use super::field_path;
 use super::list_type::ByKeys;
+use super::place::Place;
 use super::structural::{Additional, RuleText, Structural};
 use crate::field_error::{BadValue, ErrorType, FieldError};
 use crate::tree::{Object, Tree};
@@ -159,7 +160,7 @@ pub fn check(errors: &mut Vec<FieldError>, rules: Option<&Rules>, new: &Tree, ol
     let mut run = Run { errors, left: BUDGET };
     let correlated = Correlated { here: old.map(|old| (new, old)), above: None, is_root: true };
     // Out of budget: the error says so.
-    let _ = run.node(rules, "", new, old, correlated);
+    let _ = run.node(rules, &Place::Root, new, old, correlated);
 }
 
 /// No further rule is run.
@@ -203,7 +204,7 @@ impl<'t> Correlated<'t> {
 }
 
 impl Run<'_> {
-    fn node<'t>(&mut self, rules: &'t Rules, path: &str, new: &'t Tree, old: Option<&'t Tree>, at: Correlated<'t>) -> Result<(), Stop> {
+    fn node<'t>(&mut self, rules: &'t Rules, path: &Place<'_>, new: &'t Tree, old: Option<&'t Tree>, at: Correlated<'t>) -> Result<(), Stop> {
         if new.is_null() {
             return Ok(());
         }
@@ -221,7 +222,7 @@ impl Run<'_> {
     fn items<'t>(
         &mut self,
         rules: &'t Rules,
-        path: &str,
+        path: &Place<'_>,
         items: &'t [Tree],
         old: Option<&'t Tree>,
         at: Correlated<'t>,
@@ -231,7 +232,7 @@ impl Run<'_> {
         let before = old.and_then(Tree::as_array).filter(|_| rules.list_map_keys.is_some()).map(|old| ByKeys::of(keys, old));
         for (i, item) in items.iter().enumerate() {
             let before = before.as_ref().filter(|_| has_keys(keys, item)).and_then(|before| before.get(item));
-            self.node(inner, &format!("{path}[{i}]"), item, before, at.below(item, before))?;
+            self.node(inner, &Place::Item(path, i), item, before, at.below(item, before))?;
         }
         Ok(())
     }
@@ -239,7 +240,7 @@ impl Run<'_> {
     fn fields<'t>(
         &mut self,
         rules: &'t Rules,
-        path: &str,
+        path: &Place<'_>,
         fields: &'t Object,
         old: Option<&'t Tree>,
         at: Correlated<'t>,
@@ -248,26 +249,25 @@ impl Run<'_> {
         if let Some(inner) = &rules.additional {
             for (name, value) in fields.iter() {
                 let old = before(name);
-                self.node(inner, &format!("{path}[{name}]"), value, old, at.field(name, value, old))?;
+                self.node(inner, &Place::Key(path, name), value, old, at.field(name, value, old))?;
             }
         }
         for (name, inner) in &rules.properties {
             let Some(value) = fields.get(name) else { continue };
             let old = before(name);
-            let place = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
-            self.node(inner, &place, value, old, at.field(name, value, old))?;
+            self.node(inner, &Place::Field(path, name), value, old, at.field(name, value, old))?;
         }
         Ok(())
     }
 
-    fn report(&mut self, path: &str, rules: &Rules, detail: impl Into<String>) {
-        self.errors.push(FieldError::invalid(shown(path), &*rules.kind, detail));
+    fn report(&mut self, path: &Place<'_>, rules: &Rules, detail: impl Into<String>) {
+        self.errors.push(FieldError::invalid(shown(&path.to_string()), &*rules.kind, detail));
     }
 
     fn expressions<'t>(
         &mut self,
         rules: &'t Rules,
-        path: &str,
+        path: &Place<'_>,
         new: &'t Tree,
         old: Option<&'t Tree>,
         at: Correlated<'t>,
@@ -313,7 +313,7 @@ impl Run<'_> {
                         Some(inner) if inner.starts_with('[') => format!("{path}{inner}"),
                         Some(inner) if path.is_empty() => inner.clone(),
                         Some(inner) => format!("{path}.{inner}"),
-                        None => path.to_owned(),
+                        None => path.to_string(),
                     };
                     let is_ratcheted = !rule.uses_old && at.is_unchanged();
                     let (error, outcome) = match message {
@@ -331,7 +331,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn failed(&mut self, rules: &Rules, rule: &Rule, path: &str, error: &EvaluationError) -> Result<(), Stop> {
+    fn failed(&mut self, rules: &Rules, rule: &Rule, path: &Place<'_>, error: &EvaluationError) -> Result<(), Stop> {
         let shown = rule.text.shown();
         if error.fault == Fault::CostLimit {
             let detail = format!("'{error}': no further validation rules will be run due to call cost exceeds limit for rule: {shown}");

@@ -15,6 +15,8 @@ pub struct Structural {
     pub nullable: bool,
     pub default: Option<Tree>,
     pub properties: BTreeMap<Box<str>, Structural>,
+    /// How many of them have a default.
+    pub defaults: usize,
     pub additional: Option<Additional>,
     pub items: Option<Box<Structural>>,
     pub preserve: bool,
@@ -113,11 +115,13 @@ impl Structural {
         let text = |key: &str| schema.str_at(&[key]).into();
         let flag = |key: &str| schema.get(key).and_then(Tree::as_bool).unwrap_or(false);
         let properties = schema.get("properties").and_then(Tree::as_object).into_iter().flat_map(|o| o.iter());
+        let properties: BTreeMap<Box<str>, Structural> = properties.map(|(name, schema)| (name.into(), Structural::compile(schema))).collect();
         Structural {
             kind: text("type"),
             nullable: flag("nullable"),
             default: schema.get("default").filter(|d| !d.is_null()).cloned(),
-            properties: properties.map(|(name, schema)| (name.into(), Structural::compile(schema))).collect(),
+            defaults: properties.values().filter(|property| property.default.is_some()).count(),
+            properties,
             additional: match schema.get("additionalProperties") {
                 Some(Tree::Bool(allowed)) => Some(Additional::Allowed(*allowed)),
                 Some(schema @ Tree::Object(_)) => Some(Additional::Schema(Box::new(Structural::compile(schema)))),

@@ -6,6 +6,10 @@ fn tree(yaml: &str) -> Tree {
 }
 
 fn custom(schema: &str) -> Custom {
+    custom_of(tree(schema))
+}
+
+pub fn custom_of(source: Tree) -> Custom {
     Custom {
         terminating: false,
         warning: None,
@@ -13,8 +17,9 @@ fn custom(schema: &str) -> Custom {
         columns: Vec::new(),
         shown: Paths::default(),
         selectable: Vec::new(),
+        selected: Paths::default(),
         conversion: None,
-        source: tree(schema),
+        source,
         compiled: OnceLock::new(),
         rules: OnceLock::new(),
     }

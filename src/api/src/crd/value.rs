@@ -4,6 +4,7 @@
 //! apiextensions-apiserver/pkg/apiserver/validation/ratcheting.go: what an update leaves as it was is not complained about.
 use super::format;
 use super::list_type::ByKeys;
+use super::place::Place;
 use super::structural::{Additional, Structural, Values};
 use super::value_error::{self as errors, Outcome};
 use crate::field_error::{FieldError, quote};
@@ -11,13 +12,13 @@ use crate::tree::{Object, Tree};
 
 /// Checks a whole object.
 pub fn object(found: &mut Vec<FieldError>, schema: &Structural, new: &Tree, old: Option<&Tree>) {
-    found.extend(check(schema, new, old, "").errors);
+    found.extend(check(schema, new, old, &Place::Root).errors);
 }
 
 /// Checks the part of an object that stands at `path`.
 pub fn part(found: &mut Vec<FieldError>, schema: &Structural, new: &Tree, old: Option<&Tree>, path: &str) {
     // Upstream's validator does not know where the part stands; its paths are put below it afterwards.
-    let outcome = check(schema, new, old, "");
+    let outcome = check(schema, new, old, &Place::Root);
     found.extend(outcome.errors.into_iter().map(|mut error| {
         error.path = match error.path.as_str() {
             "" | "<nil>" => path.to_owned(),
@@ -27,7 +28,7 @@ pub fn part(found: &mut Vec<FieldError>, schema: &Structural, new: &Tree, old: O
     }));
 }
 
-fn check(schema: &Structural, new: &Tree, old: Option<&Tree>, path: &str) -> Outcome {
+fn check(schema: &Structural, new: &Tree, old: Option<&Tree>, path: &Place<'_>) -> Outcome {
     let outcome = whole(schema, new, old, path);
     if !outcome.is_valid() && old == Some(new) {
         return Outcome::default();
@@ -40,7 +41,7 @@ fn types(schema: &Structural) -> &str {
     if schema.int_or_string { "integer,string" } else { &schema.kind }
 }
 
-fn whole(schema: &Structural, value: &Tree, old: Option<&Tree>, path: &str) -> Outcome {
+fn whole(schema: &Structural, value: &Tree, old: Option<&Tree>, path: &Place<'_>) -> Outcome {
     let mut outcome = Outcome::default();
     static NONE: Values = Values::NONE;
     let values = schema.values.as_deref().unwrap_or(&NONE);
@@ -65,7 +66,7 @@ fn whole(schema: &Structural, value: &Tree, old: Option<&Tree>, path: &str) -> O
     outcome
 }
 
-fn wrong_type(schema: &Structural, values: &Values, value: &Tree, path: &str) -> Option<FieldError> {
+fn wrong_type(schema: &Structural, values: &Values, value: &Tree, path: &Place<'_>) -> Option<FieldError> {
     let allowed = types(schema);
     if value.is_null() {
         return (!allowed.is_empty() && !schema.nullable).then(|| errors::wrong_type(path, allowed, "null"));
@@ -89,7 +90,7 @@ fn wrong_type(schema: &Structural, values: &Values, value: &Tree, path: &str) ->
     (!fits && !by_format).then(wrong)
 }
 
-fn enumeration(outcome: &mut Outcome, values: &Values, value: &Tree, path: &str) {
+fn enumeration(outcome: &mut Outcome, values: &Values, value: &Tree, path: &Place<'_>) {
     let equal = |allowed: &Tree| match (allowed, value) {
         (Tree::Integer(a), Tree::Float(b)) | (Tree::Float(b), Tree::Integer(a)) => *a as f64 == *b,
         _ => allowed == value && !value.is_null(),
@@ -99,7 +100,7 @@ fn enumeration(outcome: &mut Outcome, values: &Values, value: &Tree, path: &str)
     }
 }
 
-fn string(outcome: &mut Outcome, values: &Values, text: &str, value: &Tree, path: &str) {
+fn string(outcome: &mut Outcome, values: &Values, text: &str, value: &Tree, path: &Place<'_>) {
     let length = || i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
     if let Some(max) = values.max_length.filter(|max| length() > *max) {
         outcome.add(errors::too_long(path, max));
@@ -119,7 +120,7 @@ fn string(outcome: &mut Outcome, values: &Values, text: &str, value: &Tree, path
     }
 }
 
-fn number(outcome: &mut Outcome, schema: &Structural, values: &Values, value: &Tree, path: &str) {
+fn number(outcome: &mut Outcome, schema: &Structural, values: &Values, value: &Tree, path: &Place<'_>) {
     let amount = match value {
         Tree::Integer(i) => *i as f64,
         Tree::Float(f) => *f,
@@ -149,13 +150,13 @@ fn number(outcome: &mut Outcome, schema: &Structural, values: &Values, value: &T
     }
 }
 
-fn list(outcome: &mut Outcome, schema: &Structural, values: &Values, items: &[Tree], old: Option<&Tree>, path: &str) {
+fn list(outcome: &mut Outcome, schema: &Structural, values: &Values, items: &[Tree], old: Option<&Tree>, path: &Place<'_>) {
     if let Some(inner) = &schema.items {
         // Only lists of type map have items that can be told to be the same.
         let before = old.and_then(Tree::as_array).filter(|_| &*schema.list_type == "map").map(|old| ByKeys::of(&schema.list_map_keys, old));
         for (i, item) in items.iter().enumerate() {
             let before = before.as_ref().and_then(|before| before.get(item));
-            outcome.merge(check(inner, item, before, &format!("{path}[{i}]")));
+            outcome.merge(check(inner, item, before, &Place::Item(path, i)));
         }
     }
     let size = i64::try_from(items.len()).unwrap_or(i64::MAX);
@@ -167,7 +168,7 @@ fn list(outcome: &mut Outcome, schema: &Structural, values: &Values, items: &[Tr
     }
 }
 
-fn fields_of(outcome: &mut Outcome, schema: &Structural, values: &Values, fields: &Object, old: Option<&Tree>, path: &str) {
+fn fields_of(outcome: &mut Outcome, schema: &Structural, values: &Values, fields: &Object, old: Option<&Tree>, path: &Place<'_>) {
     let size = i64::try_from(fields.len()).unwrap_or(i64::MAX);
     if let Some(min) = values.min_properties.filter(|min| size < *min) {
         outcome.add(errors::invalid(path, &Tree::Integer(size), &format!("should have at least {min} properties")));
@@ -178,13 +179,12 @@ fn fields_of(outcome: &mut Outcome, schema: &Structural, values: &Values, fields
     for (key, value) in fields.iter() {
         let before = old.and_then(|old| old.get(key)).filter(|_| !path.is_empty() || !matches!(key, "kind" | "apiVersion"));
         if let Some(property) = schema.properties.get(key) {
-            let place = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-            outcome.merge(check(property, value, before, &place));
+            outcome.merge(check(property, value, before, &Place::Field(path, key)));
             continue;
         }
         match &schema.additional {
             Some(Additional::Allowed(false)) => outcome.add(errors::forbidden_property(path, key)),
-            Some(Additional::Schema(further)) => outcome.merge(check(further, value, before, &format!("{path}.{key}"))),
+            Some(Additional::Schema(further)) => outcome.merge(check(further, value, before, &Place::Below(path, key))),
             Some(Additional::Allowed(true)) | None => {}
         }
     }
@@ -193,8 +193,8 @@ fn fields_of(outcome: &mut Outcome, schema: &Structural, values: &Values, fields
     }
 }
 
-fn junctors(outcome: &mut Outcome, values: &Values, value: &Tree, old: Option<&Tree>, path: &str) {
-    let quoted = || quote(path);
+fn junctors(outcome: &mut Outcome, values: &Values, value: &Tree, old: Option<&Tree>, path: &Place<'_>) {
+    let quoted = || quote(&path.to_string());
     if !values.any_of.is_empty() {
         let (_, best) = alternatives(&values.any_of, value, old, path, true);
         if let Some(best) = best.filter(|best| !best.is_valid()) {
@@ -230,7 +230,7 @@ fn junctors(outcome: &mut Outcome, values: &Values, value: &Tree, old: Option<&T
 }
 
 /// How many of the schemas the value fits, and the first that fits, or else the failure that came furthest.
-fn alternatives(schemas: &[Structural], value: &Tree, old: Option<&Tree>, path: &str, first_is_enough: bool) -> (usize, Option<Outcome>) {
+fn alternatives(schemas: &[Structural], value: &Tree, old: Option<&Tree>, path: &Place<'_>, first_is_enough: bool) -> (usize, Option<Outcome>) {
     let (mut valid, mut best) = (0, None::<Outcome>);
     for schema in schemas {
         let outcome = check(schema, value, old, path);

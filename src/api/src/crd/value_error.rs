@@ -1,6 +1,9 @@
 //! What a value check found, as upstream's validator words it.
 //!
 //! Models kube-openapi/pkg/validation/errors and kubeOpenAPIResultToFieldErrors of apiextensions-apiserver/pkg/apiserver/validation.
+use std::fmt;
+
+use super::place::Place;
 use crate::field_error::{BadValue, ErrorType, FieldError};
 use crate::tree::Tree;
 
@@ -27,42 +30,42 @@ impl Outcome {
 }
 
 /// `spec.a[0]`: the validator's own paths, which begin with a dot at the root.
-fn shown(path: &str) -> String {
-    path.trim_start_matches('.').to_owned()
+fn shown(path: impl fmt::Display) -> String {
+    path.to_string().trim_start_matches('.').to_owned()
 }
 
-pub fn wrong_type(path: &str, expected: &str, found: &str) -> FieldError {
+pub fn wrong_type(path: &Place<'_>, expected: &str, found: &str) -> FieldError {
     let text = format!("{path} in body must be of type {expected}: {}", crate::field_error::quote(found));
     FieldError::type_invalid(shown(path), found, text)
 }
 
-pub fn invalid(path: &str, value: &Tree, text: &str) -> FieldError {
+pub fn invalid(path: &Place<'_>, value: &Tree, text: &str) -> FieldError {
     let value = if value.is_null() { BadValue::Tree("".into()) } else { BadValue::from(value) };
     FieldError { kind: ErrorType::Invalid, path: shown(path), value, detail: format!("{path} in body {text}") }
 }
 
 /// The same in words of its own.
-pub fn about(path: &str, value: &Tree, detail: String) -> FieldError {
+pub fn about(path: &Place<'_>, value: &Tree, detail: String) -> FieldError {
     FieldError { kind: ErrorType::Invalid, path: shown(path), value: BadValue::from(value), detail }
 }
 
-pub fn required(path: &str, key: &str) -> FieldError {
-    FieldError::required(shown(&format!("{path}.{key}")), "")
+pub fn required(path: &Place<'_>, key: &str) -> FieldError {
+    FieldError::required(shown(format_args!("{path}.{key}")), "")
 }
 
-pub fn forbidden_property(path: &str, key: &str) -> FieldError {
+pub fn forbidden_property(path: &Place<'_>, key: &str) -> FieldError {
     FieldError::invalid(shown(path), key, format!("{path}.{key} in body is a forbidden property"))
 }
 
-pub fn too_long(path: &str, max: i64) -> FieldError {
+pub fn too_long(path: &Place<'_>, max: i64) -> FieldError {
     FieldError::too_long(shown(path), usize::try_from(max).unwrap_or(0))
 }
 
-pub fn too_many(path: &str, actual: usize, max: i64) -> FieldError {
+pub fn too_many(path: &Place<'_>, actual: usize, max: i64) -> FieldError {
     FieldError::too_many(shown(path), actual, usize::try_from(max).unwrap_or(0))
 }
 
-pub fn not_in(path: &str, value: &Tree, allowed: &[Tree]) -> FieldError {
+pub fn not_in(path: &Place<'_>, value: &Tree, allowed: &[Tree]) -> FieldError {
     let texts: Vec<String> = allowed
         .iter()
         .map(|value| value.as_str().map_or_else(|| String::from_utf8_lossy(&value.to_json()).into_owned(), ToOwned::to_owned))

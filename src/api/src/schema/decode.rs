@@ -3,6 +3,7 @@
 //! Wrong types are refused with Go's message; unknown fields are dropped and reported; zero values are dropped or written as the
 //! field's tags say (`omitempty`, `omitzero`, pointer), so that two documents that mean the same become the same tree.
 //! Models encoding/json (Go 1.26) as forked by sigs.k8s.io/json, and the `UnmarshalJSON` of metav1.Time, IntOrString and Quantity.
+use std::fmt::Write as _;
 use std::str::FromStr;
 
 use base64::Engine;
@@ -106,32 +107,40 @@ impl<'s> Decoder<'s> {
         }
     }
 
+    /// Keys and fields are both in order: one pass over both.
     fn object(&mut self, fields: &'s StructRef, object: Object) -> Result<Tree, DecodeError> {
         let strict = self.strict_path.len();
         let (holder, depth) = (self.holder, self.go_path.len());
-        let mut known: Vec<Option<Tree>> = Vec::new();
-        known.resize_with(fields.fields.len(), || None);
+        let mut out = Vec::with_capacity(object.len());
+        let mut next = 0;
         for (name, value) in object {
             let Some(place) = fields.place(name.as_bytes()) else {
                 self.report_unknown(&name);
                 continue;
             };
-            let field = &fields.fields[place];
             if value.is_null() {
                 continue;
             }
+            absent(&fields.fields[next..place], &mut out);
+            next = place + 1;
+            let field = &fields.fields[place];
             self.holder = Some(fields.short_name());
             if !field.embedded_in.is_empty() {
                 self.go_path.push(&field.embedded_in);
             }
             self.go_path.push(&field.name);
             self.enter(&name);
-            known[place] = Some(self.value(&field.schema, value)?);
+            let value = self.value(&field.schema, value)?;
             self.strict_path.truncate(strict);
             self.go_path.truncate(depth);
             self.holder = holder;
+            if !is_left_out(field, &value) {
+                out.push((name, value));
+            }
         }
-        Ok(Tree::Object(written(&fields.fields, known)))
+        absent(&fields.fields[next..], &mut out);
+        out.shrink_to_fit();
+        Ok(Tree::Object(Object::from_sorted(out)))
     }
 
     fn enter(&mut self, name: &str) {
@@ -158,14 +167,14 @@ impl<'s> Decoder<'s> {
             out.push((key, value));
             self.strict_path.truncate(strict);
         }
-        Ok(Tree::Object(out.into_iter().collect()))
+        Ok(Tree::Object(Object::from_sorted(out)))
     }
 
     fn list(&mut self, items: &'s Schema, array: Vec<Tree>) -> Result<Tree, DecodeError> {
         let strict = self.strict_path.len();
         let mut out = Vec::with_capacity(array.len());
         for (i, item) in array.into_iter().enumerate() {
-            self.strict_path.push_str(&format!("[{i}]"));
+            _ = write!(self.strict_path, "[{i}]"); // a text takes everything
             out.push(self.value(items, item)?);
             self.strict_path.truncate(strict);
         }
@@ -199,21 +208,22 @@ fn illegal_at(text: &str, error: &base64::DecodeError) -> usize {
     }
 }
 
-/// The object as Go would print the struct.
-fn written(fields: &[Field], known: Vec<Option<Tree>>) -> Object {
-    let entries = fields.iter().zip(known).filter_map(|(field, value)| {
-        let value = match value {
-            Some(value) => value,
-            None if field.omit_empty && (field.pointer || !always_written(&field.schema)) => return None,
-            None if field.pointer => Tree::Null,
-            None => zero(&field.schema),
+/// What Go prints of fields that nothing was read into.
+fn absent(fields: &[Field], out: &mut Vec<(Box<str>, Tree)>) {
+    for field in fields {
+        let value = match field.pointer {
+            _ if field.omit_empty && (field.pointer || !always_written(&field.schema)) => continue,
+            true => Tree::Null,
+            false => zero(&field.schema),
         };
-        if !field.pointer && (field.omit_empty && is_empty(&field.schema, &value) || field.omit_zero && is_zero(&field.schema, &value)) {
-            return None;
+        if !is_left_out(field, &value) {
+            out.push((field.name.as_ref().into(), value));
         }
-        Some((Box::<str>::from(field.name.as_ref()), value))
-    });
-    entries.collect()
+    }
+}
+
+fn is_left_out(field: &Field, value: &Tree) -> bool {
+    !field.pointer && (field.omit_empty && is_empty(&field.schema, value) || field.omit_zero && is_zero(&field.schema, value))
 }
 
 /// Go's omitempty never leaves out a struct.
@@ -246,8 +256,9 @@ fn is_zero(schema: &Schema, value: &Tree) -> bool {
 pub fn zero(schema: &Schema) -> Tree {
     match &schema.node {
         Node::Object(fields) => {
-            let nothing = fields.fields.iter().map(|_| None).collect();
-            Tree::Object(written(&fields.fields, nothing))
+            let mut out = Vec::new();
+            absent(&fields.fields, &mut out);
+            Tree::Object(Object::from_sorted(out))
         }
         Node::String => "".into(),
         Node::Integer { .. } | Node::Number | Node::IntOrString => 0.into(),
@@ -258,7 +269,6 @@ pub fn zero(schema: &Schema) -> Tree {
     }
 }
 
-/// What Go calls the JSON value.
 /// What Go's decoder calls a value.
 pub fn go_name(tree: &Tree) -> &'static str {
     match tree {

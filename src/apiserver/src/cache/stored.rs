@@ -42,12 +42,17 @@ impl Cached {
         Ok(cached)
     }
 
-    /// The same of what this process has printed just now: nothing but what selectors read is parsed.
+    /// The same of what this process has printed just now: nothing but what selectors read is parsed, unless a custom object looks otherwise
+    /// than it was stored.
     pub(super) fn written(resource: &Resource, key: Arc<str>, value: &[u8], revision: u64) -> Result<Self, String> {
-        if resource.custom.is_some() {
-            return Self::stored(resource, key, value, revision, Source::Own);
-        }
-        let tree = api::selector::skim(value).map_err(|error| read(value).err().unwrap_or_else(|| error.to_string()))?;
+        let skimmed = match &resource.custom {
+            Some(custom) if api::crd::is_settled(custom, &resource.api_version(), &resource.kind, value) => {
+                api::skim::skim(value, &custom.selected.wanted()).map(|found| found.tree)
+            }
+            Some(_) => return Self::stored(resource, key, value, revision, Source::Own),
+            None => api::selector::skim(value),
+        };
+        let tree = skimmed.map_err(|error| read(value).err().unwrap_or_else(|| error.to_string()))?;
         let (bytes, version_at) = splice::resource_version(value, revision).ok_or("it has no metadata")?;
         Ok(Self::of(resource, key, &tree, bytes, revision, version_at))
     }

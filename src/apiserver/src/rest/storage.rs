@@ -90,7 +90,10 @@ impl Target {
 
     /// Whether bytes are stored as this resource shows them, but for their version.
     fn is_stored_as_shown(&self) -> bool {
-        self.resource.custom.is_none() && !convert::is_needed(&self.resource)
+        match self.resource.custom {
+            Some(_) => self.resource.version == self.resource.storage_version,
+            None => !convert::is_needed(&self.resource),
+        }
     }
 
     /// The bytes that are stored: storage version, without what is spliced in or never kept (and the object has no longer).
