@@ -26,6 +26,7 @@ use imbl::OrdMap;
 use store::{Event, Store};
 use tokio::sync::watch;
 
+use crate::convert::Webhooks;
 use crate::kinds::Kinds;
 pub use define::GONE_KEPT;
 use history::Kind;
@@ -77,6 +78,7 @@ struct Inner {
     /// Kinds whose objects are held in the form of an earlier schema.
     stale: Mutex<Vec<KindId>>,
     source: Source,
+    webhooks: Webhooks,
     /// Called after each change, on the writer's thread (allocators and the like).
     listeners: Mutex<Vec<(KindId, Box<dyn Fn(&Change) + Send>)>>,
 }
@@ -165,6 +167,7 @@ impl Cache {
             kinds: ArcSwap::default(),
             stale: Mutex::default(),
             source: if store.is_shared() { Source::Others } else { Source::Own },
+            webhooks: Webhooks::default(),
             listeners: Mutex::default(),
         }));
         let hook = cache.clone();
@@ -319,6 +322,11 @@ impl Cache {
             capacity: history::RING_CHANGES_MAX as u64,
         });
         known.collect()
+    }
+
+    /// Who converts objects of custom kinds.
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.0.webhooks
     }
 
     /// The kinds that are served now.

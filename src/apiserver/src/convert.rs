@@ -12,6 +12,7 @@ use api::tree::Tree;
 use bytes::Bytes;
 
 pub use custom::{is_viewed, to_stored as custom_to_stored, to_version, view, views};
+pub use webhook::Webhooks;
 
 use crate::cache::storage_group;
 

@@ -1,10 +1,12 @@
 //! Calls that the server itself makes: to webhooks of admission and conversion, and the way to what a Service or a URL names.
 //!
-//! Models pkg/util/webhook/client.go and apiserver/pkg/util/proxy. HTTPS/1.1, to a ready endpoint of a Service or to the host of a URL. Each
-//! call of [`post`] has a connection of its own: no endpoint that is gone is asked again.
+//! Models pkg/util/webhook/client.go and apiserver/pkg/util/proxy. HTTPS/1.1, to a ready endpoint of a Service or to the host of a URL, over
+//! [`connections`] that are kept; an endpoint is chosen for each call anew, so none that is gone is asked again.
 pub mod call;
+pub mod connections;
 pub mod get;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use pki::Identity;
@@ -27,6 +29,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::cache::Cache;
 use crate::endpoints;
+use connections::{Connections, To, Trust};
 
 /// An answer is an object's patch at most.
 const ANSWER_BYTES_MAX: usize = 10 * 1024 * 1024;
@@ -53,13 +56,14 @@ pub struct Destination {
     pub origin: String,
     pub path: String,
     pub tls: Result<Arc<ClientConfig>, String>,
+    connections: Connections,
 }
 
 impl Destination {
     pub fn of(client: &Tree) -> Self {
         let bundle = STANDARD.decode(client.str_at(&["caBundle"])).unwrap_or_default();
         let (target, origin, path) = target(client);
-        Self { target, origin, path, tls: trusting(&bundle, None) }
+        Self { target, origin, path, tls: trusting(&bundle, None), connections: Connections::default() }
     }
 }
 
@@ -106,7 +110,7 @@ pub fn trusting(bundle: &[u8], identity: Option<Arc<Identity>>) -> Result<Arc<Cl
 pub async fn post(cache: &Cache, to: &Destination, timeout: Duration, body: Vec<u8>) -> Result<Bytes, String> {
     let uri = format!("{}?timeout={}s", to.path, timeout.as_secs());
     let shown = format!("Post \"{}{uri}\"", to.origin);
-    match tokio::time::timeout(timeout, exchange(cache, to, &uri, &shown, body)).await {
+    match tokio::time::timeout(timeout, Box::pin(exchange(cache, to, &uri, &shown, body))).await {
         Ok(result) => result,
         Err(_) => Err(format!("{shown}: context deadline exceeded")),
     }
@@ -114,9 +118,8 @@ pub async fn post(cache: &Cache, to: &Destination, timeout: Duration, body: Vec<
 
 async fn exchange(cache: &Cache, to: &Destination, uri: &str, shown: &str, body: Vec<u8>) -> Result<Bytes, String> {
     let failed = |error: String| format!("{shown}: {error}");
-    let (address, name) = address(cache, to).await.map_err(failed)?;
-    let tls = to.tls.clone().map_err(failed)?;
-    let (mut sender, _connection) = connect(address, name, tls).await.map_err(failed)?;
+    let (way, name) = way(cache, to).map_err(failed)?;
+    let tls = to.tls.as_ref().map_err(|error| failed(error.clone()))?;
     let host = to.origin.trim_start_matches("https://");
     let request = Request::post(uri)
         .header(header::HOST, host)
@@ -125,14 +128,12 @@ async fn exchange(cache: &Cache, to: &Destination, uri: &str, shown: &str, body:
         .header(header::USER_AGENT, "kube-apiserver-admission")
         .body(Full::new(Bytes::from(body)))
         .map_err(|e| failed(e.to_string()))?;
-    let answer = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
-    let status = answer.status();
-    let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let bytes = bytes.map_err(|e| failed(format!("unexpected error when reading response body: {e}")))?.to_bytes();
-    if status.is_success() { Ok(bytes) } else { Err(refusal(status, &bytes)) }
+    let answered = to.connections.call(way, Trust { name: &name, tls }, request, ANSWER_BYTES_MAX).await;
+    let (answer, bytes) = answered.map_err(failed)?;
+    if answer.status.is_success() { Ok(bytes) } else { Err(refusal(answer.status, &bytes)) }
 }
 
-/// A connection for one request; it ends with what is handed out beside it.
+/// A new connection; it ends with what is handed out beside it.
 async fn connect(address: SocketAddr, name: String, tls: Arc<ClientConfig>) -> Result<(SendRequest<Full<Bytes>>, AbortOnDrop), String> {
     let tcp = TcpStream::connect(address).await.map_err(|e| format!("dial tcp {address}: connect: {}", go_text(&e)))?;
     let _ = tcp.set_nodelay(true); // fails only on a dead socket, which the request notices
@@ -182,13 +183,13 @@ fn refusal(code: StatusCode, body: &[u8]) -> String {
 }
 
 /// Where to, and the name that the certificate must have.
-async fn address(cache: &Cache, to: &Destination) -> Result<(SocketAddr, String), String> {
+fn way<'t>(cache: &Cache, to: &'t Destination) -> Result<(To<'t>, Cow<'t, str>), String> {
     match &to.target {
         None => Err("webhook configuration must have either service or URL".into()),
         Some(Target::Service { namespace, name, port }) => {
-            Ok((service_endpoint(cache, namespace, name, *port)?, format!("{name}.{namespace}.svc")))
+            Ok((To::Address(service_endpoint(cache, namespace, name, *port)?), format!("{name}.{namespace}.svc").into()))
         }
-        Some(Target::Host { name, port }) => Ok((SocketAddr::new(resolve(name).await?, *port), name.clone())),
+        Some(Target::Host { name, port }) => Ok((To::Host(name, *port), name.into())),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Models k8s.io/apiserver/pkg/admission/plugin/webhook/{mutating,validating,generic}. Configurations are kept compiled, in step with the
 //! watch cache; what one asks is decided in [`matching`] and by its conditions, written and read in [`review`], sent by [`outbound`]. Mutating
-//! webhooks are called one after another, validating ones at once. Left out: connections kept from one call to the next.
+//! webhooks are called one after another, validating ones at once.
 mod hook;
 pub(super) mod review;
 
@@ -202,7 +202,7 @@ impl Webhooks {
             params: &Tree::Null,
             namespace: &Tree::Null,
             asker: Some((&asker, &check)),
-            variables: &[],
+            variables: None,
         };
         conditions::evaluate(expressions, seen, hook.ignores_failure)
     }

@@ -56,7 +56,7 @@ impl Endpoint {
         let mut attempt = 1;
         loop {
             let started = tokio::time::Instant::now();
-            let answer = call::post(&self.url, self.tls.clone(), &self.authorization()?, timeout, body.clone()).await;
+            let answer = call::post(&self.url, &self.line, &self.authorization()?, timeout, body.clone()).await;
             each(answer.as_ref().map(drop), started.elapsed());
             match answer {
                 Err(error) if (error.may_pass || insists) && attempt < ATTEMPTS => {

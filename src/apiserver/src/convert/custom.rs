@@ -81,8 +81,8 @@ async fn converted(cache: &Cache, resource: &Resource, trees: Vec<Tree>) -> Resu
         let others: Vec<usize> = (0..trees.len()).filter(|i| meta::api_version(&trees[*i]) != wanted).collect();
         let asked: Vec<Tree> = others.iter().map(|i| trees[*i].clone()).collect();
         if !asked.is_empty() {
-            // As upstream says it: an error that is no Status.
-            let answer = webhook::convert(cache, conversion, &asked, &resource.group, &resource.version).await;
+            // As upstream says it: an error that is no Status. Boxed, as nearly no write waits for a webhook, and all would have to hold its state.
+            let answer = Box::pin(webhook::convert(cache, conversion, &asked, &resource.group, &resource.version)).await;
             let answer = answer.map_err(|error| Status::unreasoned(500, error))?;
             others.into_iter().zip(answer).for_each(|(i, tree)| trees[i] = tree);
         }

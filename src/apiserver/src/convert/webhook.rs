@@ -1,6 +1,7 @@
 //! ConversionReview: asks a webhook for objects in another version, and believes it as far as it may change them.
 //!
 //! Models apiextensions-apiserver/pkg/apiserver/conversion/webhook_converter.go, with its texts.
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use api::crd::{Conversion, GROUP};
@@ -15,13 +16,30 @@ use crate::outbound::{self, Destination};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Whom definitions name, with the connections to them: each as long as the definition says the same.
+#[derive(Default)]
+pub struct Webhooks(Mutex<Vec<(Weak<Conversion>, Arc<Destination>)>>);
+
+impl Webhooks {
+    fn of(&self, conversion: &Arc<Conversion>) -> Arc<Destination> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(of, _)| of.strong_count() > 0);
+        if let Some((_, to)) = known.iter().find(|(of, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(conversion))) {
+            return to.clone();
+        }
+        let to = Arc::new(Destination::of(&conversion.client));
+        known.push((Arc::downgrade(conversion), to.clone()));
+        to
+    }
+}
+
 /// `group/version, Kind=kind`
 fn printed_kind(object: &Tree) -> String {
     format!("{}, Kind={}", meta::api_version(object), meta::kind(object))
 }
 
 /// The objects in the version `version`, in the same order. None of them is of it yet.
-pub async fn convert(cache: &Cache, conversion: &Conversion, objects: &[Tree], group: &str, version: &str) -> Result<Vec<Tree>, String> {
+pub async fn convert(cache: &Cache, conversion: &Arc<Conversion>, objects: &[Tree], group: &str, version: &str) -> Result<Vec<Tree>, String> {
     check_versions(conversion, objects, group, version)?;
     let desired = api_version(group, version);
     let uid = uuid::Uuid::new_v4().to_string();
@@ -30,7 +48,7 @@ pub async fn convert(cache: &Cache, conversion: &Conversion, objects: &[Tree], g
     let kind = objects.first().map(printed_kind).unwrap_or_default();
     let failed = |why: String| format!("conversion webhook for {kind} failed: {why}");
     let body = question(review, &uid, &desired, objects);
-    let to = Destination::of(&conversion.client);
+    let to = cache.webhooks().of(conversion);
     let answer = outbound::post(cache, &to, TIMEOUT, body.to_json()).await.map_err(failed)?;
     let answer = Tree::from_json(&answer).map_err(|error| failed(error.to_string()))?;
     let converted = read(review, &uid, answer).map_err(failed)?;

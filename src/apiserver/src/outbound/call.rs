@@ -1,15 +1,15 @@
 //! Requests to a server that a kubeconfig names: one POST, one JSON answer.
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use rustls::ClientConfig;
 
-use super::{connect, refusal, resolve};
+use super::connections::{Connections, To, Trust};
+use super::refusal;
 
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -36,24 +36,37 @@ pub struct Headers {
     pub server_name: Option<String>,
 }
 
-pub async fn post(url: &str, tls: Arc<ClientConfig>, with: &Headers, timeout: Duration, body: Vec<u8>) -> Result<Bytes, CallError> {
+/// How its server is spoken to.
+#[derive(Debug)]
+pub struct Line {
+    pub tls: Arc<ClientConfig>,
+    connections: Connections,
+}
+
+impl Line {
+    pub fn new(tls: Arc<ClientConfig>) -> Self {
+        Self { tls, connections: Connections::default() }
+    }
+}
+
+pub async fn post(url: &str, line: &Line, with: &Headers, timeout: Duration, body: Vec<u8>) -> Result<Bytes, CallError> {
     let shown = format!("Post \"{url}\"");
-    match tokio::time::timeout(timeout, exchange(url, tls, with, &shown, body)).await {
+    match tokio::time::timeout(timeout, Box::pin(exchange(url, line, with, &shown, body))).await {
         Ok(result) => result,
         Err(_) => Err(CallError { text: format!("{shown}: context deadline exceeded"), code: 0, may_pass: false, timed_out: true }),
     }
 }
 
-async fn exchange(url: &str, tls: Arc<ClientConfig>, with: &Headers, shown: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
+async fn exchange(url: &str, line: &Line, with: &Headers, shown: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
     let failed = |error: String| {
         let may_pass = error.contains("reset") || error.contains("connection closed");
         CallError { text: format!("{shown}: {error}"), code: 0, may_pass, timed_out: false }
     };
     let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| failed(error.to_string()))?;
     let Some(authority) = uri.authority() else { return Err(failed("no Host in request URL".into())) };
-    let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let address = SocketAddr::new(resolve(&host).await.map_err(failed)?, authority.port_u16().unwrap_or(443));
-    let (mut sender, _connection) = connect(address, with.server_name.clone().unwrap_or(host), tls).await.map_err(failed)?;
+    let host = authority.host().trim_matches(['[', ']']);
+    let to = To::Host(host, authority.port_u16().unwrap_or(443));
+    let trust = Trust { name: with.server_name.as_deref().unwrap_or(host), tls: &line.tls };
     let mut request = Request::post(uri.path_and_query().map_or("/", |path| path.as_str()))
         .header(header::HOST, authority.as_str())
         .header(header::CONTENT_TYPE, "application/json")
@@ -63,11 +76,9 @@ async fn exchange(url: &str, tls: Arc<ClientConfig>, with: &Headers, shown: &str
         request = request.header(header::AUTHORIZATION, authorization);
     }
     let request = request.body(Full::new(Bytes::from(body))).map_err(|error| failed(error.to_string()))?;
-    let answer = sender.send_request(request).await.map_err(|error| failed(error.to_string()))?;
-    let status = answer.status();
-    let asks_for_delay = answer.headers().contains_key(header::RETRY_AFTER);
-    let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-    let bytes = bytes.map_err(|error| failed(format!("unexpected error when reading response body: {error}")))?.to_bytes();
+    let (answer, bytes) = line.connections.call(to, trust, request, ANSWER_BYTES_MAX).await.map_err(failed)?;
+    let status = answer.status;
+    let asks_for_delay = answer.headers.contains_key(header::RETRY_AFTER);
     if status.is_success() {
         return Ok(bytes);
     }

@@ -1,8 +1,11 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use api::registry::Registry;
 
 use super::hook::ReviewVersion;
 use super::*;
 use crate::auth::UserInfo;
+use crate::outbound::connections::tests;
 
 fn tree(json: &str) -> Tree {
     Tree::from_json(json.as_bytes()).unwrap()
@@ -131,37 +134,20 @@ async fn who_cannot_be_called_fails_the_request_or_is_ignored() {
 struct Server {
     port: u16,
     ca: String,
+    /// Connections to it.
+    made: Arc<AtomicUsize>,
+    there: Option<tests::Server>,
 }
 
 impl Server {
     async fn start() -> Self {
-        use rustls::pki_types::pem::PemObject;
-        let key = rcgen::KeyPair::generate().unwrap();
-        let issuer = rcgen::KeyPair::generate().unwrap();
-        let mut root = rcgen::CertificateParams::default();
-        root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca = root.self_signed(&issuer).unwrap().pem();
-        let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let leaf = leaf.signed_by(&key, &rcgen::Issuer::new(root, issuer)).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = hyper::service::service_fn(answer);
-                    let _ =
-                        hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
-                });
-            }
-        });
-        Self { port, ca }
+        let there = tests::Server::start(answer).await;
+        Self { port: there.port, ca: there.authority.clone(), made: there.made.clone(), there: Some(there) }
+    }
+
+    /// One that only looks like it.
+    fn alias(&self, port: u16, ca: &str) -> Self {
+        Self { port, ca: ca.to_owned(), made: self.made.clone(), there: None }
     }
 
     fn hook(&self, path: &str, more: &str) -> String {
@@ -233,11 +219,11 @@ async fn webhooks_allow_deny_warn_and_fail_as_told() {
     assert_eq!(ask(server.hook("slow", r#""failurePolicy":"Ignore","#)).await, Ok(Vec::new()));
     let broken = ask(server.hook("broken", "")).await.unwrap_err();
     assert!(broken.message.contains("an error on the server (\"oh\") has prevented the request from succeeding"), "{}", broken.message);
-    let stranger = Server { port: server.port, ca: Server::start().await.ca };
+    let stranger = server.alias(server.port, &Server::start().await.ca);
     let unknown = ask(stranger.hook("allow", "")).await.unwrap_err();
     assert!(unknown.message.contains("tls: "), "{}", unknown.message);
     // Nobody listens, and yet the server's own start goes on.
-    let nowhere = Server { port: 1, ca: server.ca.clone() };
+    let nowhere = server.alias(1, &server.ca);
     let error = ask(nowhere.hook("allow", "")).await.unwrap_err();
     assert!(error.message.ends_with("dial tcp 127.0.0.1:1: connect: connection refused"), "{}", error.message);
     let (closed, _folder) = webhooks(&[], &[nowhere.hook("allow", "")]).await;
@@ -285,4 +271,35 @@ async fn conditions_say_who_is_asked_after_all() {
     let text = "configmaps \"x\" is forbidden: expression 'object.data.b == '1'' resulted in error: no such key: b";
     assert_eq!(failed, text);
     assert_eq!(ask("object.data.b == '1'", r#""failurePolicy":"Ignore","#).await, Ok(()));
+}
+
+#[tokio::test]
+async fn calls_share_connections_until_the_configuration_changes() {
+    let server = Server::start().await;
+    let (webhooks, _folder) = webhooks(&[server.hook("second", "")], &[server.hook("allow", "")]).await;
+    let ask = async || {
+        let mut map = request("configmaps", Operation::Create, r#"{"metadata":{"name":"x"},"data":{}}"#);
+        webhooks.mutate(&mut map, &mut Reinvocation::default()).await.unwrap();
+        webhooks.validate(&mut map).await
+    };
+    for _ in 0..5 {
+        ask().await.unwrap();
+    }
+    // One for each webhook.
+    assert_eq!(server.made.load(Ordering::SeqCst), 2);
+    let there = server.there.as_ref().unwrap();
+    there.open_are(2).await;
+    // Who is no longer trusted is not asked over what was made before.
+    let set = |hook: String| *webhooks.validating.0.lock().unwrap() = table("c", &[hook]);
+    set(server.alias(server.port, &Server::start().await.ca).hook("allow", ""));
+    there.open_are(1).await;
+    let error = ask().await.unwrap_err();
+    assert!(error.message.contains("tls: "), "{}", error.message);
+    set(server.hook("allow", ""));
+    ask().await.unwrap();
+    assert_eq!(server.made.load(Ordering::SeqCst), 3);
+    let other = Server::start().await;
+    set(other.hook("deny", ""));
+    assert_eq!(ask().await.unwrap_err().code, 403);
+    assert_eq!((server.made.load(Ordering::SeqCst), other.made.load(Ordering::SeqCst)), (3, 1));
 }

@@ -3,16 +3,14 @@
 //! Models k8s.io/apiserver/pkg/util/webhook LoadKubeconfig. Paths in the file are relative to it. Programs that make credentials are refused: none is
 //! ever started here.
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use api::codec;
 use api::tree::Tree;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls::ClientConfig;
 
 use crate::outbound;
-use crate::outbound::call::{CallError, Headers};
+use crate::outbound::call::{CallError, Headers, Line};
 
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
@@ -29,7 +27,7 @@ pub enum KubeconfigError {
 #[derive(Debug)]
 pub struct Endpoint {
     pub url: String,
-    pub tls: Arc<ClientConfig>,
+    pub(super) line: Line,
     secret: Secret,
     server_name: Option<String>,
 }
@@ -101,7 +99,7 @@ impl Endpoint {
             (token, _) => Secret::Header(format!("Bearer {token}")),
         };
         let server_name = Some(cluster.str_at(&["tls-server-name"])).filter(|name| !name.is_empty()).map(str::to_owned);
-        Ok(Self { url, tls, secret, server_name })
+        Ok(Self { url, line: Line::new(tls), secret, server_name })
     }
 
     pub(super) fn authorization(&self) -> Result<Headers, CallError> {
