@@ -51,6 +51,7 @@ pub async fn run(server: ApiServer) {
         let served = server.0.parts.cache.kinds();
         if before.custom().iter().any(|r| served.resource(&r.group, &r.version, &r.plural).is_none()) {
             server.0.metrics.forget_gone(&server.0.parts.cache);
+            server.0.documents.forget(|name| name.split_once('/').is_some_and(|(group, version)| served.of_version(group, version).is_empty()));
         }
         before = served;
         let leaves_some = server.0.parts.cache.forget_gone();

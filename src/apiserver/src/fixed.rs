@@ -221,9 +221,21 @@ pub fn etag(document: &[u8]) -> String {
     }) + "\""
 }
 
-/// An OpenAPI document: large, so it is only made when the client does not hold it yet. `state` names all it is made of.
-fn document(headers: &HeaderMap, accept: &Accept, media: &'static str, state: &str, made: impl FnOnce() -> Bytes) -> Response<Body> {
-    with_etag(headers, &format!("\"{state}\""), || media_answer(accept, media, made()))
+/// An OpenAPI document: large, so it is only made when the client does not hold it yet, and under a name once for all who do not. `state` names all it
+/// is made of.
+fn document(call: &Call, headers: &HeaderMap, media: &'static str, (name, state): (Option<&str>, &str), made: impl FnOnce() -> Bytes) -> Response<Body> {
+    with_etag(headers, &format!("\"{state}\""), || {
+        let Some(name) = name else { return media_answer(&call.accept, media, made()) };
+        let kept = call.server.0.documents.get(name, state, made);
+        let kept = kept.get().expect("it was made just now");
+        let is_pretty = call.accept.pretty && media.starts_with("application/json");
+        if is_pretty || !call.accept.gzip || kept.length <= negotiate::gzip::BYTES_MIN {
+            return media_answer(&call.accept, media, kept.document());
+        }
+        let mut response = media_answer(&Accept::JSON, media, kept.compressed.clone());
+        negotiate::say_gzip(&mut response);
+        response
+    })
 }
 
 /// Names the state of the custom kinds among `kinds` that `is_in`: their definitions and how often each has changed.
@@ -269,10 +281,12 @@ async fn openapi_v2(Extension(call): Extension<Call>, headers: HeaderMap) -> Res
     let is_held = headers.get(IF_NONE_MATCH).is_some_and(|asked| asked.to_str().is_ok_and(|etag| etag.contains(state.as_str())));
     let foreign = if is_held || others.is_empty() { Vec::new() } else { aggregation::foreign_openapi(&call.server).await };
     let documents = Documents { custom: kinds.custom(), foreign: &foreign };
+    // What another server did not answer just now is missing, and is not to be missing for good.
+    let name = |name| others.is_empty().then_some(name);
     if wants_protobuf {
-        return document(&headers, &call.accept, PROTOBUF, &format!("{state}-v2p"), || documents.v2_protobuf().into());
+        return document(&call, &headers, PROTOBUF, (name("v2p"), &format!("{state}-v2p")), || documents.v2_protobuf().into());
     }
-    document(&headers, &call.accept, "application/json", &format!("{state}-v2"), || documents.v2().into())
+    document(&call, &headers, "application/json", (name("v2"), &format!("{state}-v2")), || documents.v2().into())
 }
 
 async fn openapi_v3_index(Extension(call): Extension<Call>, headers: HeaderMap) -> Response<Body> {
@@ -281,7 +295,7 @@ async fn openapi_v3_index(Extension(call): Extension<Call>, headers: HeaderMap) 
     let foreign = foreign_documents(&call.server);
     let state = merged_state(&kinds, &foreign);
     let hash = |group: &str, version: &str| openapi_state(&kinds, |r| r.group == group && r.version == version);
-    document(&headers, &call.accept, "application/json", &format!("{state}-v3"), || documents.v3_index(hash, &foreign).into())
+    document(&call, &headers, "application/json", (Some("v3"), &format!("{state}-v3")), || documents.v3_index(hash, &foreign).into())
 }
 
 /// Names the state of a document that others have a part in.
@@ -325,7 +339,8 @@ async fn openapi_v3(Extension(call): Extension<Call>, Path(path): Path<String>, 
     }
     let state = openapi_state(&kinds, |r| r.group == group && r.version == version);
     let made = || Documents { custom: kinds.custom(), foreign: &[] }.v3(group, version).unwrap_or_default().into();
-    let mut response = document(&headers, &call.accept, "application/json", &format!("{state}-{group}-{version}"), made);
+    let (name, state) = (format!("{group}/{version}"), format!("{state}-{group}-{version}"));
+    let mut response = document(&call, &headers, "application/json", (Some(&name), &state), made);
     // A path with the document's hash can be kept for good.
     if call.query.nonempty("hash").is_some() {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));

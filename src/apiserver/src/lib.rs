@@ -15,6 +15,7 @@ pub mod config;
 mod convert;
 mod custom;
 mod discovery;
+mod documents;
 pub mod encryption;
 mod extension;
 mod endpoints;

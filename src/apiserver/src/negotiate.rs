@@ -184,6 +184,12 @@ pub fn answer(accept: &Accept, code: StatusCode, json: Bytes) -> Response<Body> 
     finish(response, bytes)
 }
 
+/// Of an answer whose body is compressed already.
+pub fn say_gzip(response: &mut Response<Body>) {
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+}
+
 fn finish(response: http::response::Builder, bytes: Bytes) -> Response<Body> {
     response.body(Body::from(bytes)).expect("constant header names and values are valid")
 }

@@ -25,6 +25,7 @@ use crate::bootstrap::{self, BootstrapError};
 use crate::cache::Cache;
 use crate::config::{Config, Parts};
 use crate::custom;
+use crate::documents;
 use crate::health::Health;
 use crate::flow::{self, FlowControl};
 use crate::housekeeping;
@@ -109,6 +110,7 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     pub flow: FlowControl,
     pub charges: Charges,
+    pub documents: documents::Recent,
     pub health: Health,
     pub started: jiff::Timestamp,
     /// Ends watches and listeners.
@@ -129,6 +131,7 @@ impl ApiServer {
             resource_metrics: Collector::default(),
             metrics: Arc::default(),
             charges: Charges::default(),
+            documents: documents::Recent::default(),
             flow,
             health: Health::default(),
             started: jiff::Timestamp::now(),

@@ -85,11 +85,16 @@ async fn a_kind_is_served_like_any_other_and_goes_with_its_definition() {
 async fn objects_show_the_defaults_of_a_schema_that_came_later() {
     let f = defined().await;
     assert_eq!(f.post(FOOS, &foo("a", "{}")).await.code, 201);
+    let document = async || String::from_utf8(f.get("/openapi/v3/apis/example.com/v1").await.bytes.to_vec()).unwrap();
+    let before = document().await;
+    assert_eq!(document().await, before);
     let patch = r#"[{"op":"add","path":"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/size/default","value":7}]"#;
     assert_eq!(f.send("PATCH", DEFINITION, "application/json-patch+json", patch).await.code, 200);
     until(&f, &format!("{FOOS}/a"), |_, foo| foo.at(&["spec", "size"]).and_then(Tree::as_i64) == Some(7)).await;
     let list = Tree::from_json(&f.get(FOOS).await.bytes).unwrap();
     assert_eq!(list.array_at(&["items"])[0].at(&["spec", "size"]).and_then(Tree::as_i64), Some(7));
+    let after = document().await;
+    assert!(!before.contains(r#""default":7"#) && after.contains(r#""default":7"#), "{before}{after}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
