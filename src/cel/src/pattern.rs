@@ -2,7 +2,8 @@
 //!
 //! The two differ: here `\d \w \s \b` are ASCII, `&&` in a class is text, `\Q..\E` and octal escapes exist, a brace that is no repetition
 //! is text, and a repetition goes to 1,000. Models regexp/syntax/parse.go (Go 1.26): what it accepts, and its messages.
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use regex::{Regex, RegexBuilder};
 
@@ -31,9 +32,73 @@ impl Pattern {
 
 /// Compiles Go's syntax; the error is Go's text.
 pub fn compile(text: &str) -> Result<Regex, String> {
-    let failed = |(what, at): (&str, String)| format!("error parsing regexp: {what}: `{at}`");
-    let translated = Translator { rest: text, out: String::new(), whole: text }.run().map_err(failed)?;
-    let built = RegexBuilder::new(&translated).size_limit(SIZE_BYTES_MAX).nest_limit(NEST_MAX as u32).build();
+    let translated = translated(text)?;
+    build(text, &translated, SIZE_BYTES_MAX)
+}
+
+/// How many patterns that expressions make are kept compiled, and which: there are few of them and each is used again and again, but strangers make
+/// them.
+const RECENT_MAX: usize = 16;
+const RECENT_TEXT_BYTES_MAX: usize = 256;
+const RECENT_BYTES_MAX: usize = 256 << 10;
+
+/// The same, of a pattern that is known only when it is matched.
+pub(crate) fn recent(text: &str) -> Result<Arc<Regex>, String> {
+    static RECENT: Recent = Recent(Mutex::new(VecDeque::new()));
+    RECENT.get(text)
+}
+
+/// The one used last stands last.
+struct Recent(Mutex<VecDeque<(Box<str>, Arc<Regex>)>>);
+
+impl Recent {
+    fn get(&self, text: &str) -> Result<Arc<Regex>, String> {
+        if text.len() > RECENT_TEXT_BYTES_MAX {
+            return compile(text).map(Arc::new);
+        }
+        if let Some(regex) = self.known(text) {
+            return Ok(regex);
+        }
+        let translated = translated(text)?;
+        match build(text, &translated, RECENT_BYTES_MAX).map(Arc::new) {
+            Ok(regex) => {
+                self.keep(text, regex.clone());
+                Ok(regex)
+            }
+            Err(_) => build(text, &translated, SIZE_BYTES_MAX).map(Arc::new),
+        }
+    }
+
+    fn known(&self, text: &str) -> Option<Arc<Regex>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().position(|(known, _)| **known == *text)?;
+        let found = kept.remove(at)?;
+        let regex = found.1.clone();
+        kept.push_back(found);
+        Some(regex)
+    }
+
+    fn keep(&self, text: &str, regex: Arc<Regex>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another may have been quicker.
+        kept.retain(|(known, _)| **known != *text);
+        if kept.len() >= RECENT_MAX {
+            kept.pop_front();
+        }
+        kept.push_back((text.into(), regex));
+    }
+}
+
+fn failed((what, at): (&str, String)) -> String {
+    format!("error parsing regexp: {what}: `{at}`")
+}
+
+fn translated(text: &str) -> Result<String, String> {
+    Translator { rest: text, out: String::new(), whole: text }.run().map_err(failed)
+}
+
+fn build(text: &str, translated: &str, size_bytes_max: usize) -> Result<Regex, String> {
+    let built = RegexBuilder::new(translated).size_limit(size_bytes_max).nest_limit(NEST_MAX as u32).build();
     built.map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => failed(("expression too large", text.to_owned())),
         _ => failed(("invalid syntax", text.to_owned())),
@@ -381,5 +446,34 @@ fn braces(text: &str) -> Option<(usize, u32, Option<u32>)> {
         None => Some((end + 1, number(inner)?, None)),
         Some((low, "")) => Some((end + 1, number(low)?, None)),
         Some((low, high)) => Some((end + 1, number(low)?, Some(number(high)?))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_kept_while_they_are_used_and_few() {
+        let recent = Recent(Mutex::default());
+        let get = |text: &str| recent.get(text).unwrap();
+        let first = get("^a+$");
+        assert!(first.is_match("aa") && !first.is_match("ab"));
+        assert!(Arc::ptr_eq(&first, &get("^a+$")));
+        for i in 0..2 * RECENT_MAX {
+            get(&format!("b{i}"));
+            assert!(Arc::ptr_eq(&first, &get("^a+$")), "{i}");
+        }
+        (0..RECENT_MAX).for_each(|i| drop(get(&format!("c{i}"))));
+        assert!(!Arc::ptr_eq(&first, &get("^a+$")));
+        // What is no pattern stays none, and what is large is compiled, and not kept.
+        (0..2).for_each(|_| assert_eq!(recent.get("(").unwrap_err(), compile("(").unwrap_err()));
+        let count = |recent: &Recent| recent.0.lock().unwrap().len();
+        let before = count(&recent);
+        for large in [r"\pL{20}", &"x".repeat(RECENT_TEXT_BYTES_MAX + 1)] {
+            assert!(recent.get(large).is_ok(), "{large}");
+        }
+        assert_eq!((before, count(&recent)), (RECENT_MAX, RECENT_MAX));
+        assert!(get("^a+$").is_match("a"));
     }
 }

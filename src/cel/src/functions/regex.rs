@@ -1,6 +1,6 @@
 //! Regular expressions. Models k8s.io/apiserver/pkg/cel/library/regex.go; what a pattern is, [`crate::pattern`] says.
 use super::{Body, Result, error, no_overload};
-use crate::pattern::compile;
+use crate::pattern::recent;
 use crate::value::{Text, Value};
 
 pub(crate) fn body(name: &str) -> Option<Body> {
@@ -16,7 +16,7 @@ type Run = for<'a> fn(&regex::Regex, &[Value<'a>]) -> Result<'a>;
 
 fn with<'a>(args: &[Value<'a>], illegal: fn(String) -> Result<'a>, run: Run) -> Result<'a> {
     let Some(pattern) = args[1].as_str() else { return no_overload() };
-    match compile(pattern) {
+    match recent(pattern) {
         Ok(regex) => run(&regex, args),
         Err(message) => illegal(message),
     }
