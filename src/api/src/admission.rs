@@ -5,6 +5,7 @@
 mod type_check;
 mod types;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use cel::{Declared, Environment, Field, ObjectType, Program, Type, Version};
@@ -67,7 +68,7 @@ fn plain(age: Age) -> &'static Environment {
 /// Compiles the expressions of one policy or webhook; a policy's variables in their order first.
 pub struct Compiler {
     /// `None`: there is no `variables`.
-    variables: Option<Vec<(Box<str>, Declared)>>,
+    variables: Option<HashMap<Box<str>, Declared>>,
 }
 
 impl Compiler {
@@ -78,10 +79,10 @@ impl Compiler {
 
     /// With `variables`, which has no field yet.
     pub fn composing() -> Self {
-        Self { variables: Some(Vec::new()) }
+        Self { variables: Some(HashMap::new()) }
     }
 
-    fn environment(&self, speaks: Speaks, age: Age) -> Environment {
+    fn environment(&self, text: &str, speaks: Speaks, age: Age) -> Environment {
         let mut environment = plain(age).clone();
         if speaks.params {
             environment = environment.with_variable("params", Declared::any());
@@ -94,19 +95,20 @@ impl Compiler {
         if speaks.patches {
             environment = environment.with_patch_types();
         }
-        self.with_variables(environment)
+        self.with_variables(environment, text)
     }
 
-    fn with_variables(&self, environment: Environment) -> Environment {
+    /// With as much of `variables` as `text` can speak of: a policy may have thousands.
+    fn with_variables(&self, environment: Environment, text: &str) -> Environment {
         match &self.variables {
-            Some(variables) => environment.with_variable("variables", composed(variables)),
+            Some(variables) => environment.with_variable("variables", composed(variables, text)),
             None => environment,
         }
     }
 
     /// Why it does not compile is worded as upstream words the detail of its field error.
     pub fn compile(&self, text: &str, speaks: Speaks, returns: Returns, age: Age) -> Result<Program, String> {
-        let program = self.environment(speaks, age).compile(text).map_err(|issues| format!("compilation failed: {issues}"))?;
+        let program = self.environment(text, speaks, age).compile(text).map_err(|issues| format!("compilation failed: {issues}"))?;
         returns.check(program.output_type())?;
         Ok(program)
     }
@@ -120,14 +122,17 @@ impl Compiler {
 
     fn declare(&mut self, name: &str, of: Option<&Type>) {
         let variables = self.variables.get_or_insert_default();
-        variables.retain(|(known, _)| **known != *name);
-        variables.push((name.into(), of.map_or(Declared::any(), variable_type)));
+        variables.insert(name.into(), of.map_or(Declared::any(), variable_type));
     }
 }
 
-/// The type of `variables`.
-fn composed(variables: &[(Box<str>, Declared)]) -> Declared {
-    let fields = variables.iter().map(|(name, of)| Field { name: name.clone(), json: name.clone(), of: of.clone(), required: true });
+/// The type of `variables`, with the fields whose names are words of `text`. A reserved word stands for its escaped form, too.
+fn composed(variables: &HashMap<Box<str>, Declared>, text: &str) -> Declared {
+    let words: BTreeSet<&str> = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).collect();
+    let escaped: Vec<String> = words.iter().map(|word| format!("__{word}__")).collect();
+    let names: BTreeSet<&str> = words.into_iter().chain(escaped.iter().map(String::as_str)).collect();
+    let known = names.into_iter().filter_map(|name| variables.get_key_value(name));
+    let fields = known.map(|(name, of)| Field { name: name.clone(), json: name.clone(), of: of.clone(), required: true });
     Declared::object(Arc::new(ObjectType::with_fields("kubernetes.variables", fields)))
 }
 

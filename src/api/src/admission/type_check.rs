@@ -86,6 +86,7 @@ pub fn type_check(policy: &Tree, kinds: &[ResourceRef], params: Option<&Resource
 struct Check {
     kind: GroupVersionKind,
     environment: Environment,
+    variables: Compiler,
 }
 
 impl Check {
@@ -101,14 +102,15 @@ impl Check {
         }
         let mut variables = Compiler::composing();
         for variable in policy.array_at(&["spec", "variables"]) {
-            let compiled = variables.with_variables(environment.clone()).compile(variable.str_at(&["expression"]));
+            let text = variable.str_at(&["expression"]);
+            let compiled = variables.with_variables(environment.clone(), text).compile(text);
             variables.declare(variable.str_at(&["name"]), compiled.as_ref().ok().map(cel::Program::output_type));
         }
-        Self { kind: kind.clone(), environment: variables.with_variables(environment) }
+        Self { kind: kind.clone(), environment, variables }
     }
 
     fn problem(&self, text: &str) -> Option<String> {
-        let issues = self.environment.compile(text).err()?;
+        let issues = self.variables.with_variables(self.environment.clone(), text).compile(text).err()?;
         let GroupVersionKind { group, version, kind } = &self.kind;
         Some(format!("{group}/{version}, Kind={kind}: {issues}\n"))
     }

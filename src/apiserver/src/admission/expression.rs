@@ -3,6 +3,7 @@
 //! Models k8s.io/apiserver/pkg/admission/plugin/cel/{activation,composition}.go. A [`Scope`] is what expressions see; the variables of a
 //! policy are evaluated when the first expression asks for them, and once for each scope. Nothing here waits.
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
 use api::admission::{Age, Compiler, Returns, Speaks};
@@ -42,20 +43,38 @@ impl Expression {
 
 /// A variable of a policy.
 #[derive(Debug)]
-pub struct Variable {
-    pub name: String,
-    pub expression: Expression,
+struct Variable {
+    name: String,
+    expression: Expression,
 }
 
-impl Variable {
+/// The variables of a policy. There may be thousands, each of which asks for the one before.
+#[derive(Debug, Default)]
+pub struct Composed {
+    variables: Vec<Variable>,
+    /// The places of the variables by name; of the same name the first counts.
+    places: HashMap<String, usize>,
+}
+
+impl Composed {
     /// All of a policy, in their order; `compiler` knows them from then on.
-    pub fn compile(compiler: &mut Compiler, variables: &[Tree], speaks: Speaks) -> Vec<Self> {
+    pub fn compile(compiler: &mut Compiler, variables: &[Tree], speaks: Speaks) -> Self {
         let one = |variable: &Tree| {
             let (name, text) = (variable.str_at(&["name"]), variable.str_at(&["expression"]));
             let program = compiler.variable(name, text, speaks, Age::Stored);
-            Self { name: name.to_owned(), expression: Expression { text: text.to_owned(), program } }
+            Variable { name: name.to_owned(), expression: Expression { text: text.to_owned(), program } }
         };
-        variables.iter().map(one).collect()
+        let variables: Vec<Variable> = variables.iter().map(one).collect();
+        let mut places = HashMap::with_capacity(variables.len());
+        for (place, variable) in variables.iter().enumerate() {
+            places.entry(variable.name.clone()).or_insert(place);
+        }
+        Self { variables, places }
+    }
+
+    /// What is compiled of them.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.variables.iter().map(|variable| &variable.expression)
     }
 }
 
@@ -74,21 +93,23 @@ pub struct Seen<'a> {
     pub namespace: &'a Tree,
     /// `None`: such expressions may not ask.
     pub asker: Option<(&'a Asker<'a>, &'a ResourceCheck)>,
-    pub variables: &'a [Variable],
+    pub variables: Option<&'a Composed>,
 }
 
 /// What the expressions of one kind see together.
 pub struct Scope<'a> {
     seen: Seen<'a>,
-    made: RefCell<Vec<(&'a str, Result<Value<'a>, EvaluationError>)>>,
+    made: RefCell<HashMap<usize, Result<Value<'a>, EvaluationError>>>,
     /// By variables, since it was last asked.
     spent: Cell<u64>,
+    /// Where the stack stood.
+    began: usize,
     this: Weak<Scope<'a>>,
 }
 
 impl<'a> Scope<'a> {
     pub fn new(seen: Seen<'a>) -> Rc<Self> {
-        Rc::new_cyclic(|this| Self { seen, made: RefCell::default(), spent: Cell::new(0), this: this.clone() })
+        Rc::new_cyclic(|this| Self { seen, made: RefCell::default(), spent: Cell::new(0), began: stack(), this: this.clone() })
     }
 
     /// The value, or why there is none; takes what that costs from `budget`.
@@ -105,6 +126,9 @@ impl<'a> Scope<'a> {
 
     fn make(&self, variable: &'a Variable) -> Result<Value<'a>, EvaluationError> {
         let name = &variable.name;
+        if self.began.abs_diff(stack()) > STACK_BYTES_MAX {
+            return Err(EvaluationError::new(format!("composited variable {name:?} fails to evaluate: variables ask for one another too deeply")));
+        }
         let program = match &variable.expression.program {
             Ok(program) => program,
             Err(error) => return Err(EvaluationError::new(format!("composited variable {name:?} fails to compile: {error}"))),
@@ -113,6 +137,16 @@ impl<'a> Scope<'a> {
         self.spent.set(self.spent.get().saturating_add(evaluation.cost));
         evaluation.value.map_err(|error| EvaluationError::new(format!("composited variable {name:?} fails to evaluate: {error}")))
     }
+}
+
+/// What variables that ask for one another may take of the stack, which here does not grow as Go's does: a quarter of a worker's.
+const STACK_BYTES_MAX: usize = 512 << 10;
+
+/// Where the stack stands.
+#[inline(never)]
+fn stack() -> usize {
+    let here = 0u8;
+    std::ptr::from_ref(&here).addr()
 }
 
 fn read(tree: &Tree) -> Value<'_> {
@@ -145,13 +179,13 @@ impl<'a> Lazy<'a> for Scope<'a> {
     }
 
     fn get(&self, field: &str) -> Option<Result<Value<'a>, EvaluationError>> {
-        if let Some((_, value)) = self.made.borrow().iter().find(|(name, _)| *name == field) {
+        let composed = self.seen.variables?;
+        let place = *composed.places.get(field)?;
+        if let Some(value) = self.made.borrow().get(&place) {
             return Some(value.clone());
         }
-        let variables = self.seen.variables;
-        let variable = variables.iter().find(|variable| variable.name == field)?;
-        let value = self.make(variable);
-        self.made.borrow_mut().push((&variable.name, value.clone()));
+        let value = self.make(composed.variables.get(place)?);
+        self.made.borrow_mut().insert(place, value.clone());
         Some(value)
     }
 }

@@ -3,6 +3,7 @@
 //! Models pkg/admission/plugin/webhook/generic/webhook.go ShouldCallHook, pkg/admission/plugin/webhook/predicates and
 //! pkg/admission/plugin/policy/matching.
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use api::meta;
 use api::registry::{GroupVersionKind, Registry, Resource, ResourceRef};
@@ -259,17 +260,26 @@ fn by_rules(cache: &Cache, rules: &[Rule], criteria: &Criteria, request: &Reques
     })
 }
 
-/// The other resources that show the same objects.
+/// The other resources that show the same objects. Every request asks for them that a configuration is not about, so they are not looked for among all
+/// kinds.
 fn equivalents(cache: &Cache, own: &ResourceRef) -> Vec<ResourceRef> {
+    static BUILT_IN: OnceLock<Vec<(&Resource, &Resource)>> = OnceLock::new();
     match own {
         ResourceRef::BuiltIn(own) => {
-            let stored = cache::stored_as(own);
-            let is_other = |other: &&'static Resource| !std::ptr::eq(*other, *own) && std::ptr::eq(cache::stored_as(other), stored);
-            Registry::get().served().filter(is_other).map(ResourceRef::from).collect()
+            let shown_twice = BUILT_IN.get_or_init(|| {
+                let all: Vec<(&Resource, &Resource)> = Registry::get().served().map(|resource| (resource, cache::stored_as(resource))).collect();
+                let is_shared = |stored: &Resource| all.iter().filter(|(_, other)| std::ptr::eq(*other, stored)).count() > 1;
+                all.iter().copied().filter(|(_, stored)| is_shared(stored)).collect()
+            });
+            let Some((_, stored)) = shown_twice.iter().find(|(resource, _)| std::ptr::eq(*resource, *own)) else { return Vec::new() };
+            let others = shown_twice.iter().filter(|(other, of)| std::ptr::eq(*of, *stored) && !std::ptr::eq(*other, *own));
+            others.map(|(other, _)| ResourceRef::from(*other)).collect()
         }
         ResourceRef::Custom(own) => {
-            let is_other = |other: &&ResourceRef| other.group == own.group && other.plural == own.plural && other.version != own.version;
-            cache.kinds().custom().iter().filter(is_other).cloned().collect()
+            let kinds = cache.kinds();
+            let versions = kinds.definition(&format!("{}.{}", own.plural, own.group)).map_or(&[][..], |defined| &defined.resources);
+            let others = versions.iter().filter(|other| other.version != own.version);
+            others.filter_map(|other| kinds.resource(&other.group, &other.version, &other.plural)).filter(|other| other.custom.is_some()).collect()
         }
     }
 }
@@ -312,14 +322,12 @@ fn matches_namespace(cache: &Cache, criteria: &Criteria, request: &Request) -> R
         return Ok(true);
     }
     let writes = matches!(request.operation, Operation::Create | Operation::Update);
-    let object = if is_namespace(&request.resource) && request.subresource.is_empty() && writes {
+    if is_namespace(&request.resource) && request.subresource.is_empty() && writes {
         // What is stored has not the labels that it is to have.
-        Cow::Borrowed(&request.object)
-    } else {
-        let found = cache.get("", "namespaces", "", name).ok_or_else(|| Status::not_found("", "namespaces", name))?;
-        Cow::Owned(found.tree())
-    };
-    Ok(selector.matches_tree(object.at(&["metadata", "labels"])))
+        return Ok(selector.matches_tree(request.object.at(&["metadata", "labels"])));
+    }
+    let found = cache.get("", "namespaces", "", name).ok_or_else(|| Status::not_found("", "namespaces", name))?;
+    Ok(selector.matches(&|key| found.label(key)))
 }
 
 fn matches_object(selector: &LabelSelector, request: &Request) -> bool {

@@ -43,13 +43,17 @@ pub struct Times {
     pub pods: Evaluations,
 }
 
-/// Times the plugins of one step; the step ends with it.
+/// Times the plugins of one step; the step ends with it, and all are counted at once then.
 pub struct Clock<'t> {
     times: &'t Times,
     step: Step,
     began: Instant,
     last: Instant,
+    plugins: Vec<(&'static str, Step, Duration)>,
 }
+
+/// About as many plugins decide in a step.
+const PLUGINS: usize = 16;
 
 fn operation_name(operation: Operation) -> &'static str {
     match operation {
@@ -67,7 +71,8 @@ impl Times {
 
     pub fn begin(&self, kind: &'static str, operation: Operation) -> Clock<'_> {
         let now = Instant::now();
-        Clock { times: self, step: Step { kind, operation: operation_name(operation), is_rejected: false }, began: now, last: now }
+        let step = Step { kind, operation: operation_name(operation), is_rejected: false };
+        Clock { times: self, step, began: now, last: now, plugins: Vec::with_capacity(PLUGINS) }
     }
 
     /// A webhook was asked; `code`: of a refusal.
@@ -121,7 +126,7 @@ impl Clock<'_> {
         let took = now.duration_since(std::mem::replace(&mut self.last, now));
         let step = Step { is_rejected: result.is_err(), ..self.step };
         self.step.is_rejected |= result.is_err();
-        self.times.lock().plugins.entry((plugin, step)).or_insert_with(|| Histogram::new(DURATIONS)).observe(took.as_secs_f64());
+        self.plugins.push((plugin, step, took));
         result
     }
 
@@ -140,6 +145,10 @@ impl Clock<'_> {
 
 impl Drop for Clock<'_> {
     fn drop(&mut self) {
-        self.times.lock().steps.entry(self.step).or_insert_with(|| Histogram::new(DURATIONS)).observe(self.began.elapsed().as_secs_f64());
+        let mut state = self.times.lock();
+        for (plugin, step, took) in self.plugins.drain(..) {
+            state.plugins.entry((plugin, step)).or_insert_with(|| Histogram::new(DURATIONS)).observe(took.as_secs_f64());
+        }
+        state.steps.entry(self.step).or_insert_with(|| Histogram::new(DURATIONS)).observe(self.began.elapsed().as_secs_f64());
     }
 }

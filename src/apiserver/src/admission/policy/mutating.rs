@@ -14,7 +14,7 @@ use super::select::select;
 use super::{NULL, namespace_of};
 use crate::admission::asker::Asker;
 use crate::admission::conditions::{self, Match};
-use crate::admission::expression::{Expression, Seen, Variable};
+use crate::admission::expression::{Composed, Expression, Seen};
 use crate::admission::matching::{self, Invocation};
 use crate::admission::reinvocation::Reinvocation;
 use crate::admission::webhook::review;
@@ -24,7 +24,7 @@ use crate::cache::Cache;
 use crate::status::Status;
 
 pub struct Mutations {
-    variables: Vec<Variable>,
+    variables: Composed,
     conditions: Vec<Expression>,
     mutations: Vec<Mutation>,
     is_reinvoked: bool,
@@ -46,7 +46,7 @@ impl Compile for Mutations {
         let has_params = spec.get("paramKind").is_some_and(|kind| !kind.is_null());
         let speaks = Speaks { params: has_params, authorizer: true, patches: false };
         let mut compiler = Compiler::composing();
-        let variables = Variable::compile(&mut compiler, spec.array_at(&["variables"]), speaks);
+        let variables = Composed::compile(&mut compiler, spec.array_at(&["variables"]), speaks);
         let one = |text: &str, speaks, returns| Expression::compile(&compiler, text, speaks, returns);
         let conditions = spec.array_at(&["matchConditions"]).iter();
         let mutation = |mutation: &Tree| {
@@ -192,7 +192,7 @@ fn make(
         params: &turn.params,
         namespace,
         asker: Some((&asker, &check)),
-        variables: &rules.variables,
+        variables: Some(&rules.variables),
     };
     match conditions::evaluate(&rules.conditions, Seen { object: &object, ..around }, policy.ignores_failure) {
         Match::Yes if is_due => {}

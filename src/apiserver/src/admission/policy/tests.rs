@@ -197,3 +197,19 @@ async fn who_changed_the_object_is_asked_again_if_it_wants_to_be() {
         assert_eq!(world.mutate_in(&policies, &mut request, &mut rounds).await.is_err(), is_asked, "{policy}");
     }
 }
+
+#[tokio::test]
+async fn of_many_variables_each_is_found_and_a_chain_of_them_has_an_end() {
+    let world = World::new().await;
+    let policy = |count: usize, expression: &dyn Fn(usize) -> String, rule: &str| {
+        let variables: Vec<String> = (0..count).map(|i| format!(r#"{{"name":"v{i}","expression":"{}"}}"#, expression(i))).collect();
+        format!(r#""variables":[{}],"validations":[{{"expression":"{rule}"}}]"#, variables.join(","))
+    };
+    let many = policy(500, &|i| i.to_string(), "variables.v0 == 0 && variables.v499 == 499 && variables.v77 + variables.v78 == 155");
+    assert_eq!(world.validate(&many, DENY, &mut deployment(1)).await, Ok(()));
+    let after_another = |i: usize| if i == 0 { "object.spec.replicas".to_owned() } else { format!("variables.v{} + 1", i - 1) };
+    let chain = |count: usize| policy(count, &after_another, &format!("variables.v{} == {count}", count - 1));
+    assert_eq!(world.validate(&chain(10), DENY, &mut deployment(1)).await, Ok(()));
+    let status = world.validate(&chain(3000), DENY, &mut deployment(1)).await.unwrap_err();
+    assert!(status.message.ends_with("variables ask for one another too deeply"), "{}", status.message);
+}

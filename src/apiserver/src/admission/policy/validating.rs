@@ -12,7 +12,7 @@ use super::select::{Met, select};
 use super::{NULL, namespace_of};
 use crate::admission::asker::Asker;
 use crate::admission::conditions::{self, Match};
-use crate::admission::expression::{BUDGET, Expression, OutOfBudget, Scope, Seen, Variable};
+use crate::admission::expression::{BUDGET, Composed, Expression, OutOfBudget, Scope, Seen};
 use crate::admission::webhook::review;
 use crate::admission::{Request, matching};
 use crate::audit::notes;
@@ -27,7 +27,7 @@ const NOTE_BYTES_MAX: usize = 10 * 1024;
 const FAILURES_MAX: usize = 50;
 
 pub struct Validations {
-    variables: Vec<Variable>,
+    variables: Composed,
     conditions: Vec<Expression>,
     rules: Vec<Rule>,
     /// Keys of audit annotations, with what makes their values.
@@ -49,7 +49,7 @@ impl Compile for Validations {
         let has_params = spec.get("paramKind").is_some_and(|kind| !kind.is_null());
         let speaks = Speaks { params: has_params, authorizer: true, patches: false };
         let mut compiler = Compiler::composing();
-        let variables = Variable::compile(&mut compiler, spec.array_at(&["variables"]), speaks);
+        let variables = Composed::compile(&mut compiler, spec.array_at(&["variables"]), speaks);
         let one = |text: &str, speaks, returns| Expression::compile(&compiler, text, speaks, returns);
         let conditions: Vec<Expression> =
             spec.array_at(&["matchConditions"]).iter().map(|condition| one(condition.str_at(&["expression"]), speaks, Returns::Bool)).collect();
@@ -71,8 +71,7 @@ impl Compile for Validations {
         let annotations: Vec<_> = spec.array_at(&["auditAnnotations"]).iter().map(annotation).collect();
         let all = || {
             let of_rules = rules.iter().flat_map(|rule| [&rule.expression].into_iter().chain(&rule.message_expression));
-            let of_variables = variables.iter().map(|variable| &variable.expression);
-            of_variables.chain(&conditions).chain(of_rules).chain(annotations.iter().map(|(_, value)| value))
+            variables.expressions().chain(&conditions).chain(of_rules).chain(annotations.iter().map(|(_, value)| value))
         };
         let uses_request = all().any(|expression| expression.uses("request"));
         let uses_namespace = all().any(|expression| expression.uses("namespaceObject"));
@@ -192,7 +191,7 @@ fn ask<'i>(
                 params,
                 namespace: &namespace,
                 asker: None,
-                variables: &rules.variables,
+                variables: Some(&rules.variables),
             };
             let said = decide(policy, rules, seen, (&asker, &check));
             for refusal in said.refusals {
