@@ -270,7 +270,7 @@ pub fn service_account() -> Scenario {
         makes: &["/api/v1/serviceaccounts"],
         // Four namespaces are there from the beginning.
         creates: 5,
-        missed: Some(delete("/api/v1/namespaces/default/serviceaccounts/default")),
+        missed: Some(Act::Take("/api/v1/namespaces/default/serviceaccounts/default")),
         steps: vec![
             step([], [there("/api/v1/namespaces/default/serviceaccounts/default"), there("/api/v1/namespaces/kube-system/serviceaccounts/default"), count("/api/v1/serviceaccounts", 4)]),
             step([post(NAMESPACES, named("new"))], [there("/api/v1/namespaces/new/serviceaccounts/default"), there("/api/v1/namespaces/default/serviceaccounts/default")]),

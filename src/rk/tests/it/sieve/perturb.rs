@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use apiserver::Local;
@@ -12,6 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body::Frame;
+use http_body_util::BodyExt;
 use tokio::sync::{Notify, watch};
 use tower::Service;
 
@@ -24,7 +25,7 @@ pub enum How {
     CrashAfter,
     /// One kind's watch is held back from right before the call on, for a while.
     Stale,
-    /// Something happens while one kind's watch is held back; then the watch is refused as too old.
+    /// Something happens while one kind's watch is held back; then the watch ends, and the next is refused as too old.
     Missed,
 }
 
@@ -40,13 +41,19 @@ pub struct Plan {
     pub held: Notify,
     /// It has been made.
     pub made: Notify,
+    /// A watch was refused.
+    pub refused: Notify,
+    pub shown: Shown,
     /// What is to be done to it is done.
     pub over: watch::Sender<bool>,
 }
 
 impl Plan {
-    pub fn new(how: How, at: usize) -> Arc<Self> {
-        Arc::new(Self { how, at, calls: AtomicUsize::new(0), due: Notify::new(), held: Notify::new(), made: Notify::new(), over: watch::Sender::new(false) })
+    /// `kind`: whose watches are disturbed.
+    pub fn new(how: How, at: usize, kind: &'static str) -> Arc<Self> {
+        let [due, held, made, refused] = std::array::from_fn(|_| Notify::new());
+        let shown = Shown { kind, bytes: Mutex::default() };
+        Arc::new(Self { how, at, calls: AtomicUsize::new(0), due, held, made, refused, shown, over: watch::Sender::new(false) })
     }
 
     /// Makes a call, and counts it.
@@ -73,6 +80,26 @@ impl Plan {
             self.made.notify_one();
         }
         Ok(answer)
+    }
+}
+
+/// What lists and watches of the disturbed kind have shown to the controller.
+pub struct Shown {
+    kind: &'static str,
+    bytes: Mutex<Vec<u8>>,
+}
+
+impl Shown {
+    fn add(&self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.bytes.lock().unwrap().extend_from_slice(data);
+        }
+    }
+
+    /// Whether the object was among it; those of other kinds are never missed.
+    pub fn has(&self, plural: &str, uid: &str) -> bool {
+        let is_in = |bytes: &[u8]| bytes.windows(uid.len()).any(|part| part == uid.as_bytes());
+        !uid.is_empty() && (plural != self.kind || is_in(&self.bytes.lock().unwrap()))
     }
 }
 
@@ -124,10 +151,7 @@ pub enum Gate {
 #[derive(Clone)]
 pub struct Gated {
     pub inner: Local,
-    /// Its plural.
-    pub kind: &'static str,
     pub gate: watch::Receiver<Gate>,
-    /// For what a controller writes with the informers' client.
     pub plan: Arc<Plan>,
 }
 
@@ -148,18 +172,31 @@ where
         let uri = request.uri();
         let is_watch = uri.query().is_some_and(|query| query.split('&').any(|part| part == "watch=true" || part == "watch=1"));
         if *request.method() != http::Method::GET {
+            // Some controllers write with the informers' client.
             return self.plan.clone().call(self.inner.clone(), request).boxed();
         }
-        if !is_watch || plural(uri.path()) != self.kind {
+        if plural(uri.path()) != self.plan.shown.kind {
             return self.inner.call(request);
         }
-        if *self.gate.borrow() == Gate::Broken {
+        if is_watch && *self.gate.borrow() == Gate::Broken {
+            self.plan.refused.notify_one();
             let status = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"too old resource version","reason":"Expired","code":410}"#;
             let answer = Response::builder().status(410).header("content-type", "application/json").body(Body::from(status));
             return std::future::ready(Ok(answer.unwrap())).boxed();
         }
-        let (mut inner, gate) = (self.inner.clone(), self.gate.clone());
-        async move { Ok(inner.call(request).await?.map(|body| Body::new(Held::new(body, gate)))) }.boxed()
+        let (mut inner, gate, plan) = (self.inner.clone(), self.gate.clone(), self.plan.clone());
+        async move {
+            let answer = inner.call(request).await?;
+            let shown = move |frame| {
+                plan.shown.add(&frame);
+                frame
+            };
+            Ok(answer.map(|body| {
+                let body = Body::new(body.map_frame(shown));
+                if is_watch { Body::new(Held::new(body, gate)) } else { body }
+            }))
+        }
+        .boxed()
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::perturb::{Counted, Gate, Gated, How, Plan};
 use super::same::picture;
-use super::scenario::{Act, Scenario, Step, Until};
+use super::scenario::{Scenario, Step, Until};
 use crate::local;
 use crate::world::World;
 
@@ -61,11 +61,18 @@ pub async fn run(make: fn() -> Scenario, how: How, at: usize, kind: &'static str
     let scenario = Arc::new(make());
     let clock = if scenario.is_ahead { Clock::fixed(Timestamp::now() + SignedDuration::from_hours(1)) } else { Clock::system() };
     let world = Arc::new(World::lenient(clock).await);
-    let plan = Plan::new(how, at);
+    let plan = Plan::new(how, at, kind);
+    let result = run_in(&world, scenario, &plan).await;
+    // It would go on beside all that come after it.
+    world.server.shut_down().await;
+    result
+}
+
+async fn run_in(world: &Arc<World>, scenario: Arc<Scenario>, plan: &Arc<Plan>) -> Result<Outcome, String> {
     let seen = Seen::default();
     let mut watches = Vec::new();
     for path in scenario.makes {
-        watches.push(see(&world, path, &seen).await);
+        watches.push(see(world, path, &seen).await);
     }
     let mut beside = JoinSet::new();
     let pods = world.clone();
@@ -77,30 +84,30 @@ pub async fn run(make: fn() -> Scenario, how: How, at: usize, kind: &'static str
     }
     let mut own = Vec::new();
     for act in &scenario.before {
-        own.extend(act.run(&world).await.map_err(|error| format!("before: {error}"))?);
+        own.extend(act.run(world, &plan.shown).await.map_err(|error| format!("before: {error}"))?);
     }
     let (disturbed, given, disturbing) = (world.clone(), scenario.clone(), plan.clone());
-    beside.spawn(async move { disturb(&disturbed, &given, &disturbing, kind).await });
+    beside.spawn(async move { disturb(&disturbed, &given, &disturbing).await });
 
     for (number, step) in scenario.steps.iter().enumerate() {
         for act in &step.acts {
-            own.extend(act.run(&world).await.map_err(|error| format!("step {number}: {error}"))?);
+            own.extend(act.run(world, &plan.shown).await.map_err(|error| format!("step {number}: {error}"))?);
         }
-        reach(&world, number, step).await?;
+        reach(world, number, step).await?;
     }
     // Nothing more comes, and what was reached stays.
-    settle(&plan).await?;
+    settle(plan).await?;
     if let Some(last) = scenario.steps.last() {
-        reach(&world, scenario.steps.len() - 1, last).await?;
+        reach(world, scenario.steps.len() - 1, last).await?;
     }
     let created: Vec<_> = seen.lock().unwrap().iter().filter(|(uid, _)| !own.contains(uid)).map(|(_, name)| name.clone()).collect();
     // A child that was taken away had to be made again.
-    let most = scenario.creates + usize::from(how == How::Missed && scenario.missed.is_some());
+    let most = scenario.creates + usize::from(plan.how == How::Missed && scenario.missed.is_some());
     if created.len() < scenario.creates || created.len() > most {
         return Err(format!("created {created:?}, which should be {} in all", scenario.creates));
     }
-    no_orphans(&world, scenario.makes).await?;
-    let picture = picture(&world, scenario.makes).await;
+    no_orphans(world, scenario.makes).await?;
+    let picture = picture(world, scenario.makes).await;
     beside.shutdown().await;
     Ok(Outcome { calls: plan.calls.load(Ordering::SeqCst), picture })
 }
@@ -144,11 +151,11 @@ async fn settle(plan: &Plan) -> Result<(), String> {
 }
 
 /// Runs the controller, and does to it what the plan says.
-async fn disturb(world: &World, scenario: &Scenario, plan: &Arc<Plan>, kind: &'static str) {
+async fn disturb(world: &World, scenario: &Scenario, plan: &Arc<Plan>) {
     let (gate, seen) = watch::channel(Gate::Open);
     let start = || {
         let inner = world.server.local(UserInfo::new("manager", &["system:masters"]));
-        let manager = Client::from_service(Gated { inner, kind, gate: seen.clone(), plan: plan.clone() }).sharing(local::held(&world.server));
+        let manager = Client::from_service(Gated { inner, gate: seen.clone(), plan: plan.clone() }).sharing(local::held(&world.server));
         let plan = plan.clone();
         let context = world.context(SharedInformers::new(&manager), move |_, inner| Client::from_service(Counted { inner, plan: plan.clone() }));
         let mut task = JoinSet::new();
@@ -179,11 +186,12 @@ async fn disturb(world: &World, scenario: &Scenario, plan: &Arc<Plan>, kind: &'s
             let _ = timeout(PATIENCE / 10, plan.made.notified()).await;
             if let Some(act) = &scenario.missed {
                 // What it would take may not be there yet.
-                let _ = Act::run(act, world).await;
+                let _ = act.run(world, &plan.shown).await;
             }
             sleep(STALE / 3).await;
             gate.send_replace(Gate::Broken);
-            sleep(STALE / 3).await;
+            // One that came later would go on where it was, and nothing would have been missed.
+            let _ = timeout(PATIENCE / 10, plan.refused.notified()).await;
             gate.send_replace(Gate::Open);
         }
     }

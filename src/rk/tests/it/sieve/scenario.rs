@@ -1,8 +1,8 @@
 //! What a controller is given to do, as a list of steps: acts, and how the cluster looks once they have been answered.
-use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
+use super::perturb::Shown;
 use crate::world::World;
 
 /// Something that somebody does through the API.
@@ -13,6 +13,11 @@ pub enum Act {
     /// A merge patch of the object (or its subresource) at the path.
     Merge(&'static str, Value),
     Delete(&'static str, Value),
+    /// Deletes the object if the controller can know of it: that one is gone which it made and never saw nobody tells it, nor upstream's.
+    Take(&'static str),
+    /// The same with a pod that runs. For one that it never saw it would wait for five minutes (ExpectationsTimeout of
+    /// pkg/controller/controller_utils.go).
+    TakePod,
     Do(for<'a> fn(&'a World) -> BoxFuture<'a, ()>),
 }
 
@@ -88,7 +93,7 @@ pub fn gone(path: &'static str) -> Until {
 
 impl Act {
     /// Tells the uid of what it has made.
-    pub async fn run(&self, world: &World) -> Result<Option<String>, client::ApiError> {
+    pub async fn run(&self, world: &World, shown: &Shown) -> Result<Option<String>, client::ApiError> {
         let made = match self {
             Self::Post(path, object) => world.call(http::Method::POST, path, object.clone(), "application/json").await?,
             Self::Owned(path, owner, object) => {
@@ -104,6 +109,17 @@ impl Act {
             }
             Self::Delete(path, options) => {
                 world.call(http::Method::DELETE, path, options.clone(), "application/json").await?;
+                return Ok(None);
+            }
+            Self::Take(path) => {
+                let uid = read(world, path).await["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+                if shown.has(path.rsplit('/').nth(1).unwrap_or_default(), &uid) {
+                    world.call(http::Method::DELETE, path, json!({"preconditions": {"uid": uid}}), "application/json").await?;
+                }
+                return Ok(None);
+            }
+            Self::TakePod => {
+                take_a_pod(world, shown).await;
                 return Ok(None);
             }
             Self::Do(act) => {
@@ -150,16 +166,15 @@ pub fn has(found: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// Deletes a pod that runs.
-pub fn take_a_pod(world: &World) -> BoxFuture<'_, ()> {
-    async move {
-        let pods = world.list("/api/v1/namespaces/default/pods").await;
-        let is_live = |pod: &&Value| !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-        if let Some(pod) = pods.iter().find(is_live) {
-            let path = format!("/api/v1/namespaces/default/pods/{}", pod["metadata"]["name"].as_str().unwrap_or_default());
-            // It may be gone by itself.
-            let _ = world.call(http::Method::DELETE, &path, json!({"gracePeriodSeconds": 0}), "application/json").await;
-        }
+async fn take_a_pod(world: &World, shown: &Shown) {
+    let pods = world.list("/api/v1/namespaces/default/pods").await;
+    let may_go = |pod: &&Value| {
+        let is_live = !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        is_live && shown.has("pods", pod["metadata"]["uid"].as_str().unwrap_or_default())
+    };
+    if let Some(pod) = pods.iter().find(may_go) {
+        let path = format!("/api/v1/namespaces/default/pods/{}", pod["metadata"]["name"].as_str().unwrap_or_default());
+        // It may be gone by itself.
+        let _ = world.call(http::Method::DELETE, &path, json!({"gracePeriodSeconds": 0}), "application/json").await;
     }
-    .boxed()
 }

@@ -122,7 +122,7 @@ pub fn ephemeral() -> Scenario {
         seen: &["persistentvolumeclaims", "pods"],
         makes: &[CLAIMS],
         creates: 1,
-        missed: Some(delete(OWN)),
+        missed: Some(Act::Take(OWN)),
         steps: vec![step(
             [post(PODS, pod(json!({"ephemeral": {"volumeClaimTemplate": {"spec": spec}}})))],
             [looks(OWN, json!({"metadata": {"ownerReferences": [{"kind": "Pod", "name": "x"}]}}))],

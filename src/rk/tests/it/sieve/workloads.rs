@@ -1,7 +1,7 @@
 //! Controllers of workloads, and of what limits, scales and ends them.
 use serde_json::{Value, json};
 
-use super::scenario::{Act, Scenario, Until, count, looks, merge, post, step, take_a_pod};
+use super::scenario::{Act, Scenario, Until, count, looks, merge, post, step};
 use crate::world::World;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -81,7 +81,7 @@ pub fn replica_set() -> Scenario {
         seen: &["pods", "replicasets"],
         makes: &[PODS],
         creates: 3,
-        missed: Some(Act::Do(take_a_pod)),
+        missed: Some(Act::TakePod),
         steps: vec![
             step([post(REPLICA_SETS, set(3))], [pods("aaa"), status(3)]),
             step([merge(REPLICA_SET, json!({"spec": {"replicas": 1}}))], [pods("a"), status(1)]),
@@ -119,7 +119,7 @@ pub fn replication() -> Scenario {
         seen: &["pods", "replicationcontrollers"],
         makes: &[PODS],
         creates: 3,
-        missed: Some(Act::Do(take_a_pod)),
+        missed: Some(Act::TakePod),
         steps: vec![
             step([post(CONTROLLERS, controller)], [pods("aa"), status(2)]),
             step([merge(path, json!({"spec": {"replicas": 3}}))], [pods("aaa"), status(3)]),
@@ -137,7 +137,7 @@ pub fn deployment() -> Scenario {
         seen: &["replicasets", "deployments"],
         makes: &[REPLICA_SETS],
         creates: 2,
-        missed: Some(Act::Do(take_a_pod)),
+        missed: Some(Act::TakePod),
         steps: vec![
             step([post(DEPLOYMENTS, set(2))], [pods("aa"), status(2), current()]),
             step([merge(DEPLOYMENT, new_image("b"))], [pods("bb"), status(2), current()]),
@@ -186,7 +186,7 @@ pub fn stateful_set() -> Scenario {
         makes: &[PODS, REVISIONS],
         // Two pods and their revision; two pods of the second revision, and it.
         creates: 6,
-        missed: Some(Act::Do(take_a_pod)),
+        missed: Some(Act::TakePod),
         steps: vec![
             step([post(STATEFUL_SETS, wanted)], [pods("aa"), ready(2), settled()]),
             step([merge(STATEFUL_SET, new_image("b"))], [pods("bb"), ready(2), settled()]),
@@ -208,7 +208,7 @@ pub fn daemon_set() -> Scenario {
         makes: &[PODS, REVISIONS],
         // A pod for each of three nodes and their revision, twice; and one for the node that comes.
         creates: 9,
-        missed: Some(Act::Do(take_a_pod)),
+        missed: Some(Act::TakePod),
         steps: vec![
             step([post(DAEMON_SETS, wanted)], [pods("aaa"), status(3), current(), on("n1"), on("n2"), on("n3")]),
             step([merge(DAEMON_SET, new_image("b"))], [pods("bbb"), status(3), current(), on("n1"), on("n2"), on("n3")]),
@@ -244,7 +244,7 @@ pub fn job() -> Scenario {
         seen: &["pods", "jobs"],
         makes: &[PODS],
         creates: 3,
-        missed: Some(Act::Do(take_a_pod)),
+        missed: Some(Act::TakePod),
         steps: vec![step([post(JOBS, new_job(json!({})))], ended())],
         ..Scenario::default()
     }
@@ -333,7 +333,7 @@ pub fn disruption() -> Scenario {
         controller: "disruption-controller",
         others: &["replicaset-controller"],
         seen: &["pods", "poddisruptionbudgets", "replicasets"],
-        missed: Some(Act::Do(take_a_pod)),
+        missed: Some(Act::TakePod),
         steps: vec![
             step([post(REPLICA_SETS, set(2)), post(BUDGETS, wanted)], [allows(1, 1)]),
             step([merge(BUDGET, json!({"spec": {"minAvailable": 2}}))], [allows(0, 2)]),
