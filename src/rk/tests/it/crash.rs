@@ -81,14 +81,15 @@ async fn nothing_is_lost_repeated_or_skipped_where_power_is_cut() {
 async fn crash(what: &str, folder: &Path, start: impl Fn() -> Server, kills: u64, pace: &Pace) {
     let seed = number("RK_CRASH_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     let (mut chance, began) = (Chance::new(seed), Instant::now());
-    let (ledger, stop) = (Arc::new(Ledger::default()), Arc::new(AtomicBool::new(false)));
+    let ledger = Arc::new(Ledger::default());
+    let [stop, over] = std::array::from_fn(|_| Arc::new(AtomicBool::new(false)));
     let socket = folder.join("socket");
     let mut server = start();
     server.ready().await;
     let mut watching = Vec::new();
     for _ in 0..WATCHERS {
         let watcher = Watcher::begin(&socket, ledger.clone()).await;
-        watching.push(tokio::spawn(watcher.run(stop.clone())));
+        watching.push(tokio::spawn(watcher.run(over.clone())));
     }
     let writing: Vec<_> = (0..WRITERS)
         .map(|n| tokio::spawn(Writer::new(n, seed, &socket, ledger.clone()).run(WRITES_EVERY, stop.clone())))
@@ -112,6 +113,8 @@ async fn crash(what: &str, folder: &Path, start: impl Fn() -> Server, kills: u64
     for writer in writing {
         interrupted += writer.await.unwrap().check().await;
     }
+    // What is on its way when the writers are told to stop is acknowledged after that.
+    over.store(true, Ordering::Relaxed);
     let highest = ledger.highest();
     let (mut told, mut resumed, mut gaps) = (0, 0, 0);
     for watcher in watching {

@@ -4,13 +4,15 @@ use serde_json::{Map, Value};
 use crate::world::World;
 
 /// Fields that number, date or sign differently each time.
-const RANDOM: [&str; 7] = [
+const RANDOM: [&str; 8] = [
     "uid",
     "resourceVersion",
     "generation",
     "managedFields",
     "creationTimestamp",
     "observedGeneration",
+    // Of a ControllerRevision: one more than the newest that the controller's cache shows, which is upstream's number too (nextRevision).
+    "revision",
     // Told by the write that follows the change, and not by one after it.
     "endpoints.kubernetes.io/last-change-trigger-time",
 ];
