@@ -12,8 +12,8 @@ use api::tree::Tree;
 
 use super::rbac::rules;
 use super::{Attributes, Decision, PolicyRule, UserInfo};
-use crate::cache::Cache;
-use graph::{Graph, Named, Stale};
+use crate::cache::{Cache, KindId};
+use graph::{Graph, Named, Noted, Stale};
 
 pub use graph::{names_config_map, names_secret};
 
@@ -29,6 +29,8 @@ pub struct NodeAuthorizer {
     rules: Vec<PolicyRule>,
     graph: RwLock<Graph>,
     stale: Arc<Stale>,
+    /// The kind.
+    pods: Option<KindId>,
 }
 
 impl NodeAuthorizer {
@@ -54,15 +56,18 @@ impl NodeAuthorizer {
             .find(|object| api::meta::kind(object) == "ClusterRole" && api::meta::name(object) == "system:node")
             .map(|role| rules::parse(role.array_at(&["rules"])))
             .unwrap_or_default();
-        Self { cache: cache.clone(), rules, graph: RwLock::default(), stale }
+        Self { cache: cache.clone(), rules, graph: RwLock::default(), stale, pods }
     }
 
     fn graph(&self) -> RwLockReadGuard<'_, Graph> {
         if !self.stale.is_empty() {
             let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
-            for (pod, deleted) in self.stale.take() {
-                let edges = if deleted { Vec::new() } else { graph::edges(&pod.tree(), pod.namespace()) };
-                graph.set(&format!("{}/{}", pod.namespace(), pod.name()), edges);
+            for (key, noted) in self.stale.take() {
+                let pod = match noted {
+                    Noted::Gone => None,
+                    Noted::Changed(pod) => pod.upgrade().or_else(|| self.cache.get_key(self.pods?, &key).0),
+                };
+                graph.set(&key, pod.map_or_else(Vec::new, |pod| graph::edges(&pod.tree(), pod.namespace())));
             }
         }
         self.graph.read().unwrap_or_else(PoisonError::into_inner)

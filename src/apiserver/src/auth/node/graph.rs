@@ -1,7 +1,7 @@
 //! Which objects the pods of a node name.
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use api::tree::Tree;
 
@@ -40,6 +40,12 @@ impl Graph {
                 }
             }
         }
+        if is_roomy(self.pods.len(), self.pods.capacity()) {
+            self.pods.shrink_to(2 * self.pods.len());
+        }
+        if is_roomy(self.edges.len(), self.edges.capacity()) {
+            self.edges.shrink_to(2 * self.edges.len());
+        }
     }
 
     pub fn joins(&self, node: &str, named: Named, namespace: &str, name: &str) -> bool {
@@ -47,17 +53,47 @@ impl Graph {
     }
 }
 
-/// Pods whose edges are to be drawn again, as they became. What a listener hears comes before the cache shows it, so the
-/// object itself is kept: who read the cache here could see the state before.
+/// Pods whose edges are to be drawn again. Where no node asks for long they are many, so that nothing is kept of one that went before anybody
+/// asked, and of the others no more than where they are.
 #[derive(Default)]
 pub struct Stale {
     any: AtomicBool,
-    pods: Mutex<Vec<(Arc<Cached>, bool)>>,
+    pods: Mutex<Pods>,
+}
+
+#[derive(Default)]
+struct Pods {
+    changed: HashMap<Arc<str>, Noted>,
+    /// Those that have been taken and are there: their edges are in the graph.
+    drawn: HashSet<Arc<str>>,
+}
+
+/// What became of a pod. What a listener hears comes before the cache shows it, so the object itself is meant for as long as it is the newest:
+/// who read the cache then could see the state before.
+pub enum Noted {
+    Changed(Weak<Cached>),
+    Gone,
+}
+
+/// A burst leaves no room for more than so many behind.
+pub(super) const ROOM: usize = 1024;
+
+fn is_roomy(len: usize, capacity: usize) -> bool {
+    capacity > ROOM && len < capacity / 8
 }
 
 impl Stale {
     pub fn note(&self, pod: &Arc<Cached>, deleted: bool) {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(pod), deleted));
+        let pods = &mut *self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = &mut pods.changed;
+        match deleted {
+            false => drop(changed.insert(pod.key.clone(), Noted::Changed(Arc::downgrade(pod)))),
+            true if pods.drawn.contains(&pod.key) => drop(changed.insert(pod.key.clone(), Noted::Gone)),
+            true => drop(changed.remove(&pod.key)),
+        }
+        if is_roomy(changed.len(), changed.capacity()) {
+            changed.shrink_to(2 * changed.len());
+        }
         self.any.store(true, Ordering::Release);
     }
 
@@ -65,10 +101,26 @@ impl Stale {
         !self.any.load(Ordering::Acquire)
     }
 
-    /// What was noted since the last time, and whether it was deleted.
-    pub fn take(&self) -> Vec<(Arc<Cached>, bool)> {
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        (pods.changed.len(), pods.changed.capacity())
+    }
+
+    /// What was noted since the last time, by key.
+    pub fn take(&self) -> HashMap<Arc<str>, Noted> {
         self.any.store(false, Ordering::Release);
-        std::mem::take(&mut *self.pods.lock().unwrap_or_else(PoisonError::into_inner))
+        let pods = &mut *self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, noted) in &pods.changed {
+            match noted {
+                Noted::Changed(_) => pods.drawn.insert(key.clone()),
+                Noted::Gone => pods.drawn.remove(key),
+            };
+        }
+        if is_roomy(pods.drawn.len(), pods.drawn.capacity()) {
+            pods.drawn.shrink_to(2 * pods.drawn.len());
+        }
+        std::mem::take(&mut pods.changed)
     }
 }
 

@@ -84,3 +84,63 @@ fn of_a_volume_a_kubelet_reads_only_what_it_mounts_with() {
     assert!(names(r#""rbd":{"secretRef":{"name":"s"}}"#, "ns") && names(r#""azureFile":{"secretName":"s"}"#, "ns"));
     assert!(!names(r#""cinder":{"secretRef":{"name":"s"}}"#, "ns"));
 }
+
+/// A cluster whose pods come and go, and its authorizer.
+struct World {
+    store: Arc<dyn store::Store>,
+    authorizer: NodeAuthorizer,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store: Arc<dyn store::Store> =
+            Arc::new(store::sqlite::open(&folder.path().join("db"), store::sqlite::Options::default()).unwrap());
+        let cache = Cache::start(&store).await.unwrap();
+        Self { store, authorizer: NodeAuthorizer::new(&cache), _folder: folder }
+    }
+
+    async fn write(&self, pod: &str, operation: store::Operation) {
+        let key = crate::cache::key(Registry::get().resource("", "v1", "pods").unwrap(), "ns", pod);
+        self.store.write(store::Write { key, operation, expect: store::Expect::Any, durability: store::Durability::Relaxed }).await.unwrap();
+    }
+
+    async fn put(&self, pod: &str, phase: &str) {
+        let text = format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"{pod}","namespace":"ns"}},"spec":{{"nodeName":"a","serviceAccountName":"of-{pod}"}},"status":{{"phase":"{phase}"}}}}"#
+        );
+        self.write(pod, store::Operation::Put(text.into_bytes().into())).await;
+    }
+
+    fn joins(&self, pod: &str) -> bool {
+        self.authorizer.graph().joins("a", Named::ServiceAccount, "ns", &format!("of-{pod}"))
+    }
+}
+
+#[tokio::test]
+async fn pods_that_come_and_go_while_no_node_asks_leave_nothing_behind() {
+    let world = World::new().await;
+    for i in 0..3000 {
+        world.put(&i.to_string(), "Running").await;
+    }
+    for i in 0..3000 {
+        world.write(&i.to_string(), store::Operation::Delete).await;
+    }
+    let (waiting, room) = world.authorizer.stale.size();
+    assert!(waiting == 0 && room <= graph::ROOM, "{waiting} wait, and there is room for {room}");
+}
+
+#[tokio::test]
+async fn a_pod_joins_what_it_names_whenever_a_node_asks_first() {
+    let world = World::new().await;
+    world.put("old", "Pending").await;
+    world.put("old", "Running").await;
+    world.put("new", "Pending").await;
+    assert!(world.joins("old") && world.joins("new") && !world.joins("other"));
+    world.write("old", store::Operation::Delete).await;
+    assert!(!world.joins("old") && world.joins("new"));
+    world.write("new", store::Operation::Delete).await;
+    world.put("new", "Pending").await;
+    assert!(world.joins("new"), "another one of that name");
+}
