@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use self::correlator::{Correlator, Verdict};
+use self::correlator::{Correlator, SWEEP, Verdict};
 use crate::backoff::jitter;
 use crate::client::Client;
 use crate::clock::Clock;
@@ -106,7 +106,19 @@ fn event_name(object: &str, clock: &Clock) -> String {
 
 async fn write_all(client: Client, clock: Clock, mut receiver: mpsc::Receiver<Event>) {
     let mut correlator = Correlator::default();
-    while let Some(event) = receiver.recv().await {
+    loop {
+        let event = if correlator.is_empty() {
+            receiver.recv().await
+        } else {
+            match tokio::time::timeout(SWEEP.unsigned_abs(), receiver.recv()).await {
+                Ok(event) => event,
+                Err(_) => {
+                    correlator.sweep(clock.now());
+                    continue;
+                }
+            }
+        };
+        let Some(event) = event else { return };
         match correlator.correlate(event, clock.now()) {
             Verdict::Drop => {}
             // What the server makes of it is not read: the name is ours, and a repetition names no version.

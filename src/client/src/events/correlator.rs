@@ -1,8 +1,13 @@
 //! Decides what becomes of an event: written, counted up, combined with others, or dropped.
-use std::collections::{HashMap, HashSet};
+//!
+//! What is remembered is found by a hash of what identifies it: the texts are many times as long as what is remembered of them. It is
+//! forgotten when it changes nothing any more, so that a burst of events leaves nothing behind that outlives them.
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Sources and objects remembered, as upstream's LRU caches; the oldest goes first.
 const REMEMBERED: usize = 4096;
@@ -11,6 +16,10 @@ const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
 /// So many different messages of one reason before they are combined.
 const SIMILAR_MAX: usize = 10;
 const SIMILAR_WINDOW: SignedDuration = SignedDuration::from_mins(10);
+/// After so long without a change the API server has forgotten an event, as its `--event-ttl` is.
+const EVENT_LIFE: SignedDuration = SignedDuration::from_hours(1);
+/// How often what is over is looked for.
+pub(super) const SWEEP: SignedDuration = SignedDuration::from_mins(10);
 const COMBINED: &str = "(combined from similar events): ";
 
 pub(super) enum Verdict {
@@ -21,9 +30,17 @@ pub(super) enum Verdict {
 
 #[derive(Default)]
 pub(super) struct Correlator {
+    hasher: RandomState,
+    swept: Timestamp,
     buckets: Cache<Bucket>,
     similar: Cache<Similar>,
     seen: Cache<Seen>,
+}
+
+/// What is remembered for a while.
+trait Remembered {
+    /// It says no more than its absence would.
+    fn is_over(&self, now: Timestamp) -> bool;
 }
 
 struct Bucket {
@@ -31,69 +48,107 @@ struct Bucket {
     at: Timestamp,
 }
 
+impl Bucket {
+    fn tokens(&self, now: Timestamp) -> f64 {
+        let passed = now.duration_since(self.at).as_secs_f64().max(0.0);
+        (self.tokens + passed * REFILL_PER_SECOND).min(BURST)
+    }
+}
+
+impl Remembered for Bucket {
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.tokens(now) >= BURST
+    }
+}
+
 struct Similar {
-    messages: HashSet<String>,
+    /// Hashes of them.
+    messages: Vec<u64>,
     at: Timestamp,
+}
+
+impl Remembered for Similar {
+    fn is_over(&self, now: Timestamp) -> bool {
+        now.duration_since(self.at) > SIMILAR_WINDOW
+    }
 }
 
 #[derive(Clone)]
 struct Seen {
     count: i32,
-    first: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
-    name: Option<String>,
+    first: Option<Time>,
+    name: Option<Box<str>>,
+    at: Timestamp,
+}
+
+impl Remembered for Seen {
+    fn is_over(&self, now: Timestamp) -> bool {
+        now.duration_since(self.at) > EVENT_LIFE
+    }
 }
 
 impl Correlator {
     pub fn correlate(&mut self, event: Event, now: Timestamp) -> Verdict {
+        if now.duration_since(self.swept) > SWEEP {
+            self.sweep(now);
+        }
         let (mut event, cache_key) = self.aggregate(event, now);
-        let seen = self.seen.get(&cache_key).cloned();
+        let seen = self.seen.get(cache_key).cloned();
         let update = seen.as_ref().is_some_and(|s| s.count > 0);
         if let Some(seen) = seen.filter(|s| s.count > 0) {
-            event.metadata.name = seen.name;
+            event.metadata.name = seen.name.map(String::from);
             event.first_timestamp = seen.first;
             event.count = Some(seen.count.saturating_add(1));
         }
-        self.remember(cache_key, &event);
+        self.remember(cache_key, &event, now);
         match self.takes_token(&event, now) {
             true => Verdict::Write { event, update },
             false => Verdict::Drop,
         }
     }
 
-    fn remember(&mut self, cache_key: String, event: &Event) {
+    /// Forgets what is over.
+    pub fn sweep(&mut self, now: Timestamp) {
+        self.swept = now;
+        self.buckets.sweep(now);
+        self.similar.sweep(now);
+        self.seen.sweep(now);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.buckets.len() + self.similar.len() + self.seen.len() == 0
+    }
+
+    fn remember(&mut self, cache_key: u64, event: &Event, now: Timestamp) {
         let seen = Seen {
             count: event.count.unwrap_or(0),
             first: event.first_timestamp.clone(),
-            name: event.metadata.name.clone(),
+            name: event.metadata.name.as_deref().map(Box::from),
+            at: now,
         };
         self.seen.put(cache_key, seen);
     }
 
-    fn aggregate(&mut self, mut event: Event, now: Timestamp) -> (Event, String) {
-        let group_key = format!(
-            "{}|{}|{}|{}|{}",
-            spam_key(&event),
-            text(&event.type_),
-            text(&event.reason),
-            text(&event.reporting_component),
-            text(&event.reporting_instance)
-        );
-        let full_key = format!("{group_key}|{}|{}", text(&event.involved_object.field_path), text(&event.message));
-        let fresh = || Similar { messages: HashSet::new(), at: now };
-        let mut similar = self.similar.take(&group_key).unwrap_or_else(fresh);
-        if now.duration_since(similar.at) > SIMILAR_WINDOW {
+    fn aggregate(&mut self, mut event: Event, now: Timestamp) -> (Event, u64) {
+        let group = [&event.type_, &event.reason, &event.reporting_component, &event.reporting_instance].map(text);
+        let group_key = self.hasher.hash_one((spam_key(&event), group));
+        let full_key = self.hasher.hash_one((group_key, text(&event.involved_object.field_path), text(&event.message)));
+        let message = self.hasher.hash_one(text(&event.message));
+        let fresh = || Similar { messages: Vec::with_capacity(1), at: now };
+        let mut similar = self.similar.take(group_key).unwrap_or_else(fresh);
+        if similar.is_over(now) {
             similar = fresh();
         }
-        similar.messages.insert(text(&event.message).to_owned());
+        if !similar.messages.contains(&message) {
+            similar.messages.push(message);
+        }
         similar.at = now;
         let combine = similar.messages.len() >= SIMILAR_MAX;
         if combine {
-            // Which message goes does not matter; the set stays at its bound.
-            if let Some(any) = similar.messages.iter().next().cloned() {
-                similar.messages.remove(&any);
-            }
+            // Which message goes does not matter; their number stays at its bound.
+            similar.messages.remove(0);
         }
-        self.similar.put(group_key.clone(), similar);
+        self.similar.put(group_key, similar);
         if !combine {
             return (event, full_key);
         }
@@ -102,16 +157,14 @@ impl Correlator {
     }
 
     fn takes_token(&mut self, event: &Event, now: Timestamp) -> bool {
-        let key = spam_key(event);
-        let mut bucket = self.buckets.take(&key).unwrap_or(Bucket { tokens: BURST, at: now });
-        let passed = now.duration_since(bucket.at).as_secs_f64().max(0.0);
-        bucket.tokens = (bucket.tokens + passed * REFILL_PER_SECOND).min(BURST);
-        bucket.at = now;
-        let allowed = bucket.tokens >= 1.0;
+        let key = self.hasher.hash_one(spam_key(event));
+        let known = self.buckets.take(key);
+        let mut tokens = known.map_or(BURST, |bucket| bucket.tokens(now));
+        let allowed = tokens >= 1.0;
         if allowed {
-            bucket.tokens -= 1.0;
+            tokens -= 1.0;
         }
-        self.buckets.put(key, bucket);
+        self.buckets.put(key, Bucket { tokens, at: now });
         allowed
     }
 }
@@ -121,17 +174,17 @@ fn text(value: &Option<String>) -> &str {
 }
 
 /// Source and object.
-fn spam_key(event: &Event) -> String {
-    let (source, about) = (event.source.clone().unwrap_or_default(), &event.involved_object);
-    [&source.component, &source.host, &about.kind, &about.namespace, &about.name, &about.uid, &about.api_version]
-        .map(|part| text(part).to_owned())
-        .join("|")
+fn spam_key(event: &Event) -> [&str; 7] {
+    let (source, about) = (event.source.as_ref(), &event.involved_object);
+    let [component, host] = [source.map(|s| text(&s.component)), source.map(|s| text(&s.host))].map(Option::unwrap_or_default);
+    let [kind, namespace, name, uid, version] = [&about.kind, &about.namespace, &about.name, &about.uid, &about.api_version].map(text);
+    [component, host, kind, namespace, name, uid, version]
 }
 
 /// A map that forgets its oldest half when it is full.
 struct Cache<V> {
-    young: HashMap<String, V>,
-    old: HashMap<String, V>,
+    young: HashMap<u64, V>,
+    old: HashMap<u64, V>,
 }
 
 impl<V> Default for Cache<V> {
@@ -140,21 +193,32 @@ impl<V> Default for Cache<V> {
     }
 }
 
-impl<V> Cache<V> {
-    fn get(&self, key: &str) -> Option<&V> {
-        self.young.get(key).or_else(|| self.old.get(key))
+impl<V: Remembered> Cache<V> {
+    fn get(&self, key: u64) -> Option<&V> {
+        self.young.get(&key).or_else(|| self.old.get(&key))
     }
 
-    fn take(&mut self, key: &str) -> Option<V> {
-        self.young.remove(key).or_else(|| self.old.remove(key))
+    fn take(&mut self, key: u64) -> Option<V> {
+        self.young.remove(&key).or_else(|| self.old.remove(&key))
     }
 
-    fn put(&mut self, key: String, value: V) {
+    fn put(&mut self, key: u64, value: V) {
         if self.young.len() >= REMEMBERED / 2 {
             self.old = std::mem::take(&mut self.young);
         }
         self.old.remove(&key);
         self.young.insert(key, value);
+    }
+
+    fn sweep(&mut self, now: Timestamp) {
+        for half in [&mut self.young, &mut self.old] {
+            half.retain(|_, value| !value.is_over(now));
+            half.shrink_to_fit();
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.young.len() + self.old.len()
     }
 }
 
@@ -214,5 +278,27 @@ mod tests {
         let later = now + SignedDuration::from_secs(301);
         assert!(matches!(correlator.correlate(event("a"), later), Verdict::Write { .. }));
         assert!(matches!(correlator.correlate(event("a"), later), Verdict::Drop));
+    }
+
+    #[test]
+    fn what_changes_nothing_any_more_is_forgotten() {
+        let (mut correlator, now) = (Correlator::default(), Timestamp::UNIX_EPOCH);
+        let mut all: Vec<Event> = (0..100).map(|i| event(&i.to_string())).collect();
+        for (i, event) in all.iter_mut().enumerate() {
+            event.involved_object.name = Some(i.to_string());
+            assert!(matches!(correlator.correlate(event.clone(), now), Verdict::Write { update: false, .. }));
+        }
+        let counts = |c: &Correlator| (c.buckets.len(), c.similar.len(), c.seen.len());
+        assert_eq!(counts(&correlator), (100, 100, 100));
+        correlator.sweep(now + SignedDuration::from_mins(4));
+        assert_eq!(counts(&correlator), (100, 100, 100), "four minutes are no token");
+        correlator.sweep(now + SignedDuration::from_mins(11));
+        assert_eq!(counts(&correlator), (0, 0, 100), "their events are there");
+        let again = correlator.correlate(all[0].clone(), now + SignedDuration::from_mins(30));
+        assert!(matches!(again, Verdict::Write { update: true, .. }));
+        correlator.sweep(now + SignedDuration::from_mins(61));
+        assert_eq!(counts(&correlator), (0, 0, 1), "it was written half an hour ago");
+        correlator.sweep(now + SignedDuration::from_hours(2));
+        assert!(correlator.is_empty());
     }
 }
