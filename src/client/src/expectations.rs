@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::object::ObjectKey;
+use crate::room::Room;
 
 /// After so long a missed event is taken for lost, as upstream's ExpectationsTimeout.
 const TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -84,7 +85,9 @@ impl Expectations {
     }
 
     pub fn forget(&self, key: &ObjectKey) {
-        self.entries.lock().expect(POISON).remove(key);
+        let mut entries = self.entries.lock().expect(POISON);
+        entries.remove(key);
+        entries.give_back();
     }
 }
 
@@ -116,5 +119,14 @@ mod tests {
         assert!(!expectations.satisfied(&key));
         expectations.deletion_observed(&key, "z");
         assert!(expectations.satisfied(&key));
+    }
+
+    #[test]
+    fn owners_that_have_gone_leave_no_room_behind() {
+        let expectations = Expectations::new(Clock::fixed(Timestamp::UNIX_EPOCH));
+        let keys: Vec<_> = (0..10_000).map(|i| ObjectKey::new("a", i.to_string())).collect();
+        keys.iter().for_each(|key| expectations.expect_creations(key, 1));
+        keys.iter().for_each(|key| expectations.forget(key));
+        assert!(expectations.entries.lock().unwrap().capacity() < 2000);
     }
 }

@@ -22,6 +22,7 @@ mod object;
 mod options;
 pub mod patch;
 pub mod queue;
+mod room;
 mod watch;
 
 pub use k8s_openapi;
@@ -42,3 +43,4 @@ pub use object::{ApiResource, Kind, Named, ObjectKey, PartialObject, controller_
 pub use options::{DeleteOptions, ListOptions, Propagation};
 pub use patch::Patch;
 pub use queue::WorkQueue;
+pub use room::Room;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::metrics::Numbers;
 use crate::backoff::jitter;
+use crate::room::Room;
 
 pub use self::metrics::page as metrics_page;
 
@@ -139,7 +140,9 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
 
     /// Ends the item's back-off.
     pub fn forget(&self, item: &T) {
-        self.shared.state.lock().expect(POISON).failures.remove(item);
+        let failures = &mut self.shared.state.lock().expect(POISON).failures;
+        failures.remove(item);
+        failures.give_back();
     }
 
     pub fn failures(&self, item: &T) -> u32 {
@@ -230,12 +233,10 @@ impl<T: Clone + Eq + Hash> State<T> {
         const ROOM: usize = 1024;
         if self.ready.is_empty() && self.ready.capacity() > ROOM {
             self.ready = VecDeque::new();
-            self.dirty.shrink_to_fit();
-            self.queued_at.shrink_to_fit();
         }
-        if self.delayed.is_empty() && self.due.capacity() > ROOM {
-            self.due.shrink_to_fit();
-        }
+        self.dirty.give_back();
+        self.queued_at.give_back();
+        self.due.give_back();
     }
 
     fn begin(&mut self, item: &T, now: Instant) {

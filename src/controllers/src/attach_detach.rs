@@ -87,6 +87,7 @@ pub(crate) async fn run(cx: ControllerContext) {
         .watches(&attachments, |cx, event| {
             let mut keys = vec![ObjectKey::cluster(event.object().spec.node_name.clone())];
             if matches!(event, Event::Deleted(_)) {
+                cx.unwanted_since.lock().expect(POISON).remove(event.object().name());
                 keys.extend(cx.waiting.lock().expect(POISON).iter().cloned());
             }
             keys
@@ -108,6 +109,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
     // What the node's status tells may have been written after the cache was looked at for the last volume.
     let tells_of_any = node.as_ref().is_some_and(|n| n.status.iter().any(|s| s.volumes_attached.as_ref().is_some_and(|v| !v.is_empty())));
     if wanted.is_empty() && attached.is_empty() && !tells_of_any {
+        cx.waiting.lock().expect(POISON).remove(key);
         return Ok(Next::Wait);
     }
     let plan = {

@@ -23,7 +23,7 @@ use client::k8s_openapi::api::batch::v1::Job;
 use client::k8s_openapi::api::core::v1::Pod;
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use client::{
-    Client, Clock, Controller, Event, EventRecorder, EventType, Expectations, Informer, Named, Next, ObjectKey, WorkQueue, controller_of,
+    Client, Clock, Controller, Event, EventRecorder, EventType, Expectations, Informer, Named, Next, ObjectKey, Room, WorkQueue, controller_of,
 };
 
 use self::backoff::Backoff;
@@ -104,7 +104,9 @@ fn forget(cx: &Context, key: &ObjectKey) {
     cx.expectations.forget(key);
     cx.released.forget(key);
     cx.written.forget(key);
-    cx.backoffs.lock().expect(POISON).remove(key);
+    let mut backoffs = cx.backoffs.lock().expect(POISON);
+    backoffs.remove(key);
+    backoffs.give_back();
 }
 
 /// Lowers expectations and wakes the job that the pod concerns.
@@ -150,7 +152,8 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
         return Ok(Next::Wait);
     }
     if finished(&job).is_some() {
-        cx.backoffs.lock().expect(POISON).remove(key);
+        // It does nothing any more, and may stay for long.
+        forget(cx, key);
         return Ok(Next::Wait);
     }
     if !cx.written.is_current(&job) {

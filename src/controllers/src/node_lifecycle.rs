@@ -126,7 +126,11 @@ fn reconcile_boxed(cx: Arc<Context>, key: ObjectKey) -> BoxFuture<'static, Resul
 }
 
 async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
-    let Some(node) = cx.nodes.get(key) else { return Ok(Next::Wait) };
+    let Some(node) = cx.nodes.get(key) else {
+        // Who was at it when it went may have taken it up again.
+        cx.probes.lock().expect(POISON).remove(&key.name);
+        return Ok(Next::Wait);
+    };
     let (now, elapsed) = (cx.clock.now(), cx.clock.elapsed());
     let lease = cx.leases.get(&ObjectKey::new(LEASES, key.name.clone()));
     let (overdue, due) = {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use client::k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Service, ServicePort};
 use client::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use client::{Event, Informer, Named, ObjectKey};
+use client::{Event, Informer, Named, ObjectKey, Room};
 use jiff::Timestamp;
 
 use crate::pods;
@@ -153,6 +153,8 @@ impl TriggerTimes {
     }
 
     pub fn forget(&self, service: &ObjectKey) {
-        self.0.lock().expect("nothing panics while it holds the times").remove(service);
+        let mut seen = self.0.lock().expect("nothing panics while it holds the times");
+        seen.remove(service);
+        seen.give_back();
     }
 }

@@ -14,6 +14,7 @@ use super::kept::{Found, Kept};
 use super::labels::labels;
 use crate::decode;
 use crate::object::{Kind, Named, ObjectKey};
+use crate::room::Room;
 
 /// Index by the uid of the owner that says `controller: true`.
 pub const CONTROLLER_UID: &str = "controller-uid";
@@ -55,6 +56,7 @@ impl<K> Index<K> {
                 keys.remove(key);
                 if keys.is_empty() {
                     self.keys.remove(&value);
+                    self.keys.give_back();
                 }
             }
         }

@@ -116,3 +116,24 @@ async fn a_queue_tells_how_long_items_wait_and_are_worked_on() {
     drop(queue);
     assert!(!metrics_page().contains("told"), "a queue that is gone tells nothing");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_leaves_no_room_behind() {
+    let queue = WorkQueue::new();
+    for i in 0..10_000 {
+        queue.add(i);
+        queue.add_after(-1 - i, ms(1));
+        queue.add_rate_limited(i);
+    }
+    for _ in 0..20_000 {
+        let item = queue.get().await.unwrap();
+        queue.forget(&item);
+        queue.done(&item);
+    }
+    while let Ok(item) = tokio::time::timeout(ms(100), queue.get()).await {
+        queue.done(&item.unwrap());
+    }
+    let state = queue.shared.state.lock().unwrap();
+    let rooms = [state.ready.capacity(), state.dirty.capacity(), state.due.capacity(), state.failures.capacity(), state.queued_at.capacity()];
+    assert!(rooms.iter().all(|room| *room < 2000), "{rooms:?}");
+}

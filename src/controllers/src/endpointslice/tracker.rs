@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
-use client::{Client, Named, Next, ObjectKey};
+use client::{Client, Named, Next, ObjectKey, Room};
 
 use crate::failure::{During, Failure, unless_gone};
 
@@ -112,6 +112,8 @@ impl Tracker {
     }
 
     pub fn forget(&self, service: &ObjectKey) {
-        self.0.lock().expect(POISON).remove(service);
+        let mut all = self.0.lock().expect(POISON);
+        all.remove(service);
+        all.give_back();
     }
 }

@@ -2,7 +2,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use client::{ApiResource, Named, ObjectKey, PartialObject};
+use client::{ApiResource, Named, ObjectKey, PartialObject, Room};
 
 use super::plan::has_finalizer;
 use super::{FOREGROUND, ORPHAN};
@@ -118,12 +118,22 @@ impl Graph {
         let mut wake: Vec<Arc<str>> = self.dependents(uid).map(|d| d.uid.clone()).collect();
         let waits = |owner: &Arc<str>| self.nodes.get(owner).is_some_and(|o| o.deleting_dependents);
         wake.extend(node.owners.iter().map(|(o, _)| o.clone()).filter(waits));
+        self.nodes.give_back();
+        self.dependents.give_back();
         wake
+    }
+
+    /// Room that is more than small.
+    #[cfg(test)]
+    pub(super) fn tables(&self) -> (usize, usize) {
+        let large = |room: usize| if room < 2000 { 0 } else { room };
+        (large(self.nodes.capacity()), large(self.dependents.capacity()))
     }
 
     fn unlink(&mut self, owner: &str, dependent: &str) {
         if let Some(dependents) = self.dependents.get_mut(owner) {
             dependents.remove(dependent);
+            dependents.give_back();
             if dependents.is_empty() {
                 self.dependents.remove(owner);
             }

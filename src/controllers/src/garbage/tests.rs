@@ -105,3 +105,13 @@ fn one_solid_owner_keeps_an_object_and_without_any_it_goes() {
     check(Some(ORPHAN), &[], &["b"], &[], false, delete(Orphan));
     check(Some(FOREGROUND), &[], &["b"], &[], false, delete(Foreground));
 }
+
+#[test]
+fn dependents_that_have_gone_leave_no_room_behind() {
+    let names: Vec<String> = (0..5000).map(|i| i.to_string()).collect();
+    let mut graph = graph(&names.iter().map(|name| object(name, &["owner", &format!("own-{name}")], None)).collect::<Vec<_>>());
+    for name in &names {
+        graph.remove(name);
+    }
+    assert_eq!(graph.tables(), (0, 0));
+}

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use client::k8s_openapi::api::batch::v1::Job;
-use client::{Named, ObjectKey};
+use client::{Named, ObjectKey, Room};
 
 const POISON: &str = "nothing panics while it holds the map";
 
@@ -29,7 +29,9 @@ impl Released {
     }
 
     pub fn forget(&self, job: &ObjectKey) {
-        self.0.lock().expect(POISON).remove(job);
+        let mut all = self.0.lock().expect(POISON);
+        all.remove(job);
+        all.give_back();
     }
 }
 
@@ -53,6 +55,8 @@ impl Written {
     }
 
     pub fn forget(&self, job: &ObjectKey) {
-        self.0.lock().expect(POISON).remove(job);
+        let mut all = self.0.lock().expect(POISON);
+        all.remove(job);
+        all.give_back();
     }
 }
