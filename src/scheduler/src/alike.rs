@@ -47,6 +47,11 @@ impl Alike {
         }
         &mut self.kinds.last_mut().expect("it was found there or pushed").known
     }
+
+    /// No pod waits: those that would have to go for one are not held on to.
+    pub fn rest(&mut self) {
+        self.kinds.iter_mut().filter(|kind| !kind.known.victims.is_empty()).for_each(|kind| kind.known.victims = HashMap::new());
+    }
 }
 
 /// Whether what looks at nothing but a node says the same of both.
@@ -89,7 +94,7 @@ pub struct Known {
 }
 
 /// Whom a node would lose, or why it would not help.
-pub type Victims = Result<Candidate, Refusal>;
+pub type Victims = Result<Arc<Candidate>, Refusal>;
 
 impl Known {
     fn at(&mut self, slot: usize, generation: u64) -> &mut Answer {
@@ -173,6 +178,18 @@ mod tests {
             alike.known(&pod("e", cpu(&format!("{}", i + 10))), 0);
         }
         assert_eq!(alike.known(&pod("f", cpu("1")), 0).score(3, 1), None, "it was forgotten for others");
+    }
+
+    #[test]
+    fn who_would_have_to_go_is_not_held_on_to_when_no_pod_waits() {
+        let (mut alike, victim) = (Alike::default(), pod("victim", cpu("1")));
+        let candidate = Candidate { node: "a".into(), victims: vec![victim.clone()], violations: 0 };
+        let waiting = pod("a", cpu("1"));
+        alike.known(&waiting, 0).set_victims(3, 1, Ok(Arc::new(candidate)));
+        assert!(alike.known(&waiting, 0).victims(3, 1).is_some());
+        alike.rest();
+        assert!(alike.known(&waiting, 0).victims(3, 1).is_none());
+        assert_eq!(Arc::strong_count(&victim), 1);
     }
 
     #[test]

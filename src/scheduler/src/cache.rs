@@ -13,7 +13,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
-use client::{Named, ObjectKey};
+use client::{Named, ObjectKey, Room};
 use k8s_openapi::api::core::v1::Node;
 
 pub use self::counts::{Counted, Counts};
@@ -180,7 +180,9 @@ impl Cache {
     /// The pod that was counted.
     pub fn remove_pod(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
         self.assumed.remove(key);
+        self.assumed.give_back();
         let Placed { slot, pod } = self.placed.remove(key)?;
+        self.placed.give_back();
         for claim in &pod.claims {
             let key = ObjectKey::new(pod.key.namespace.clone(), claim.name.clone());
             if let std::collections::hash_map::Entry::Occupied(mut count) = self.claims.entry(key) {
@@ -190,6 +192,7 @@ impl Cache {
                 }
             }
         }
+        self.claims.give_back();
         self.terms.count(&pod, slot, -1);
         self.counts.count(&pod, slot, false);
         self.slots[slot].as_mut().expect("a slot in use").remove_pod(key);

@@ -203,9 +203,9 @@ impl Extender {
     pub async fn preempt(
         &self,
         pod: &Pod,
-        candidates: &[Candidate],
+        candidates: &[Arc<Candidate>],
         find: impl Fn(&client::ObjectKey) -> Option<Arc<Pod>>,
-    ) -> Result<Vec<Candidate>, ExtenderError> {
+    ) -> Result<Vec<Arc<Candidate>>, ExtenderError> {
         let meta = |c: &Candidate| {
             let pods: Vec<_> = c.victims.iter().map(|p| json!({"UID": p.uid})).collect();
             json!({"Pods": pods, "NumPDBViolations": c.violations})
@@ -238,7 +238,7 @@ impl Extender {
                 return Err(ExtenderError::NoVictim(node.clone()));
             }
             let violations = field(victims, "NumPDBViolations").and_then(Value::as_i64).unwrap_or_default();
-            left.push(Candidate { node: node.clone(), victims: kept, violations });
+            left.push(Arc::new(Candidate { node: node.clone(), victims: kept, violations }));
         }
         Ok(left)
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use client::ObjectKey;
+use client::{ObjectKey, Room};
 
 use crate::cache::Cache;
 use crate::pod::PodInfo;
@@ -32,10 +32,12 @@ impl Nominator {
 
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
         let node = self.node_of.remove(key)?;
+        self.node_of.give_back();
         let pods = self.by_node.get_mut(&node)?;
         let pod = pods.iter().position(|p| p.key == *key).map(|at| pods.remove(at));
         if pods.is_empty() {
             self.by_node.remove(&node);
+            self.by_node.give_back();
         }
         self.changed.push(node);
         pod

@@ -71,7 +71,7 @@ pub fn candidates(
     budgets: &[Arc<PodDisruptionBudget>],
     random: &mut Random,
     known: &mut Known,
-) -> Result<Vec<Candidate>, String> {
+) -> Result<Vec<Arc<Candidate>>, String> {
     let cache = plight.world.cache;
     let potential: Vec<&NodeState> = cache.nodes().filter(|n| plight.diagnosis.is_resolvable(n.slot)).collect();
     let (mut kept, mut violating, mut refused) = (Vec::new(), Vec::new(), Refusals::default());
@@ -87,7 +87,7 @@ pub fn candidates(
             let found = match known.victims(node.slot, generation).filter(|_| is_kept) {
                 Some(found) => found.clone(),
                 None => {
-                    let found = victims_on(node, plight, checks, budgets);
+                    let found = victims_on(node, plight, checks, budgets).map(Arc::new);
                     if is_kept {
                         known.set_victims(node.slot, generation, found.clone());
                     }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::ObjectKey;
+use client::{ObjectKey, Room};
 use tokio::time::Instant;
 
 use crate::events::{ClusterEvent, bits};
@@ -128,6 +128,7 @@ impl Queue {
     pub fn remove(&mut self, key: &ObjectKey) {
         self.unlink(key);
         self.pods.remove(key);
+        self.pods.give_back();
     }
 
     fn unlink(&mut self, key: &ObjectKey) {
@@ -137,7 +138,10 @@ impl Queue {
             Place::BackingOff { until, order } => drop(self.backing_off.remove(&(until, order))),
             Place::AfterError { until, order } => drop(self.after_error.remove(&(until, order))),
             Place::Unschedulable { since } => drop(self.unschedulable.remove(&since)),
-            Place::Gated { .. } => drop(self.gated.remove(key)),
+            Place::Gated { .. } => {
+                self.gated.remove(key);
+                self.gated.give_back();
+            }
             Place::Deciding => {}
         }
     }
@@ -307,6 +311,11 @@ impl Queue {
     /// Pods that are active, backing off, unschedulable, and gated.
     pub fn counts(&self) -> [usize; 4] {
         [self.active.len(), self.backing_off.len() + self.after_error.len(), self.unschedulable.len(), self.gated.len()]
+    }
+
+    /// Whether no pod waits.
+    pub fn is_empty(&self) -> bool {
+        self.pods.is_empty()
     }
 
     pub fn get(&self, key: &ObjectKey) -> Option<&Arc<PodInfo>> {

@@ -166,6 +166,9 @@ impl Scheduler {
                 tokio::task::yield_now().await;
                 continue;
             }
+            if self.queue.is_empty() {
+                self.alike.rest();
+            }
             let timer = self.queue.next_timer();
             tokio::select! {
                 () = cluster.next(&mut self) => {}

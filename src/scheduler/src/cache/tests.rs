@@ -89,3 +89,17 @@ fn amounts_are_summed_by_domain() {
     sums.add(slot("a1"), -5);
     assert!(sums.is_zero());
 }
+
+#[test]
+fn pods_that_have_gone_leave_no_room_behind() {
+    let mut cache = Cache::default();
+    cache.set_node(&node("a", ""));
+    let names: Vec<String> = (0..5000).map(|i| i.to_string()).collect();
+    for name in &names {
+        cache.assume(pod(name, json!({})), "a");
+    }
+    for name in &names {
+        cache.remove_pod(&ObjectKey::new("n", name.clone()));
+    }
+    assert!(cache.placed.capacity() < 2000 && cache.assumed.capacity() < 2000);
+}

@@ -101,8 +101,8 @@ async fn an_extender_chooses_among_victims() {
     let extender = Extender::new(config(&url)).unwrap();
     let victim = |name: &str| Arc::new(PodInfo::new(&pod(name, "x")));
     let candidates = [
-        Candidate { node: "a".into(), victims: vec![victim("v1")], violations: 0 },
-        Candidate { node: "b".into(), victims: vec![victim("v2"), victim("v3")], violations: 0 },
+        Arc::new(Candidate { node: "a".into(), victims: vec![victim("v1")], violations: 0 }),
+        Arc::new(Candidate { node: "b".into(), victims: vec![victim("v2"), victim("v3")], violations: 0 }),
     ];
     let left = extender.preempt(&pod("p", "example.com/foo"), &candidates, |_| None).await.unwrap();
     assert_eq!((left.len(), left[0].node.as_str(), left[0].violations, left[0].victims[0].uid.as_str()), (1, "b", 1, "v2"));

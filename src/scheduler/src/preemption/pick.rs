@@ -1,9 +1,11 @@
 //! Which of the candidates hurts least.
+use std::sync::Arc;
+
 use super::Candidate;
 
 /// Fewest violations of budgets; then the least important most important victim; the least sum of priorities; the fewest victims; the
 /// victims that started last. The first of what is left.
-pub fn pick(candidates: Vec<Candidate>) -> Option<Candidate> {
+pub fn pick(candidates: Vec<Arc<Candidate>>) -> Option<Arc<Candidate>> {
     let mut left = candidates;
     let highest = |c: &Candidate| c.victims.first().map_or(i64::MIN, |p| i64::from(p.priority));
     // Shifted, so that few pods of a negative priority are no worse than many.
@@ -22,9 +24,9 @@ pub fn pick(candidates: Vec<Candidate>) -> Option<Candidate> {
     left.into_iter().next()
 }
 
-fn keep_least(left: &mut Vec<Candidate>, by: impl Fn(&Candidate) -> i128) {
+fn keep_least(left: &mut Vec<Arc<Candidate>>, by: impl Fn(&Candidate) -> i128) {
     if left.len() > 1 {
-        let least = left.iter().map(&by).min();
+        let least = left.iter().map(|c| by(c)).min();
         left.retain(|c| Some(by(c)) == least);
     }
 }

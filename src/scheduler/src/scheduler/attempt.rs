@@ -25,7 +25,7 @@ use crate::schedule::{Diagnosis, Fitting, Random, best, find, score};
 enum Outcome {
     Node(String),
     /// With the candidate whose victims are to go, where there is one.
-    None(Failure, Option<Candidate>),
+    None(Failure, Option<Arc<Candidate>>),
 }
 
 impl Scheduler {
@@ -53,7 +53,7 @@ impl Scheduler {
             Outcome::Node(node) => self.send(pod, object, profile, &node),
             Outcome::None(failure, candidate) => {
                 if let Some(candidate) = candidate {
-                    self.remove_victims(&pod, profile, candidate);
+                    self.remove_victims(&pod, profile, &candidate);
                 }
                 self.failed(&pod, profile, failure);
             }
@@ -205,7 +205,7 @@ fn find_room(
     random: &mut Random,
     known: &mut Known,
     budgets: impl Fn() -> Vec<Arc<PodDisruptionBudget>>,
-) -> Result<Vec<Candidate>, (String, Nominate)> {
+) -> Result<Vec<Arc<Candidate>>, (String, Nominate)> {
     let Some(args) = profile.preemption else { return Err((String::new(), Nominate::Nothing)) };
     if let Some(why) = preemption::ineligible(plight) {
         return Err((format!("preemption: {why}"), Nominate::Unchanged));
@@ -217,8 +217,8 @@ fn find_room(
 async fn extend_preemption(
     extenders: &[(&Extender, &Pod)],
     pods: &Informer<Pod>,
-    mut left: Vec<Candidate>,
-) -> Result<Vec<Candidate>, ExtenderError> {
+    mut left: Vec<Arc<Candidate>>,
+) -> Result<Vec<Arc<Candidate>>, ExtenderError> {
     for (extender, object) in extenders {
         if !extender.preempts() {
             continue;
@@ -237,7 +237,7 @@ async fn extend_preemption(
     Ok(left)
 }
 
-fn chosen(candidates: Result<Vec<Candidate>, ExtenderError>) -> (String, Nominate, Option<Candidate>) {
+fn chosen(candidates: Result<Vec<Arc<Candidate>>, ExtenderError>) -> (String, Nominate, Option<Arc<Candidate>>) {
     let left = match candidates {
         Err(error) => return (format!("preemption: {}", told(&error)), Nominate::Unchanged, None),
         Ok(left) => left,

@@ -22,7 +22,7 @@ struct Sentence {
 }
 
 impl Scheduler {
-    pub(super) fn remove_victims(&mut self, pod: &Arc<PodInfo>, profile: usize, candidate: Candidate) {
+    pub(super) fn remove_victims(&mut self, pod: &Arc<PodInfo>, profile: usize, candidate: &Candidate) {
         for lesser in self.nominator.on(&candidate.node) {
             // They will look for another place sooner than after the preemption.
             if lesser.priority < pod.priority && !lesser.nominated_node.is_empty() {
@@ -30,7 +30,7 @@ impl Scheduler {
                 write_status(&self.client, lesser.key.clone(), patch);
             }
         }
-        let victims: Vec<_> = candidate.victims.into_iter().filter(|p| !p.deleting).collect();
+        let victims: Vec<_> = candidate.victims.iter().filter(|p| !p.deleting).cloned().collect();
         if victims.is_empty() {
             return;
         }
