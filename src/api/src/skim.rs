@@ -3,7 +3,7 @@
 //! For what this process has printed itself: brackets and texts are followed, but the syntax of what is passed over is not checked.
 pub use crate::scan::Malformed;
 use crate::scan::Scanner;
-use crate::tree::{Object, Tree};
+use crate::tree::{Key, Object, Tree};
 
 /// What is wanted of a value.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,7 @@ struct Skimmer<'j> {
 
 impl Skimmer<'_> {
     fn object(&mut self, wanted: Wanted<'_>, is_top: bool) -> Result<Tree, Malformed> {
-        let mut fields: Vec<(Box<str>, Tree)> = Vec::new();
+        let mut fields: Vec<(Key, Tree)> = Vec::new();
         self.json.expect(b'{')?;
         let mut goes_on = !self.json.eat(b'}');
         while goes_on {

@@ -98,7 +98,7 @@ fn visit_list(list: &List<'_>, value: &Tree) -> Problems {
     let mut seen = HashSet::new();
     for (i, item) in items.iter().enumerate() {
         let step = match list.relation {
-            Relation::Atomic => format!("i:{i}").into_boxed_str(),
+            Relation::Atomic => format!("i:{i}").into(),
             _ => match element::item(list, item) {
                 Ok(step) => step,
                 Err(why) => {

@@ -9,7 +9,7 @@ use super::element;
 use super::set::{Node, Set};
 use super::types::{List, Map, Relation, Shape, Type};
 use super::value::equal;
-use crate::tree::{Object, Tree};
+use crate::tree::{Key, Object, Tree};
 
 /// No path is in more than one of the three.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +46,7 @@ struct Delta {
 }
 
 impl Delta {
-    fn attach(&mut self, key: impl Fn() -> Box<str>, child: Delta) {
+    fn attach(&mut self, key: impl Fn() -> Key, child: Delta) {
         self.removed.attach(&key, child.removed);
         self.modified.attach(&key, child.modified);
         self.added.attach(&key, child.added);
@@ -209,8 +209,8 @@ impl Walker {
 /// The items of a list by their keys.
 struct Index<'t> {
     items: &'t [Tree],
-    order: Vec<Box<str>>,
-    places: HashMap<Box<str>, Vec<usize>>,
+    order: Vec<Key>,
+    places: HashMap<Key, Vec<usize>>,
 }
 
 fn leaf(old: Option<&Tree>, new: Option<&Tree>, delta: &mut Delta) {

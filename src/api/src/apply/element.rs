@@ -6,24 +6,21 @@ use std::borrow::Cow;
 
 use super::types::{List, Relation};
 use crate::codec::quote;
-use crate::tree::Tree;
+use crate::tree::{Key, Tree};
 
-pub fn field(name: &str) -> Box<str> {
-    let mut key = String::with_capacity(name.len() + 2);
-    key.push_str("f:");
-    key.push_str(name);
-    key.into_boxed_str()
+pub fn field(name: &str) -> Key {
+    Key::step(name)
 }
 
-fn text(prefix: &str, value: &Tree) -> Box<str> {
+fn text(prefix: &str, value: &Tree) -> Key {
     let mut key = Vec::with_capacity(32);
     key.extend_from_slice(prefix.as_bytes());
     value.write_json(&mut key);
-    String::from_utf8(key).expect("JSON is UTF-8").into_boxed_str()
+    Key::owned(String::from_utf8(key).expect("JSON is UTF-8"))
 }
 
 /// The step to an item of a list that is no atomic one. Models typed/helpers.go listItemToPathElement.
-pub fn item(list: &List<'_>, item: &Tree) -> Result<Box<str>, String> {
+pub fn item(list: &List<'_>, item: &Tree) -> Result<Key, String> {
     match list.relation {
         Relation::Atomic => Err("invalid indexing of non-associative list".into()),
         Relation::Set => match item {
@@ -64,7 +61,7 @@ pub fn item(list: &List<'_>, item: &Tree) -> Result<Box<str>, String> {
 }
 
 /// As the JSON of an object with these fields, which are sorted.
-fn keyed(pairs: &[(&str, Cow<'_, Tree>)]) -> Box<str> {
+fn keyed(pairs: &[(&str, Cow<'_, Tree>)]) -> Key {
     let mut key = Vec::with_capacity(32);
     key.extend_from_slice(b"k:{");
     for (i, (name, value)) in pairs.iter().enumerate() {
@@ -76,11 +73,11 @@ fn keyed(pairs: &[(&str, Cow<'_, Tree>)]) -> Box<str> {
         written.and_then(|()| serde_json::to_writer(&mut key, &**value)).expect("a tree has only string keys");
     }
     key.push(b'}');
-    String::from_utf8(key).expect("JSON is UTF-8").into_boxed_str()
+    Key::owned(String::from_utf8(key).expect("JSON is UTF-8"))
 }
 
 /// The canonical form of a step that somebody else wrote; `None` for a kind of step that nobody knows yet.
-pub fn canonical(key: &str) -> Result<Option<Box<str>>, String> {
+pub fn canonical(key: &str) -> Result<Option<Key>, String> {
     let bytes = key.as_bytes();
     if bytes.len() < 2 {
         return Err("key must be 2 characters long:".into());
@@ -96,7 +93,7 @@ pub fn canonical(key: &str) -> Result<Option<Box<str>>, String> {
             value @ Tree::Object(_) => Some(text("k:", &value)),
             other => return Err(format!("{key}: expected an object, found {}", other.type_name())),
         },
-        b'i' => Some(format!("i:{}", key[2..].parse::<i64>().map_err(|error| format!("{key}: {error}"))?).into_boxed_str()),
+        b'i' => Some(format!("i:{}", key[2..].parse::<i64>().map_err(|error| format!("{key}: {error}"))?).into()),
         _ => None,
     })
 }

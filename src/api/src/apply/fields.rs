@@ -5,7 +5,7 @@ use super::check::{self, Problems};
 use super::element;
 use super::set::{Node, Set};
 use super::types::{List, Map, Relation, Shape, Type};
-use crate::tree::Tree;
+use crate::tree::{Key, Tree};
 
 /// The paths that `value` sets.
 pub fn paths(ty: Type<'_>, value: &Tree) -> Result<Set, Problems> {
@@ -48,7 +48,7 @@ fn visit_list(list: &List<'_>, value: &Tree, node: &mut Node, problems: &mut Pro
     }
     let Tree::Array(items) = value else { return };
     // What has no key was refused before.
-    let keys: Vec<Option<Box<str>>> = items.iter().map(|item| element::item(list, item).ok()).collect();
+    let keys: Vec<Option<Key>> = items.iter().map(|item| element::item(list, item).ok()).collect();
     let (mut seen, mut twice) = (HashSet::new(), HashSet::new());
     for key in keys.iter().flatten() {
         if !seen.insert(key) && twice.insert(key) {

@@ -243,7 +243,7 @@ fn times_alone(new: &Tree, old: &Tree) -> bool {
 /// Whether two objects are equal but for one field.
 fn same_but(a: &Tree, b: &Tree, name: &str) -> bool {
     match (a, b) {
-        (Tree::Object(a), Tree::Object(b)) => a.zip(b).all(|(key, x, y)| key == name || x == y),
+        (Tree::Object(a), Tree::Object(b)) => a.zip(b).all(|(key, x, y)| **key == *name || x == y),
         _ => false,
     }
 }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::set::Set;
-use crate::tree::{Object, Tree};
+use crate::tree::{Key, Object, Tree};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
@@ -237,7 +237,7 @@ fn order(a: &Entry, b: &Entry) -> Ordering {
 }
 
 fn written(entry: Entry) -> Tree {
-    let mut fields: Vec<(Box<str>, Tree)> = Vec::with_capacity(7);
+    let mut fields: Vec<(Key, Tree)> = Vec::with_capacity(7);
     fields.push(("apiVersion".into(), entry.api_version.into()));
     fields.push(("fieldsType".into(), "FieldsV1".into()));
     fields.push(("fieldsV1".into(), entry.fields.into_tree()));

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::check::{self, Problems};
 use super::element;
 use super::types::{List, Map, Relation, Shape, Type};
-use crate::tree::{Object, Tree};
+use crate::tree::{Key, Object, Tree};
 
 /// `live` with everything that `config` says. Nothing is removed; items stand as in `config` where it says anything about a list.
 pub fn merge(ty: Type<'_>, live: &Tree, config: &Tree) -> Result<Tree, Problems> {
@@ -61,16 +61,16 @@ fn visit_map(map: &Map<'_>, live: Option<&Tree>, config: Option<&Tree>, out: &mu
         let mut found = Problems::default();
         let merged = value(map.at(name), x, y, &mut found);
         problems.append(found.below(|| format!(".{name}")));
-        entries.extend(merged.map(|merged| (Box::<str>::from(name), merged)));
+        entries.extend(merged.map(|merged| (name.clone(), merged)));
     }
     *out = (!entries.is_empty()).then(|| Tree::Object(Object::from_sorted(entries)));
 }
 
 /// The items of one side: the key of each, and the item of each key (`None` where several have it).
 struct Side<'t> {
-    keys: Vec<Box<str>>,
+    keys: Vec<Key>,
     places: Vec<&'t Tree>,
-    observed: HashMap<Box<str>, Option<&'t Tree>>,
+    observed: HashMap<Key, Option<&'t Tree>>,
 }
 
 impl<'t> Side<'t> {

@@ -1,14 +1,14 @@
 //! Managers of a workload as managers of its scale, and back. Models apimachinery/pkg/util/managedfields/scalehandler.go.
 use super::managers::{Entry, Id, Managers, Operation};
 use super::set::Set;
-use crate::tree::Tree;
+use crate::tree::{Key, Tree};
 
 const SCALE: &str = "autoscaling/v1";
 
 /// Where a version of the workload keeps its replicas. Outer `None`: nobody knows the version; inner: it has no scale.
 pub type Paths<'p> = &'p dyn Fn(&str) -> Option<Option<Vec<Box<str>>>>;
 
-fn keys(path: &[Box<str>]) -> Vec<Box<str>> {
+fn keys(path: &[Box<str>]) -> Vec<Key> {
     path.iter().map(|name| super::element::field(name)).collect()
 }
 

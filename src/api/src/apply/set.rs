@@ -6,9 +6,9 @@
 //! Invariant: keys are canonical (see [`super::element`]), and no node is without a path.
 use super::element;
 use super::types::Type;
-use crate::tree::{Object, Tree, zip};
+use crate::tree::{Key, Object, Tree, zip};
 
-type Entries = [(Box<str>, Tree)];
+type Entries = [(Key, Tree)];
 
 /// A set of paths.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,19 +19,19 @@ pub struct Set(Object);
 pub(super) struct Node {
     /// A path ends here.
     pub member: bool,
-    pub below: Vec<(Box<str>, Tree)>,
+    pub below: Vec<(Key, Tree)>,
 }
 
 impl Node {
     /// Adds what stands below `key`.
-    pub fn attach(&mut self, key: impl FnOnce() -> Box<str>, child: Node) {
+    pub fn attach(&mut self, key: impl FnOnce() -> Key, child: Node) {
         if let Some(tree) = child.into_tree() {
             self.below.push((key(), tree));
         }
     }
 
     /// Adds the path that ends at `key`.
-    pub fn insert(&mut self, key: Box<str>) {
+    pub fn insert(&mut self, key: Key) {
         self.below.push((key, Tree::object()));
     }
 
@@ -52,7 +52,7 @@ impl Node {
 }
 
 /// Fields come sorted, items of lists need not.
-fn sorted(entries: Vec<(Box<str>, Tree)>) -> Object {
+fn sorted(entries: Vec<(Key, Tree)>) -> Object {
     match entries.is_sorted_by(|a, b| a.0 < b.0) {
         true => Object::from_sorted(entries),
         false => entries.into_iter().collect(),
@@ -74,11 +74,11 @@ fn open(node: &Tree) -> (bool, &Entries) {
 }
 
 /// Starts a node whose membership is known; `close` ends it.
-fn start(member: bool) -> Vec<(Box<str>, Tree)> {
+fn start(member: bool) -> Vec<(Key, Tree)> {
     if member { vec![(MARK.into(), Tree::object())] } else { Vec::new() }
 }
 
-fn close(member: bool, mut entries: Vec<(Box<str>, Tree)>) -> Option<Tree> {
+fn close(member: bool, mut entries: Vec<(Key, Tree)>) -> Option<Tree> {
     if member && entries.len() == 1 {
         entries.clear();
     } else if entries.is_empty() {
@@ -87,7 +87,7 @@ fn close(member: bool, mut entries: Vec<(Box<str>, Tree)>) -> Option<Tree> {
     Some(Tree::Object(Object::from_sorted(entries)))
 }
 
-fn union(a: &Entries, b: &Entries, out: &mut Vec<(Box<str>, Tree)>) {
+fn union(a: &Entries, b: &Entries, out: &mut Vec<(Key, Tree)>) {
     for (key, p, q) in zip(a, b) {
         let node = match (p, q) {
             (Some(p), Some(q)) => {
@@ -98,17 +98,17 @@ fn union(a: &Entries, b: &Entries, out: &mut Vec<(Box<str>, Tree)>) {
             }
             (one, other) => one.or(other).cloned(),
         };
-        out.extend(node.map(|node| (key.into(), node)));
+        out.extend(node.map(|node| (key.clone(), node)));
     }
 }
 
-fn intersection(a: &Entries, b: &Entries, out: &mut Vec<(Box<str>, Tree)>) {
+fn intersection(a: &Entries, b: &Entries, out: &mut Vec<(Key, Tree)>) {
     for (key, p, q) in zip(a, b) {
         let (Some(p), Some(q)) = (p, q) else { continue };
         let ((m, p), (n, q)) = (open(p), open(q));
         let mut entries = start(m && n);
         intersection(p, q, &mut entries);
-        out.extend(close(m && n, entries).map(|node| (key.into(), node)));
+        out.extend(close(m && n, entries).map(|node| (key.clone(), node)));
     }
 }
 
@@ -129,7 +129,7 @@ fn meets_below(a: &Entries, b: &Entries) -> bool {
 }
 
 /// `recursive`: what stands below a path of `b` goes with it.
-fn difference(a: &Entries, b: &Entries, recursive: bool, out: &mut Vec<(Box<str>, Tree)>) {
+fn difference(a: &Entries, b: &Entries, recursive: bool, out: &mut Vec<(Key, Tree)>) {
     for (key, p, q) in zip(a, b) {
         let node = match (p, q) {
             (Some(p), Some(q)) => {
@@ -143,7 +143,7 @@ fn difference(a: &Entries, b: &Entries, recursive: bool, out: &mut Vec<(Box<str>
             }
             (one, _) => one.cloned(),
         };
-        out.extend(node.map(|node| (key.into(), node)));
+        out.extend(node.map(|node| (key.clone(), node)));
     }
 }
 
@@ -158,7 +158,7 @@ fn contains_all(a: &Entries, b: &Entries) -> bool {
     })
 }
 
-fn with_named_fields(entries: &Entries, ty: Type<'_>, out: &mut Vec<(Box<str>, Tree)>) {
+fn with_named_fields(entries: &Entries, ty: Type<'_>, out: &mut Vec<(Key, Tree)>) {
     let (map, list) = (ty.map(), ty.list());
     for (key, node) in entries {
         let (member, below) = open(node);
@@ -179,7 +179,7 @@ fn with_named_fields(entries: &Entries, ty: Type<'_>, out: &mut Vec<(Box<str>, T
 /// Patterns of which a set keeps what they lead to; `*` is any step.
 pub type Pattern = &'static [&'static str];
 
-fn included(entries: &Entries, patterns: &[Pattern], depth: usize, out: &mut Vec<(Box<str>, Tree)>) {
+fn included(entries: &Entries, patterns: &[Pattern], depth: usize, out: &mut Vec<(Key, Tree)>) {
     for (key, node) in entries {
         let fits = |pattern: &&Pattern| pattern[depth] == "*" || key.strip_prefix("f:") == Some(pattern[depth]);
         let fitting: Vec<Pattern> = patterns.iter().filter(fits).copied().collect();
@@ -209,7 +209,7 @@ impl Set {
     /// The set of one path of field names.
     pub fn of_fields(path: &[&str]) -> Set {
         let mut set = Set::default();
-        let keys: Vec<Box<str>> = path.iter().map(|name| element::field(name)).collect();
+        let keys: Vec<Key> = path.iter().map(|name| element::field(name)).collect();
         set.insert(keys.iter().map(|key| &**key));
         set
     }
@@ -372,7 +372,7 @@ fn canonical(object: &Object) -> Result<Object, String> {
     let mut out = Vec::with_capacity(object.len());
     for (key, node) in object.iter() {
         if key == MARK {
-            out.push((Box::from(MARK), Tree::object()));
+            out.push((MARK.into(), Tree::object()));
             continue;
         }
         let Some(key) = element::canonical(key)? else { continue };

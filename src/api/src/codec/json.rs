@@ -1,9 +1,10 @@
 //! A recursive-descent JSON reader with Go's error texts and duplicate keys reported by path.
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::{DEPTH_MAX, PATHS_BYTES_MAX, ParseError, Parsed, STRICT_ERRORS_MAX, quote, too_deep, too_long};
-use crate::tree::{Object, Tree};
+use crate::tree::{Key, Object, Tree};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let mut reader = Reader { bytes, at: 0, path: String::new(), paths_bytes: 0, duplicates: Vec::new(), places: None };
@@ -50,7 +51,7 @@ struct Reader<'a> {
     places: Option<HashMap<String, [Option<usize>; 2]>>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
@@ -81,7 +82,7 @@ impl Reader<'_> {
         match self.peek() {
             Some(b'{') => self.object(depth),
             Some(b'[') => self.array(depth),
-            Some(b'"') => Ok(Tree::String(self.string()?)),
+            Some(b'"') => Ok(self.string()?.into()),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.literal("true", Tree::Bool(true)),
             Some(b'f') => self.literal("false", Tree::Bool(false)),
@@ -114,7 +115,7 @@ impl Reader<'_> {
     fn object(&mut self, depth: usize) -> Result<Tree, ParseError> {
         let depth = self.enter(depth)?;
         self.at += 1;
-        let mut entries: Vec<(Box<str>, Tree)> = Vec::new();
+        let mut entries: Vec<(Key, Tree)> = Vec::new();
         let parent = self.path.len();
         self.skip_space();
         if self.peek() == Some(b'}') {
@@ -145,7 +146,7 @@ impl Reader<'_> {
                 *free = Some(self.at);
             }
             let value = self.value(depth)?;
-            entries.push((key, value));
+            entries.push((Key::from(key), value));
             self.path.truncate(parent);
             self.skip_space();
             match self.peek() {
@@ -157,7 +158,7 @@ impl Reader<'_> {
         self.at += 1;
         entries.shrink_to_fit();
         let count = entries.len();
-        let names: Vec<Box<str>> =
+        let names: Vec<Key> =
             if entries.windows(2).all(|w| w[0].0 < w[1].0) { Vec::new() } else { entries.iter().map(|(k, _)| k.clone()).collect() };
         let object: Object = match names.is_empty() {
             true => Object::from_sorted(entries),
@@ -169,9 +170,9 @@ impl Reader<'_> {
         Ok(Tree::Object(object))
     }
 
-    fn report_duplicates(&mut self, mut names: Vec<Box<str>>, parent: usize) {
+    fn report_duplicates(&mut self, mut names: Vec<Key>, parent: usize) {
         names.sort();
-        let mut last_reported: Option<Box<str>> = None;
+        let mut last_reported: Option<Key> = None;
         for pair in names.windows(2).filter(|pair| pair[0] == pair[1]) {
             if last_reported.as_ref() == Some(&pair[0]) || self.duplicates.len() >= STRICT_ERRORS_MAX {
                 continue;
@@ -211,23 +212,24 @@ impl Reader<'_> {
         Ok(Tree::Array(items))
     }
 
-    fn string(&mut self) -> Result<Box<str>, ParseError> {
+    /// What stands up to a quote, an escape, or what no text may have.
+    fn plain(&mut self) -> &'a [u8] {
+        let rest = &self.bytes[self.at..];
+        let length = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len());
+        self.at += length;
+        &rest[..length]
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, str>, ParseError> {
         self.at += 1;
-        let mut text: Vec<u8> = Vec::new();
+        let first = self.plain();
+        if self.peek() == Some(b'"') {
+            self.at += 1;
+            // Go replaces what is not UTF-8, it does not refuse it.
+            return Ok(String::from_utf8_lossy(first));
+        }
+        let mut text = first.to_vec();
         loop {
-            let run = self.at;
-            let rest = &self.bytes[run..];
-            self.at += rest.iter().position(|b| *b == b'"' || *b == b'\\' || *b < 0x20).unwrap_or(rest.len());
-            let read = &self.bytes[run..self.at];
-            // Most texts stand as they are meant.
-            if text.is_empty()
-                && self.peek() == Some(b'"')
-                && let Ok(plain) = std::str::from_utf8(read)
-            {
-                self.at += 1;
-                return Ok(plain.into());
-            }
-            text.extend_from_slice(read);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -236,10 +238,10 @@ impl Reader<'_> {
                 }
                 _ => return Err(self.invalid("in string literal")),
             }
+            text.extend_from_slice(self.plain());
         }
         self.at += 1;
-        // Go replaces what is not UTF-8, it does not refuse it.
-        Ok(String::from_utf8(text).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()).into())
+        Ok(Cow::Owned(String::from_utf8(text).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())))
     }
 
     fn escape(&mut self, text: &mut Vec<u8>) -> Result<(), ParseError> {

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::{Field, Node, Schema, StructRef, time};
 use crate::codec::{STRICT_ERRORS_MAX, quote};
 use crate::quantity::Quantity;
-use crate::tree::{Object, Tree};
+use crate::tree::{Key, Object, Tree};
 
 /// An object of its kind.
 #[derive(Debug)]
@@ -209,7 +209,7 @@ fn illegal_at(text: &str, error: &base64::DecodeError) -> usize {
 }
 
 /// What Go prints of fields that nothing was read into.
-fn absent(fields: &[Field], out: &mut Vec<(Box<str>, Tree)>) {
+fn absent(fields: &[Field], out: &mut Vec<(Key, Tree)>) {
     for field in fields {
         let value = match field.pointer {
             _ if field.omit_empty && (field.pointer || !always_written(&field.schema)) => continue,
@@ -217,7 +217,7 @@ fn absent(fields: &[Field], out: &mut Vec<(Box<str>, Tree)>) {
             false => zero(&field.schema),
         };
         if !is_left_out(field, &value) {
-            out.push((field.name.as_ref().into(), value));
+            out.push((Key::of(&field.name), value));
         }
     }
 }
