@@ -6,12 +6,14 @@ use bytes::Bytes;
 use crate::{KeyValue, Revision};
 
 /// The condition under which a write happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// The key must not exist.
     Absent,
     /// The key must exist, last changed by exactly this revision.
     Revision(Revision),
+    /// The same, from a caller who holds the value of that revision: it need not be read to say what was replaced.
+    Unchanged { revision: Revision, value: Bytes },
     /// No condition. (Deleting a key that does not exist is a conflict all the same: nothing changes.)
     Any,
 }

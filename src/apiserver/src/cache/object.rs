@@ -6,6 +6,7 @@ use api::protobuf::{EncodeError, Form};
 use api::registry::{Resource, ResourceRef};
 use api::tree::Tree;
 use bytes::Bytes;
+use store::{Expect, Revision};
 
 use super::pairs::Pairs;
 use super::splice;
@@ -118,6 +119,15 @@ impl Cached {
         form.message(&self.bytes, scratch)?;
         self.message_bytes.store(u32::try_from(scratch.len()).expect("objects are bounded"), Ordering::Relaxed);
         Ok(scratch.len())
+    }
+
+    /// That nobody has changed the object since it was read here, and what the store holds of it.
+    pub fn unchanged(&self) -> Expect {
+        let revision = Revision(self.revision);
+        match self.is_stored_otherwise {
+            true => Expect::Revision(revision),
+            false => Expect::Unchanged { revision, value: splice::without(&self.bytes, self.version_at) },
+        }
     }
 
     /// The same object under a later version: what a DELETED event shows.

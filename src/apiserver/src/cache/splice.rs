@@ -2,9 +2,10 @@
 use api::scan::Scanner;
 use bytes::Bytes;
 
+const FIELD: &[u8] = b"\"resourceVersion\":\"";
+
 /// `value` with `metadata.resourceVersion` set, and where its digits stand. `None` when there is no object `metadata`.
 pub fn resource_version(value: &[u8], revision: u64) -> Option<(Bytes, usize)> {
-    const FIELD: &[u8] = b"\"resourceVersion\":\"";
     let at = inside_metadata(value)?;
     let digits = revision.to_string();
     let mut out = Vec::with_capacity(value.len() + FIELD.len() + digits.len() + 2);
@@ -27,6 +28,14 @@ pub fn replace(bytes: &[u8], at: usize, revision: u64) -> Bytes {
     out.extend_from_slice(revision.to_string().as_bytes());
     out.extend_from_slice(&bytes[end..]);
     out.into()
+}
+
+/// The value into which the digits at `at` were spliced.
+pub fn without(bytes: &[u8], at: usize) -> Bytes {
+    let start = at - FIELD.len();
+    let mut end = at + bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count() + 1;
+    end += usize::from(bytes.get(end) == Some(&b','));
+    [&bytes[..start], &bytes[end..]].concat().into()
 }
 
 /// The offset after the brace of the top-level field `metadata`. Stored values are printed by us: no white space.
@@ -61,6 +70,14 @@ mod tests {
             replace(&bytes, at, 1234),
             br#"{"a":"}\"{","b":[1,{"metadata":{"x":1}}],"c":true,"metadata":{"resourceVersion":"1234","name":"n"},"z":1}"#.as_slice()
         );
+    }
+
+    #[test]
+    fn what_was_spliced_in_is_taken_out() {
+        for value in [&br#"{"metadata":{"name":"n"},"z":1}"#[..], br#"{"a":{},"metadata":{}}"#] {
+            let (bytes, at) = resource_version(value, 42).unwrap();
+            assert_eq!(without(&bytes, at), value);
+        }
     }
 
     #[test]

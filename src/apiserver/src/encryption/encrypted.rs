@@ -5,7 +5,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use store::{Event, Hook, KeyValue, Operation, Range, RangeResult, Revision, Store, StoreError, Watch, WatchError, Write, WriteError, Written};
+use store::{Event, Expect, Hook, KeyValue, Operation, Range, RangeResult, Revision, Store, StoreError, Watch, WatchError, Write, WriteError, Written};
 
 use super::rules::Rules;
 
@@ -52,6 +52,10 @@ fn is_sealed(events: &[Event]) -> bool {
 impl Store for EncryptedStore {
     async fn write(&self, mut write: Write) -> Result<Written, WriteError> {
         let rules = self.rules.load_full();
+        // What the caller holds is not what is stored.
+        if let Expect::Unchanged { revision, .. } = write.expect {
+            write.expect = Expect::Revision(revision);
+        }
         if let Operation::Put(value) = &mut write.operation {
             match rules.seal(&write.key, value) {
                 Ok(None) => {}

@@ -234,7 +234,7 @@ impl Target {
     /// most of it; what somebody applied is not, as its next apply would need that.
     async fn put(&self, key: Arc<str>, mut object: Tree, expect: Expect) -> Result<Result<Bytes, WriteError>, Status> {
         let mut stored = self.stored_bytes(&mut object).await?;
-        let mut result = self.write(key.clone(), Operation::Put(stored.clone()), expect).await;
+        let mut result = self.write(key.clone(), Operation::Put(stored.clone()), expect.clone()).await;
         let is_too_large = matches!(result, Err(WriteError::TooLarge { .. })) && self.manager.is_some();
         if is_too_large && object.remove(&MANAGED).is_some() {
             stored = self.stored_bytes(&mut object).await?;
@@ -256,7 +256,7 @@ impl Target {
             if dry_run {
                 return Ok(());
             }
-            match self.put(cached.key.clone(), object, Expect::Revision(Revision(cached.revision))).await? {
+            match self.put(cached.key.clone(), object, cached.unchanged()).await? {
                 Ok(_) => return Ok(()),
                 Err(WriteError::Conflict { .. }) => {}
                 Err(error) => return Err(store_failed(error)),
@@ -337,7 +337,7 @@ impl Target {
 
     /// Removes exactly `cached`; false: somebody changed it meanwhile.
     pub async fn remove(&self, cached: &Cached) -> Result<Option<Revision>, Status> {
-        match self.write(cached.key.clone(), Operation::Delete, Expect::Revision(Revision(cached.revision))).await {
+        match self.write(cached.key.clone(), Operation::Delete, cached.unchanged()).await {
             Ok(written) => {
                 alloc::release(&self.server, &self.resource, || cached.tree()).await;
                 Ok(Some(written.revision))

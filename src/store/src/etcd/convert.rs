@@ -110,9 +110,11 @@ pub fn transaction(key: &Bytes, write: &Write, claim: Option<&Claim>) -> pb::Txn
         target_union: Some(union),
         ..pb::Compare::default()
     };
-    let condition = match (write.expect, &write.operation) {
+    let condition = match (&write.expect, &write.operation) {
         (Expect::Absent, _) => Some(compare(CompareResult::Equal, CompareTarget::Create, TargetUnion::CreateRevision(0))),
-        (Expect::Revision(at), _) => Some(compare(CompareResult::Equal, CompareTarget::Mod, TargetUnion::ModRevision(number(at)))),
+        (Expect::Revision(at) | Expect::Unchanged { revision: at, .. }, _) => {
+            Some(compare(CompareResult::Equal, CompareTarget::Mod, TargetUnion::ModRevision(number(*at))))
+        }
         (Expect::Any, Operation::Delete) => Some(compare(CompareResult::Greater, CompareTarget::Create, TargetUnion::CreateRevision(0))),
         (Expect::Any, Operation::Put(_)) => None,
     };

@@ -261,10 +261,10 @@ impl Writer {
     }
 
     fn evaluate(&mut self, round: &mut Round, write: Write) -> Result<Written, WriteError> {
-        let (key, current) = self.current(round, &write.key)?;
+        let (key, current) = self.current(round, &write)?;
         let holds = match write.expect {
             Expect::Absent => current.is_none(),
-            Expect::Revision(revision) => current.as_ref().is_some_and(|kv| kv.mod_revision == revision),
+            Expect::Revision(revision) | Expect::Unchanged { revision, .. } => current.as_ref().is_some_and(|kv| kv.mod_revision == revision),
             Expect::Any => true,
         };
         let value = match write.operation {
@@ -295,7 +295,8 @@ impl Writer {
     }
 
     /// The key's shared name, and the key as this write finds it.
-    fn current(&self, round: &Round, key: &Arc<str>) -> Result<(Arc<str>, Option<KeyValue>), WriteError> {
+    fn current(&self, round: &Round, write: &Write) -> Result<(Arc<str>, Option<KeyValue>), WriteError> {
+        let key = &write.key;
         if let Some(at) = round.changed.get(key) {
             let record = &round.records[*at];
             return Ok((Arc::clone(&record.key), record.key_value()));
@@ -311,12 +312,19 @@ impl Writer {
                 },
             }
         };
-        let record = self
-            .database
-            .fetch(version.revision, &key)
-            .and_then(|row| row.ok_or(rusqlite::Error::QueryReturnedNoRows))
-            .map_err(unavailable)?;
+        if let Expect::Unchanged { revision, value } = &write.expect
+            && *revision == version.revision
+        {
+            debug_assert_eq!(self.row(version, &key).ok().and_then(|row| row.value).as_ref(), Some(value), "what the caller holds of {key}");
+            let Version { revision, create_revision, .. } = version;
+            return Ok((key.clone(), Some(KeyValue { key, value: value.clone(), create_revision, mod_revision: revision })));
+        }
+        let record = self.row(version, &key).map_err(unavailable)?;
         Ok((key, record.key_value()))
+    }
+
+    fn row(&self, version: Version, key: &Arc<str>) -> rusqlite::Result<Record> {
+        self.database.fetch(version.revision, key)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
     }
 
     /// Makes a round durable if it must be, visible, and known.

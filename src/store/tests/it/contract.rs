@@ -124,6 +124,18 @@ async fn writes_only_what_the_condition_allows(world: World) {
     assert!(matches!(store.write(delete("/a", Expect::Any)).await, Err(WriteError::Conflict { current: None })));
     assert!(matches!(store.write(delete("/a", Expect::Revision(second.revision))).await, Err(WriteError::Conflict { current: None })));
     assert!(store.get("/a").await.unwrap().is_none());
+    let unchanged = |revision, value: &str| Expect::Unchanged { revision, value: value.to_owned().into() };
+    assert!(matches!(store.write(put("/a", "3", unchanged(second.revision, "2"))).await, Err(WriteError::Conflict { current: None })));
+    let third = store.write(put("/a", "3", Expect::Absent)).await.unwrap();
+    let fourth = store.write(put("/a", "4", unchanged(third.revision, "3"))).await.unwrap();
+    let previous = fourth.previous.unwrap();
+    assert_eq!((previous.key.as_ref(), &*previous.value, previous.create_revision), ("/a", &b"3"[..], third.revision));
+    match store.write(put("/a", "5", unchanged(third.revision, "3"))).await {
+        Err(WriteError::Conflict { current: Some(current) }) => assert_eq!((current.mod_revision, &*current.value), (fourth.revision, &b"4"[..])),
+        other => panic!("{other:?}"),
+    }
+    let deleted = store.write(delete("/a", unchanged(fourth.revision, "4"))).await.unwrap();
+    assert_eq!((deleted.create_revision, deleted.previous.unwrap().value), (third.revision, "4".into()));
     let again = store.write(put("/a", "4", Expect::Absent)).await.unwrap();
     assert_eq!(again.create_revision, again.revision);
     let found = store.get("/a").await.unwrap().unwrap();

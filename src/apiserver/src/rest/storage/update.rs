@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::tree::Tree;
 use api::{apply, meta};
-use store::{Expect, Operation, Revision, WriteError};
+use store::{Operation, WriteError};
 
 use super::system_fields::{MANAGED, keep_system_fields};
 use super::{ATTEMPTS, Outcome, Part, Target, shown, store_failed};
@@ -144,7 +144,7 @@ impl Target {
         if dry_run || (new == *old && !self.is_stored_in_old_version(cached)) {
             return Ok(Outcome { bytes: new.to_json().into(), created: false });
         }
-        match self.put(cached.key.clone(), new, Expect::Revision(Revision(cached.revision))).await? {
+        match self.put(cached.key.clone(), new, cached.unchanged()).await? {
             Ok(bytes) => {
                 reserved.keep(&self.server).await;
                 Ok(Outcome { bytes, created: false })
@@ -178,7 +178,7 @@ impl Target {
         if dry_run {
             return Ok(Outcome { bytes: new.to_json().into(), created: false });
         }
-        match self.write(cached.key.clone(), Operation::Delete, Expect::Revision(Revision(cached.revision))).await {
+        match self.write(cached.key.clone(), Operation::Delete, cached.unchanged()).await {
             Ok(written) => {
                 alloc::release(&self.server, &self.resource, || cached.tree()).await;
                 Ok(Outcome { bytes: shown(new.clone(), written.revision), created: false })
