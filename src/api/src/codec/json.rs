@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::{DEPTH_MAX, PATHS_BYTES_MAX, ParseError, Parsed, STRICT_ERRORS_MAX, quote, too_deep, too_long};
-use crate::tree::{Key, Object, Tree};
+use crate::tree::{Key, Object, Pile, Tree};
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let mut reader = Reader { bytes, at: 0, path: String::new(), paths_bytes: 0, duplicates: Vec::new(), places: None };
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
     fn object(&mut self, depth: usize) -> Result<Tree, ParseError> {
         let depth = self.enter(depth)?;
         self.at += 1;
-        let mut entries: Vec<(Key, Tree)> = Vec::new();
+        let mut entries = Pile::<(Key, Tree)>::new();
         let parent = self.path.len();
         self.skip_space();
         if self.peek() == Some(b'}') {
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
             }
         }
         self.at += 1;
-        entries.shrink_to_fit();
+        let entries = entries.take();
         let count = entries.len();
         let names: Vec<Key> =
             if entries.windows(2).all(|w| w[0].0 < w[1].0) { Vec::new() } else { entries.iter().map(|(k, _)| k.clone()).collect() };
@@ -187,12 +187,12 @@ impl<'a> Reader<'a> {
     fn array(&mut self, depth: usize) -> Result<Tree, ParseError> {
         let depth = self.enter(depth)?;
         self.at += 1;
-        let mut items = Vec::new();
+        let mut items = Pile::new();
         let parent = self.path.len();
         self.skip_space();
         if self.peek() == Some(b']') {
             self.at += 1;
-            return Ok(Tree::Array(items));
+            return Ok(Tree::Array(Vec::new()));
         }
         loop {
             self.skip_space();
@@ -208,8 +208,7 @@ impl<'a> Reader<'a> {
             }
         }
         self.at += 1;
-        items.shrink_to_fit();
-        Ok(Tree::Array(items))
+        Ok(Tree::Array(items.take()))
     }
 
     /// What stands up to a quote, an escape, or what no text may have.
