@@ -9,6 +9,7 @@ mod autoscaling;
 mod batch;
 mod core;
 mod flowcontrol;
+mod image;
 mod networking;
 mod pod;
 mod rbac;

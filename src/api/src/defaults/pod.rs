@@ -4,7 +4,7 @@
 //! Pod gets, and not the template of one: requests from limits, `enableServiceLinks`, host ports under `hostNetwork`.
 use std::collections::BTreeMap;
 
-use super::{absent, child, child_or_new, each, is_zero, quantity, requirements, resource_list, text, volume, zero};
+use super::{absent, child, child_or_new, each, image, is_zero, quantity, requirements, resource_list, text, volume, zero};
 use crate::quantity::Quantity;
 use crate::tree::{Object, Tree};
 
@@ -66,7 +66,7 @@ pub(super) fn pod_spec(spec: &mut Object) {
 
 fn container(container: &mut Object) {
     if container.get("imagePullPolicy").is_none_or(is_zero) {
-        let policy = pull_policy(text(container, "image"));
+        let policy = image::pull_policy(text(container, "image"));
         container.insert("imagePullPolicy", policy);
     }
     zero(container, "terminationMessagePath", "/dev/termination-log");
@@ -111,22 +111,6 @@ fn http_get(handler: &mut Object) {
     if let Some(action) = child(handler, "httpGet") {
         zero(action, "path", "/");
         zero(action, "scheme", "HTTP");
-    }
-}
-
-/// `Always` for the tag `latest`, named or implied, else `IfNotPresent`; also for a reference that does not parse.
-pub(super) fn pull_policy(image: &str) -> &'static str {
-    let (named, digest) = image.split_once('@').map_or((image, None), |(n, d)| (n, Some(d)));
-    let (host, path) = match named.split_once('/') {
-        Some((host, path)) if host == "localhost" || host.contains(['.', ':']) || host.chars().any(char::is_uppercase) => (host, path),
-        _ => ("", named),
-    };
-    let (repository, tag) = path.split_once(':').map_or((path, None), |(r, t)| (r, Some(t)));
-    let is_part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
-    let parses = repository.split('/').all(is_part) && !host.contains(char::is_whitespace);
-    match (parses, tag, digest) {
-        (true, Some("latest"), _) | (true, None, None) => "Always",
-        _ => "IfNotPresent",
     }
 }
 

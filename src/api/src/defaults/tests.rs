@@ -131,23 +131,6 @@ fn pod_level_requests_follow_the_containers_or_the_limits() {
     assert_eq!(String::from_utf8(pod.at(&["spec", "resources", "requests"]).unwrap().to_json()).unwrap(), r#"{"cpu":"1500m","memory":"1Gi"}"#);
 }
 
-#[test]
-fn the_pull_policy_follows_the_tag() {
-    for (image, expected) in [
-        ("a", "Always"),
-        ("a:latest", "Always"),
-        ("a:1", "IfNotPresent"),
-        ("localhost:5000/a", "Always"),
-        ("localhost:5000/a:2", "IfNotPresent"),
-        ("a@sha256:0123", "IfNotPresent"),
-        ("a:latest@sha256:0123", "Always"),
-        ("Upper", "IfNotPresent"),
-        ("", "IfNotPresent"),
-    ] {
-        assert_eq!(pod::pull_policy(image), expected, "{image}");
-    }
-}
-
 /// One plain object of each kind, as people write them.
 const OBJECTS: &[&str] = &[
     "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: ns}, spec: {containers: [{name: a, image: a, ports: [{containerPort: 80}], env: [{name: E, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}], livenessProbe: {grpc: {port: 1}}, lifecycle: {preStop: {httpGet: {port: 80}}}, resources: {limits: {cpu: 0.1}}}], volumes: [{name: v}, {name: d, downwardAPI: {items: [{path: p, fieldRef: {fieldPath: metadata.name}}]}}, {name: e, ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}}}]}}",

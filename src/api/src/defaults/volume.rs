@@ -1,7 +1,7 @@
 //! Defaults of volumes, in pods and in PersistentVolumes.
 //!
 //! Models pkg/apis/core/v1/defaults.go `SetDefaults_Volume` and the volume sources.
-use super::pod::pull_policy;
+use super::image::pull_policy;
 use super::{absent, child, child_or_new, each, is_zero, quantity, requirements, resource_list, zero};
 use crate::tree::{Object, Tree};
 
