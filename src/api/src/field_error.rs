@@ -207,7 +207,7 @@ impl FieldError {
                 }
                 BadValue::Tree(tree) => {
                     out.push_str(": ");
-                    out.push_str(&String::from_utf8_lossy(&tree.to_json()));
+                    out.push_str(&shown(tree));
                 }
             }
         }
@@ -216,6 +216,24 @@ impl FieldError {
             out.push_str(&self.detail);
         }
         out
+    }
+}
+
+/// The fields of a label selector stand in their own order, as in Go; of other structs they are sorted.
+pub(crate) fn shown(tree: &Tree) -> String {
+    match (tree.get("matchLabels"), tree.get("matchExpressions")) {
+        (Some(labels), Some(expressions)) => format!(r#"{{"matchLabels":{},"matchExpressions":{}}}"#, go_json(labels), go_json(expressions)),
+        _ => go_json(tree),
+    }
+}
+
+/// JSON as Go writes it, fit for HTML.
+fn go_json(tree: &Tree) -> String {
+    let json = String::from_utf8_lossy(&tree.to_json()).into_owned();
+    // Outside of strings JSON has none of these.
+    match json.contains(['<', '>', '&']) {
+        true => json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"),
+        false => json,
     }
 }
 
@@ -353,5 +371,7 @@ mod tests {
         check(FieldError::forbidden(spec.key("a b"), "no"), "spec[a b]: Forbidden: no");
         check(FieldError::duplicate(spec, "a\"b\n"), "spec: Duplicate value: \"a\\\"b\\n\"");
         check(FieldError::too_many(spec, 3, 2), "spec: Too many: 3: must have at most 2 items");
+        let selector = Tree::from_json(br#"{"matchExpressions":[],"matchLabels":{"a":"<b"}}"#).unwrap();
+        check(FieldError::invalid(spec, &selector, ""), r#"spec: Invalid value: {"matchLabels":{"a":"\u003cb"},"matchExpressions":[]}"#);
     }
 }

@@ -96,7 +96,7 @@ impl RuleText {
 
     /// As upstream prints it: its Go struct as JSON.
     pub fn go_json(&self) -> String {
-        let quoted = |text: &str| String::from_utf8_lossy(&Tree::from(text).to_json()).into_owned();
+        let quoted = |text: &str| crate::field_error::shown(&Tree::from(text));
         let optional = self.optional_old_self.map_or("null".to_owned(), |b| b.to_string());
         format!(
             r#"{{"Rule":{},"Message":{},"MessageExpression":{},"Reason":{},"FieldPath":{},"OptionalOldSelf":{optional}}}"#,

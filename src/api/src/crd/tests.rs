@@ -201,7 +201,7 @@ fn schemas_that_are_not_structural_are_refused_with_their_places() {
     definition_errors(
         &version("{type: object, x-kubernetes-validations: [{rule: 'self.a > 1'}]}"),
         &[
-            "spec.validation.openAPIV3Schema.x-kubernetes-validations[0].rule: Invalid value: {\"Rule\":\"self.a > 1\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: compilation failed: ERROR: <input>:1:5: undefined field 'a'\n | self.a > 1\n | ....^",
+            "spec.validation.openAPIV3Schema.x-kubernetes-validations[0].rule: Invalid value: {\"Rule\":\"self.a \\u003e 1\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: compilation failed: ERROR: <input>:1:5: undefined field 'a'\n | self.a > 1\n | ....^",
         ],
     );
     definition_errors("versions: [{name: v1, served: true, storage: true}]", &["spec.versions[0].schema.openAPIV3Schema: Required value"]);

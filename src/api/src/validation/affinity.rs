@@ -188,7 +188,8 @@ pub(super) fn taints(errors: &mut Errors, taints: &[Tree], path: &Path) {
         }
         one_of(errors, effect, TAINT_EFFECTS, &path.child("effect"));
         if seen.contains(&(key, effect)) {
-            let mut error = FieldError::duplicate(path, taint);
+            let fields = [("Key", "key", "\"\""), ("Value", "value", "\"\""), ("Effect", "effect", "\"\""), ("TimeAdded", "timeAdded", "null")];
+            let mut error = FieldError::duplicate(path, in_go(taint, &fields));
             error.detail = "taints must be unique by key and effect pair".to_owned();
             errors.push(error);
         } else {

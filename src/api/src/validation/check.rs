@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::hash::Hash;
 
-use crate::field_error::{FieldError, Path};
+use crate::field_error::{BadValue, FieldError, Path, shown};
 use crate::names;
 use crate::quantity::Quantity;
 use crate::tree::Tree;
@@ -134,6 +134,12 @@ pub(super) fn non_negative(errors: &mut Errors, value: Option<i64>, path: &Path)
     if let Some(value) = value.filter(|v| *v < 0) {
         errors.push(FieldError::invalid(path, value, NOT_NEGATIVE));
     }
+}
+
+/// A wrong struct as Go prints its internal form: name in Go, name in JSON and what stands for nothing, of each field in Go's order.
+pub(super) fn in_go(tree: &Tree, fields: &[(&str, &str, &str)]) -> BadValue {
+    let fields = fields.iter().map(|(name, key, nothing)| format!("\"{name}\":{}", set(tree, key).map_or_else(|| (*nothing).to_owned(), shown)));
+    BadValue::Plain(format!("{{{}}}", fields.collect::<Vec<_>>().join(",")).into())
 }
 
 /// A field that must have one of some values; absent is `Required`.

@@ -51,7 +51,7 @@ fn flow_schema(errors: &mut Errors, name: &str, spec: &Tree) {
     let kinds = ["ByNamespace", "ByUser"];
     if let Some(method) = set(spec, "distinguisherMethod").filter(|method| !kinds.contains(&text(method, "type"))) {
         let path = SPEC.child("distinguisherMethod");
-        errors.push(FieldError::not_supported(path.child("type"), method, &kinds));
+        errors.push(FieldError::not_supported(path.child("type"), in_go(method, &[("Type", "type", "\"\"")]), &kinds));
     }
     let level = text(at(spec, "priorityLevelConfiguration"), "name");
     let path = SPEC.child("priorityLevelConfiguration");

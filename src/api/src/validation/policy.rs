@@ -23,7 +23,13 @@ pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tr
 fn disruption_budget(errors: &mut Errors, spec: &Tree) {
     let keys = ["minAvailable", "maxUnavailable"];
     if keys.iter().all(|k| set(spec, k).is_some()) {
-        errors.push(FieldError::invalid(SPEC, spec, "minAvailable and maxUnavailable cannot be both set"));
+        let fields = [
+            ("MinAvailable", "minAvailable", "null"),
+            ("Selector", "selector", "null"),
+            ("MaxUnavailable", "maxUnavailable", "null"),
+            ("UnhealthyPodEvictionPolicy", "unhealthyPodEvictionPolicy", "null"),
+        ];
+        errors.push(FieldError::invalid(SPEC, in_go(spec, &fields), "minAvailable and maxUnavailable cannot be both set"));
     }
     for key in keys {
         if let Some(value) = set(spec, key) {

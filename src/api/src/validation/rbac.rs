@@ -33,7 +33,8 @@ pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tr
         "RoleBinding" | "ClusterRoleBinding" => {
             binding(errors, new, kind == "RoleBinding");
             if old.is_some_and(|old| !same_at(new, old, "roleRef")) {
-                errors.push(FieldError::invalid(Path::new("roleRef"), at(new, "roleRef"), IMMUTABLE));
+                let fields = [("APIGroup", "apiGroup", "\"\""), ("Kind", "kind", "\"\""), ("Name", "name", "\"\"")];
+                errors.push(FieldError::invalid(Path::new("roleRef"), in_go(at(new, "roleRef"), &fields), IMMUTABLE));
             }
         }
         _ => {}

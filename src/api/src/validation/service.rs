@@ -8,6 +8,15 @@ use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::tree::Tree;
 
+/// Of a port that another is, its protocol and numbers alone are shown.
+const PORT: [(&str, &str, &str); 6] = [
+    ("Name", "", "\"\""),
+    ("Protocol", "protocol", "\"\""),
+    ("AppProtocol", "", "null"),
+    ("Port", "port", "0"),
+    ("TargetPort", "targetPort", "0"),
+    ("NodePort", "", "0"),
+];
 const SPEC: Path<'static> = Path::new("spec");
 
 fn is_headless(spec: &Tree) -> bool {
@@ -231,7 +240,7 @@ fn port_numbers(errors: &mut Errors, kind: &str, ports: &[Tree], path: &Path) {
             key.set(&["port"], at(port, "port").clone());
             key.set(&["protocol"], text(port, "protocol"));
             key.set(&["targetPort"], 0);
-            errors.push(FieldError::duplicate(path.index(i), &key));
+            errors.push(FieldError::duplicate(path.index(i), in_go(&key, &PORT)));
         }
     }
 }
