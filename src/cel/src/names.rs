@@ -378,6 +378,15 @@ pub fn ip(value: &str) -> Texts {
     vec![text.to_owned()]
 }
 
+/// An address in the one form that Go prints.
+pub fn canonical_ip(value: &str) -> Texts {
+    let texts = ip(value);
+    match value.parse::<IpAddr>() {
+        Ok(address) if texts.is_empty() && address.to_string() != value => vec![format!("must be in canonical form (\"{address}\")")],
+        _ => texts,
+    }
+}
+
 /// A range in its strict form (KEP-4858).
 pub fn cidr(value: &str) -> Texts {
     let Some((address, bits)) = parse_cidr_sloppy(value) else { return vec![CIDR_TEXT.to_owned()] };

@@ -2,6 +2,7 @@
 //!
 //! Models pkg/apis/autoscaling/validation/validation.go, v1.37: an autoscaler may go down to zero.
 use super::check::*;
+use super::resources;
 use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::tree::Tree;
@@ -155,6 +156,8 @@ fn source(errors: &mut Errors, field: &str, source: &Tree, path: &Path) {
         }
     } else if text(source, "name").is_empty() {
         errors.push(FieldError::required(path.child("name"), "must specify a resource name"));
+    } else if field == "containerResource" {
+        resources::container_name(errors, text(source, "name"), &path.child("name"));
     }
     if field == "containerResource" {
         match text(source, "container") {

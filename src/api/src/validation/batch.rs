@@ -11,6 +11,7 @@ use super::check::*;
 use super::pod;
 use crate::cron::Schedule;
 use crate::field_error::{FieldError, Path};
+use crate::names;
 use crate::selector::LabelSelector;
 use crate::tree::Tree;
 
@@ -21,6 +22,17 @@ pub(super) fn check(errors: &mut Errors, kind: &str, new: &Tree, old: Option<&Tr
         "Job" => job(errors, new, old),
         "CronJob" => cron_job(errors, new, old),
         _ => {}
+    }
+}
+
+/// The pods of an indexed Job have host names with their index. Models validateNameAllowsCompletions.
+fn room_for_indexes(errors: &mut Errors, job: &Tree) {
+    let (spec, name) = (at(job, "spec"), job.str_at(&["metadata", "name"]));
+    let Some(completions) = int(spec, "completions").filter(|n| *n > 0 && text(spec, "completionMode") == "Indexed") else { return };
+    let host = format!("{name}-{}", completions - 1);
+    if !names::dns1123_label(&host).is_empty() {
+        let detail = format!("will not able to create pod with invalid DNS label: {host}");
+        errors.push(FieldError::invalid(Path::new("metadata").child("name"), name, detail));
     }
 }
 
@@ -44,7 +56,7 @@ fn job(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
             errors.push(FieldError::invalid(path.child("metadata").child("labels"), labels, detail));
         }
     }
-    let Some(old_job) = old else { return };
+    let Some(old_job) = old else { return room_for_indexes(errors, new) };
     let old = at(old_job, "spec");
     // An indexed job may be resized when completions and parallelism change together.
     let (completions, path) = (at(spec, "completions"), SPEC.child("completions"));

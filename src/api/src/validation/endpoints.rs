@@ -103,15 +103,18 @@ fn slice_endpoints(errors: &mut Errors, slice: &Tree, kind: &str) {
         for (j, address) in addresses.into_iter().enumerate() {
             let path = addresses_path.index(j);
             match kind {
-                "IPv4" | "IPv6" => match names::parse_ip_sloppy(address) {
-                    None => ip(errors, address, &path),
-                    Some(parsed) => {
-                        if parsed.is_ipv4() != (kind == "IPv4") {
-                            errors.push(FieldError::invalid(addresses_path, address, format!("must be an {kind} address")));
-                        }
-                        ordinary_ip(errors, address, &path);
+                "IPv4" | "IPv6" => {
+                    let texts = if kind == "IPv6" { names::canonical_ip(address) } else { names::ip(address) };
+                    let is_other = names::parse_ip_sloppy(address).is_some_and(|parsed| parsed.is_ipv4() != (kind == "IPv4"));
+                    if !texts.is_empty() {
+                        invalid(errors, &path, address, texts);
+                        continue;
                     }
-                },
+                    if is_other {
+                        errors.push(FieldError::invalid(addresses_path, address, format!("must be an {kind} address")));
+                    }
+                    ordinary_ip(errors, address, &path);
+                }
                 "FQDN" => fqdn(errors, address, &path),
                 _ => {}
             }

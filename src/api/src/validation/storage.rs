@@ -10,6 +10,7 @@ use super::{affinity, resources, volume, volume_drivers};
 use crate::field_error::{FieldError, Path};
 use crate::tree::Tree;
 
+const METADATA: Path<'static> = Path::new("metadata");
 const SPEC: Path<'static> = Path::new("spec");
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
@@ -81,6 +82,23 @@ pub(super) fn claim_spec(errors: &mut Errors, spec: &Tree, path: &Path) {
     }
 }
 
+/// A class may be said by an annotation, as it once was, and then by its field: `munged` loses it where that is no change.
+/// Models validateStorageClassUpgradeFromAnnotation and validateStorageClassUpgradeFromNil.
+fn class_by_annotation(errors: &mut Errors, new: &Tree, old: &Tree, munged: &mut Tree) {
+    let annotation = |claim: &'_ Tree| crate::meta::annotation(claim, CLASS).map(str::to_owned);
+    let (before, after) = (annotation(old), annotation(new));
+    let class = |claim: &Tree| set(at(claim, "spec"), "storageClassName").and_then(Tree::as_str).map(str::to_owned);
+    let (old_class, new_class) = (class(old), class(new));
+    let is_moved = before.is_some() && old_class.is_none() && new_class == before && (after.is_none() || after == before);
+    if !is_moved && before.as_deref().unwrap_or("") != after.as_deref().unwrap_or("") {
+        let path = METADATA.child("annotations");
+        errors.push(FieldError::invalid(path.child(CLASS), after.as_deref().unwrap_or(""), IMMUTABLE));
+    }
+    if is_moved || (old_class.is_none() && (before.is_none() || new_class == before)) {
+        munged.remove(&["storageClassName"]);
+    }
+}
+
 pub(super) fn claim(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
     let spec = at(new, "spec");
     claim_spec(errors, spec, &SPEC);
@@ -97,9 +115,7 @@ pub(super) fn claim(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
             }
         }
     }
-    if set(old_spec, "storageClassName").is_none() {
-        munged.remove(&["storageClassName"]);
-    }
+    class_by_annotation(errors, new, old, &mut munged);
     let size = ["resources", "requests", "storage"];
     if new.str_at(&["status", "phase"]) == "Bound" {
         if let Some(old_size) = old_spec.at(&size) {
@@ -166,6 +182,25 @@ const VOLUME_SOURCES: &[&str] = &[
     "csi",
 ];
 
+/// Models pkg/volume/validation/pv_validation.go checkMountOption.
+const MOUNTED_WITH_OPTIONS: [&str; 13] = [
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "iscsi",
+    "cinder",
+    "cephfs",
+    "azureFile",
+    "vsphereVolume",
+    "azureDisk",
+    "photonPersistentDisk",
+];
+const MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
 pub(super) fn persistent_volume(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
     let spec = at(new, "spec");
     access_modes(errors, spec, "", &SPEC);
@@ -228,6 +263,10 @@ pub(super) fn persistent_volume(errors: &mut Errors, new: &Tree, old: Option<&Tr
         if set(spec, "csi").is_none() {
             errors.push(FieldError::required(SPEC.child("csi"), "has to be specified when using volumeAttributesClassName"));
         }
+    }
+    if !MOUNTED_WITH_OPTIONS.iter().any(|name| set(spec, name).is_some()) && crate::meta::annotation(new, MOUNT_OPTIONS).is_some() {
+        let path = METADATA.child("annotations");
+        errors.push(FieldError::forbidden(path.child(MOUNT_OPTIONS), "may not specify mount options for this volume type"));
     }
     let Some(old) = old.map(|o| at(o, "spec")) else { return };
     const EXPANSION_SECRET: [&str; 2] = ["csi", "controllerExpandSecretRef"];
