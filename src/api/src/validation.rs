@@ -24,6 +24,7 @@ mod meta;
 mod networking;
 mod pod;
 mod pod_agreement;
+mod pod_annotations;
 mod pod_resize;
 mod pod_update;
 mod pod_warnings;
@@ -44,11 +45,14 @@ mod tests;
 mod trust;
 mod volume;
 mod volume_drivers;
+mod volume_paths;
+pub mod warnings;
 mod webhooks;
 
 pub use meta::NameRule;
 pub use networking::domain_prefixed_path;
-pub use pod_warnings::pod_warnings;
+pub use pod_annotations::{APP_ARMOR, app_armor_profile};
+pub use pod_warnings::{APP_ARMOR_WARNING, pod_warnings};
 pub(crate) use webhooks::client as check_webhook_client;
 
 use check::Errors;

@@ -437,21 +437,30 @@ pub fn warnings(resource: &Resource, object: &Tree, old: Option<&Tree>) -> Vec<S
     if resource.custom.is_some() {
         return crd::finalizer_warnings(object);
     }
-    let is_changed = old.is_none_or(|old| meta::generation(old) != meta::generation(object));
+    let is_changed = match id(resource) {
+        ("apps", "daemonsets") => old.is_none_or(|old| daemonset::generation(old) != daemonset::generation(object)),
+        _ => old.is_none_or(|old| meta::generation(old) != meta::generation(object)),
+    };
     match id(resource) {
         ("", "pods") if old.is_none() => return simple::with_name_warning("the Pod's hostname", object, api::validation::pod_warnings(object, "")),
         ("apps", "statefulsets") => {
             let template = if is_changed { simple::template_warnings(object, old.is_none()) } else { Vec::new() };
-            return [template, warnings::claim_templates(object, old.is_none())].concat();
+            return [template, warnings::stateful_set(object, old.is_none())].concat();
         }
-        ("apps", _) | ("batch", "jobs") | ("", "replicationcontrollers") if is_changed => return simple::template_warnings(object, old.is_none()),
-        ("", "podtemplates") => {
+        // In an update, upstream looks at the template that was.
+        ("", "replicationcontrollers") if is_changed => return simple::template_warnings(old.unwrap_or(object), old.is_none()),
+        ("batch", "jobs") if is_changed => {
+            let warnings = warnings::job_spec(object.get("spec").unwrap_or(&Tree::Null), "spec");
+            return if old.is_none() { simple::with_name_warning("Pod names and hostnames", object, warnings) } else { warnings };
+        }
+        ("batch", "cronjobs") => {
+            let warnings = warnings::cron_job(object, old);
+            return if old.is_none() { simple::with_name_warning("Pod names and hostnames", object, warnings) } else { warnings };
+        }
+        ("apps", _) if is_changed => return simple::template_warnings(object, old.is_none()),
+        ("", "podtemplates") if is_changed => {
             let template = object.get("template").cloned().unwrap_or_default();
             return api::validation::pod_warnings(&template, "template");
-        }
-        ("batch", "cronjobs") if is_changed => {
-            let template = object.at(&["spec", "jobTemplate", "spec", "template"]).cloned().unwrap_or_default();
-            return api::validation::pod_warnings(&template, "spec.jobTemplate.spec.template");
         }
         _ => {}
     }
@@ -467,6 +476,30 @@ pub fn warnings(resource: &Resource, object: &Tree, old: Option<&Tree>) -> Vec<S
         ("", "nodes") => warnings::node(object),
         ("", "persistentvolumes") => warnings::persistent_volume(object),
         ("", "persistentvolumeclaims") => warnings::claim(object),
+        ("", "endpoints") => warnings::endpoints(object),
+        ("", "serviceaccounts") => warnings::service_account(object, old),
+        ("", "resourcequotas") if old.is_none() => warnings::resource_quota(object),
+        ("networking.k8s.io", "networkpolicies") => warnings::network_policy(object),
+        ("node.k8s.io", "runtimeclasses") => warnings::runtime_class(object),
+        ("storage.k8s.io", "storageclasses") => warnings::storage_class(object),
+        ("storage.k8s.io", "csistoragecapacities") => warnings::storage_capacity(object),
+        ("admissionregistration.k8s.io", "validatingwebhookconfigurations" | "mutatingwebhookconfigurations") => warnings::webhook_rules(object),
+        _ => Vec::new(),
+    }
+}
+
+/// The same of an update of the status.
+pub fn status_warnings(resource: &Resource, object: &Tree) -> Vec<String> {
+    match id(resource) {
+        ("", "services") | ("networking.k8s.io", "ingresses") => warnings::load_balancer(object),
+        _ => Vec::new(),
+    }
+}
+
+/// Annotations of a new object that stand for fields become those; says which are better written otherwise.
+pub fn adopt_annotations(resource: &Resource, object: &mut Tree) -> Vec<String> {
+    match id(resource) {
+        ("", "pods") => pod::adopt_app_armor(object),
         _ => Vec::new(),
     }
 }

@@ -5,13 +5,11 @@
 use std::collections::HashMap;
 
 use super::check::*;
-use super::{affinity, container, meta, pod_agreement, resources, security, volume};
+use super::{affinity, container, meta, pod_agreement, pod_annotations, resources, security, volume};
 use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::quantity::Quantity;
 use crate::tree::Tree;
-
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// What the checks of a container must know of its pod.
 pub(super) struct PodContext<'t> {
@@ -36,12 +34,13 @@ pub(super) fn create(errors: &mut Errors, pod: &Tree) {
     if !text(spec, "nodeName").is_empty() && !list(spec, "schedulingGates").is_empty() {
         errors.push(FieldError::forbidden(path.child("nodeName"), "cannot be set until all schedulingGates have been cleared"));
     }
+    pod_annotations::agree_with_fields(errors, at(pod, "metadata"), spec, &path);
 }
 
 /// What holds for new and updated pods alike, but for `ObjectMeta` proper.
 pub(super) fn metadata_and_spec(errors: &mut Errors, pod: &Tree) {
     let spec = at(pod, "spec");
-    annotations(errors, at(pod, "metadata"), spec, &Path::new("metadata").child("annotations"));
+    pod_annotations::check(errors, at(pod, "metadata"), spec, &Path::new("metadata").child("annotations"));
     pod_spec(errors, spec, pod.str_at(&["metadata", "name"]), true, &Path::new("spec"));
     let path = Path::new("spec");
     if text(spec, "serviceAccountName").is_empty() {
@@ -68,33 +67,16 @@ pub(super) fn metadata_and_spec(errors: &mut Errors, pod: &Tree) {
     }
 }
 
-pub(super) fn annotations(errors: &mut Errors, metadata: &Tree, spec: &Tree, path: &Path) {
-    let annotations = at(metadata, "annotations");
-    if let Some(value) = set(annotations, MIRROR)
-        && text(spec, "nodeName").is_empty() {
-            let detail = "must set spec.nodeName if mirror pod annotation is set";
-            errors.push(FieldError::invalid(path.key(MIRROR), value, detail));
-        }
-    const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-    if let Some(cost) = set(annotations, COST) {
-        let cost = cost.as_str().unwrap_or("");
-        // Upstream refuses the forms that Go's parser reads but would not print.
-        let canonical = cost.parse::<i32>().is_ok() && !cost.starts_with('+') && (cost == "0" || !cost.trim_start_matches('-').starts_with('0'));
-        if !canonical {
-            errors.push(FieldError::invalid(path.key(COST), cost, "must be a 32bit integer"));
-        }
-    }
-}
-
 /// A `PodTemplateSpec`.
 pub(super) fn template(errors: &mut Errors, template: &Tree, path: &Path) {
     let metadata = at(template, "metadata");
     labels(errors, at(metadata, "labels"), &path.child("labels"));
     meta::annotations(errors, at(metadata, "annotations"), &path.child("annotations"));
     let spec = at(template, "spec");
-    annotations(errors, metadata, spec, &path.child("annotations"));
+    pod_annotations::check(errors, metadata, spec, &path.child("annotations"));
     let spec_path = path.child("spec");
     pod_spec(errors, spec, "", false, &spec_path);
+    pod_annotations::agree_with_fields(errors, metadata, spec, &spec_path);
     if !list(spec, "ephemeralContainers").is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
         errors.push(FieldError::forbidden(spec_path.child("ephemeralContainers"), detail));
@@ -199,14 +181,16 @@ fn resource_claims(errors: &mut Errors, spec: &Tree, path: &Path) {
             dns_label(errors, name, &path.child("name"));
             seen.push(name);
         }
+        let fields = [("Name", "name", "\"\""), ("ResourceClaimName", "resourceClaimName", "null"), ("ResourceClaimTemplateName", "resourceClaimTemplateName", "null")];
+        let shown = || in_go(claim, &fields);
         match (set(claim, "resourceClaimName"), set(claim, "resourceClaimTemplateName")) {
             (Some(_), Some(_)) => {
                 let detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
-                errors.push(FieldError::invalid(path, claim, detail));
+                errors.push(FieldError::invalid(path, shown(), detail));
             }
             (None, None) => {
                 let detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
-                errors.push(FieldError::invalid(path, claim, detail));
+                errors.push(FieldError::invalid(path, shown(), detail));
             }
             _ => {}
         }

@@ -4,21 +4,21 @@
 //! `ValidatePodEphemeralContainersUpdate`, `ValidatePodBinding`.
 use super::check::*;
 use super::diff::diff;
-use super::{affinity, meta, pod};
+use super::pod_annotations::MIRROR;
+use super::{affinity, meta, pod, pod_annotations};
 use crate::field_error::{FieldError, Path};
 use crate::names;
 use crate::tree::Tree;
 
 const META: Path<'static> = Path::new("metadata");
 const SPEC: Path<'static> = Path::new("spec");
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 /// An update of the pod itself.
 pub(super) fn update(errors: &mut Errors, new: &Tree, old: &Tree) {
     meta::update(errors, new, old);
     pod::metadata_and_spec(errors, new);
-    annotation_update(errors, new, old);
+    pod_annotations::update(errors, new, old, &META.child("annotations"));
     let (spec, old_spec) = (at(new, "spec"), at(old, "spec"));
     for key in ["containers", "initContainers"] {
         let path = SPEC.child(key);
@@ -75,18 +75,6 @@ fn take_old(new: &mut Tree, old: &Tree, key: &str) {
         None => {
             new.make_object().remove(key);
         }
-    }
-}
-
-fn annotation_update(errors: &mut Errors, new: &Tree, old: &Tree) {
-    let path = META.child("annotations");
-    let (new, old) = (new.at(&["metadata", "annotations", MIRROR]), old.at(&["metadata", "annotations", MIRROR]));
-    match (new, old) {
-        (Some(_), None) => errors.push(FieldError::forbidden(path.key(MIRROR), "may not add mirror pod annotation")),
-        (new, Some(old)) if new != Some(old) => {
-            errors.push(FieldError::forbidden(path.key(MIRROR), "may not remove or update mirror pod annotation"));
-        }
-        _ => {}
     }
 }
 
@@ -171,7 +159,7 @@ fn gated(errors: &mut Errors, munged: &mut Tree, old_spec: &Tree) {
 /// An update of `pods/status`.
 pub(super) fn status(errors: &mut Errors, new: &Tree, old: &Tree) {
     meta::update(errors, new, old);
-    annotation_update(errors, new, old);
+    pod_annotations::update(errors, new, old, &META.child("annotations"));
     let (status, old_status) = (at(new, "status"), at(old, "status"));
     let path = Path::new("status");
     let conditions = META.child("conditions"); // upstream's path
@@ -248,7 +236,7 @@ pub(super) fn ephemeral_containers(errors: &mut Errors, new: &Tree, old: &Tree) 
     }
     meta::update(errors, new, old);
     pod::metadata_and_spec(errors, new);
-    annotation_update(errors, new, old);
+    pod_annotations::update(errors, new, old, &META.child("annotations"));
     let path = SPEC.child("ephemeralContainers");
     let containers = list(at(new, "spec"), "ephemeralContainers");
     for before in list(at(old, "spec"), "ephemeralContainers") {

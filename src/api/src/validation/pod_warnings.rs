@@ -1,23 +1,14 @@
 //! What is legal in a pod and yet rarely meant.
 //!
-//! Models pkg/api/pod/warnings.go and pkg/api/node/util.go, v1.37. Left out: paths in a volume that overlap, addresses in unusual forms, and
-//! what is said of claims in ephemeral volumes.
+//! Models pkg/api/pod/warnings.go, v1.37.
 use std::collections::HashMap;
 
 use super::check::*;
+use super::pod_annotations::{APP_ARMOR, SECCOMP_CONTAINER, SECCOMP_POD, app_armor_profile};
+use super::volume_paths;
+use super::warnings::{address, claim_spec, node_label, node_term};
 use crate::field_error::quote;
 use crate::tree::Tree;
-
-const NODE_LABELS: [(&str, &str); 8] = [
-    ("beta.kubernetes.io/arch", r#"deprecated since v1.14; use "kubernetes.io/arch" instead"#),
-    ("beta.kubernetes.io/os", r#"deprecated since v1.14; use "kubernetes.io/os" instead"#),
-    ("failure-domain.beta.kubernetes.io/region", r#"deprecated since v1.17; use "topology.kubernetes.io/region" instead"#),
-    ("failure-domain.beta.kubernetes.io/zone", r#"deprecated since v1.17; use "topology.kubernetes.io/zone" instead"#),
-    ("beta.kubernetes.io/instance-type", r#"deprecated since v1.17; use "node.kubernetes.io/instance-type" instead"#),
-    ("app.kubernetes.io/created-by", "deprecated since v1.9"),
-    ("scheduler.alpha.kubernetes.io/preferAvoidPods", "deprecated since v1.22; use Taints and Tolerations instead"),
-    ("node-role.kubernetes.io/master", r#"use "node-role.kubernetes.io/control-plane" instead"#),
-];
 
 const ANNOTATIONS: [(&str, &str); 3] = [
     ("scheduler.alpha.kubernetes.io/critical-pod", r#"non-functional in v1.16+; use the "priorityClassName" field instead"#),
@@ -37,9 +28,8 @@ const VOLUMES: [(&str, &str); 9] = [
     ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 
-const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const SECCOMP: &str = r#"non-functional in v1.27+; use the "seccompProfile" field instead"#;
+pub const APP_ARMOR_WARNING: &str = r#"deprecated since v1.30; use the "appArmorProfile" field instead"#;
 const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
 /// Of a Pod, where `base` is empty, or of the template at `base`.
@@ -55,8 +45,14 @@ pub fn pod_warnings(pod: &Tree, base: &str) -> Vec<String> {
     warnings.extend(ANNOTATIONS.iter().filter(|(key, _)| annotated(key)).map(|(key, text)| annotation(key, text)));
     for (i, volume) in list(spec, "volumes").iter().enumerate() {
         let old = VOLUMES.iter().filter(|(kind, _)| set(volume, kind).is_some());
-        warnings.extend(old.map(|(kind, text)| format!("{root}.volumes[{i}].{kind}: {text}")));
+        // Upstream shows one of them by its name in Go.
+        let shown = |kind: &&'static str| if *kind == "storageos" { "storageOS" } else { *kind };
+        warnings.extend(old.map(|(kind, text)| format!("{root}.volumes[{i}].{}: {text}", shown(kind))));
+        if let Some(claim) = volume.at(&["ephemeral", "volumeClaimTemplate", "spec"]) {
+            warnings.extend(claim_spec(claim, &format!("{root}.volumes[{i}].ephemeral.volumeClaimTemplate.spec")));
+        }
     }
+    volume_paths::overlapping(&mut warnings, spec);
     repeated(&mut warnings, spec, &root, "hostAliases", "ip");
     repeated(&mut warnings, spec, &root, "imagePullSecrets", "name");
     for (i, _) in list(spec, "imagePullSecrets").iter().enumerate().filter(|(_, secret)| text(secret, "name").is_empty()) {
@@ -74,6 +70,13 @@ pub fn pod_warnings(pod: &Tree, base: &str) -> Vec<String> {
         if !has_profile(container) && annotated(&key) {
             warnings.push(annotation(&key, SECCOMP));
         }
+        if !base.is_empty() && set(at(container, "securityContext"), "appArmorProfile").is_none() {
+            let key = format!("{APP_ARMOR}{}", text(container, "name"));
+            let field = set(annotations, &key).and_then(Tree::as_str).map(app_armor_profile);
+            if field.is_some_and(|field| field.is_none() || field.as_ref() != set(at(spec, "securityContext"), "appArmorProfile")) {
+                warnings.push(annotation(&key, APP_ARMOR_WARNING));
+            }
+        }
         for part in ["limits", "requests"] {
             fractions(&mut warnings, at(at(container, "resources"), part), &format!("{path}.resources.{part}"));
         }
@@ -85,6 +88,12 @@ pub fn pod_warnings(pod: &Tree, base: &str) -> Vec<String> {
         warnings.push(format!("{root}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"));
     }
     pod_affinity(&mut warnings, at(spec, "affinity"), &root);
+    for (i, server) in list(at(spec, "dnsConfig"), "nameservers").iter().enumerate() {
+        warnings.extend(address(&format!("{root}.dnsConfig.nameservers[{i}]"), server.as_str().unwrap_or("")));
+    }
+    for (i, alias) in list(spec, "hostAliases").iter().enumerate() {
+        warnings.extend(address(&format!("{root}.hostAliases[{i}].ip"), text(alias, "ip")));
+    }
     warnings
 }
 
@@ -94,39 +103,24 @@ fn containers<'t>(spec: &'t Tree, root: &str) -> Vec<(&'t Tree, String)> {
     kinds.iter().flat_map(|kind| list(spec, kind).iter().enumerate().map(move |(i, c)| (c, format!("{root}.{kind}[{i}]")))).collect()
 }
 
-fn deprecated_label(key: &str) -> Option<&'static str> {
-    NODE_LABELS.iter().find(|(label, _)| *label == key).map(|(_, text)| *text)
-}
-
 fn node_labels(warnings: &mut Vec<String>, spec: &Tree, root: &str) {
     for (key, _) in entries(spec, "nodeSelector") {
-        warnings.extend(deprecated_label(key).map(|text| format!("{root}.nodeSelector[{key}]: {text}")));
+        warnings.extend(node_label(key).map(|text| format!("{root}.nodeSelector[{key}]: {text}")));
     }
     let node = at(at(spec, "affinity"), "nodeAffinity");
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
     for (i, term) in list(at(node, required), "nodeSelectorTerms").iter().enumerate() {
-        node_term(warnings, term, &format!("{root}.affinity.nodeAffinity.{required}.nodeSelectorTerms[{i}]"), false);
+        warnings.extend(node_term(term, &format!("{root}.affinity.nodeAffinity.{required}.nodeSelectorTerms[{i}]"), false));
     }
     let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
     for (i, term) in list(node, preferred).iter().enumerate() {
-        node_term(warnings, at(term, "preference"), &format!("{root}.affinity.nodeAffinity.{preferred}[{i}].preference"), true);
+        warnings.extend(node_term(at(term, "preference"), &format!("{root}.affinity.nodeAffinity.{preferred}[{i}].preference"), true));
     }
     for (i, constraint) in list(spec, "topologySpreadConstraints").iter().enumerate() {
         let (path, key) = (format!("{root}.topologySpreadConstraints[{i}]"), text(constraint, "topologyKey"));
-        warnings.extend(deprecated_label(key).map(|text| format!("{path}.topologyKey: {key} is {text}")));
+        warnings.extend(node_label(key).map(|text| format!("{path}.topologyKey: {key} is {text}")));
         if set(constraint, "labelSelector").is_none() {
             warnings.push(format!("{path}.labelSelector: {NO_SELECTOR}"));
-        }
-    }
-}
-
-fn node_term(warnings: &mut Vec<String>, term: &Tree, path: &str, checks_values: bool) {
-    for (i, expression) in list(term, "matchExpressions").iter().enumerate() {
-        let key = text(expression, "key");
-        warnings.extend(deprecated_label(key).map(|text| format!("{path}.matchExpressions[{i}].key: {key} is {text}")));
-        for (j, value) in strings(expression, "values").into_iter().enumerate().filter(|_| checks_values) {
-            let wrong = crate::names::label_value(value);
-            warnings.extend(wrong.into_iter().map(|text| format!("{path}.matchExpressions[{i}].values[{j}]: {value} is invalid, {text}")));
         }
     }
 }
@@ -179,9 +173,15 @@ fn ports(warnings: &mut Vec<String>, containers: &[(&Tree, String)]) {
                 return;
             }
             let place = format!("{path}.ports[{i}]");
-            let ((number, address), is_same) = (host(port), |other: &Tree| {
+            let (number, address) = host(port);
+            if !address.is_empty() && number == 0 {
+                let (name, own) = (text(port, "name"), int(port, "containerPort").unwrap_or(0));
+                let shown = format!("{{Name:{name} HostPort:0 ContainerPort:{own} Protocol:{} HostIP:{address}}}", text(port, "protocol"));
+                warnings.push(format!("{place}: hostIP set without hostPort: {shown}"));
+            }
+            let is_same = |other: &Tree| {
                 int(other, "containerPort") == int(port, "containerPort") && text(other, "protocol") == text(port, "protocol")
-            });
+            };
             for (other, there) in seen.iter().filter(|(other, _)| is_same(other)) {
                 let (other_number, other_address) = host(other);
                 let what = match () {

@@ -88,7 +88,7 @@ fn seccomp(errors: &mut Errors, context: &Tree, path: &Path) {
     }
 }
 
-fn app_armor(errors: &mut Errors, context: &Tree, path: &Path) {
+pub(super) fn app_armor(errors: &mut Errors, context: &Tree, path: &Path) {
     const LENGTH_MAX: usize = 4095;
     let Some(profile) = set(context, "appArmorProfile") else { return };
     let path = path.child("appArmorProfile");

@@ -181,6 +181,7 @@ impl Target {
         api::defaults::apply(resource, &mut object);
 
         strategy::prepare_create(resource, &mut object, &self.user);
+        warnings.extend(strategy::adopt_annotations(resource, &mut object));
         let generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
         fill_system_fields(&mut object);
         for attempt in 1.. {

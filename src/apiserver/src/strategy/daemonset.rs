@@ -6,7 +6,8 @@ use api::tree::Tree;
 
 const GENERATION: &str = "deprecated.daemonset.template.generation";
 
-fn generation(object: &Tree) -> i64 {
+/// How often the template changed.
+pub fn generation(object: &Tree) -> i64 {
     meta::annotation(object, GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 

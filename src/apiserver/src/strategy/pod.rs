@@ -1,6 +1,7 @@
 //! Pods. Models pkg/registry/core/pod/strategy.go and pkg/apis/core/v1/helper/qos.
 use api::quantity::Quantity;
 use api::tree::Tree;
+use api::validation::{APP_ARMOR, APP_ARMOR_WARNING, app_armor_profile};
 
 pub fn prepare_create(object: &mut Tree) {
     let class = qos_class(object);
@@ -27,6 +28,38 @@ fn apply_scheduling_gates(object: &mut Tree) {
     condition.set(&["lastProbeTime"], Tree::Null);
     condition.set(&["lastTransitionTime"], crate::rest::storage::now());
     object.set(&["status", "conditions"], Tree::Array(vec![condition]));
+}
+
+/// Annotations about AppArmor become the fields that came after them. Models applyAppArmorVersionSkew.
+pub fn adopt_app_armor(pod: &mut Tree) -> Vec<String> {
+    if pod.str_at(&["spec", "os", "name"]) == "windows" {
+        return Vec::new();
+    }
+    let of_pod = pod.at(&["spec", "securityContext", "appArmorProfile"]).filter(|profile| !profile.is_null()).cloned();
+    let annotations: Vec<(String, String)> = pod
+        .at(&["metadata", "annotations"])
+        .and_then(Tree::as_object)
+        .into_iter()
+        .flat_map(|all| all.iter())
+        .filter_map(|(key, value)| Some((key.strip_prefix(APP_ARMOR)?.to_owned(), value.as_str()?.to_owned())))
+        .collect();
+    let mut warnings = Vec::new();
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in pod.at_mut(&["spec", list]).and_then(Tree::as_array_mut).into_iter().flatten() {
+            let name = container.str_at(&["name"]).to_owned();
+            let Some((_, annotation)) = annotations.iter().find(|(of, _)| *of == name) else { continue };
+            if container.at(&["securityContext", "appArmorProfile"]).is_some_and(|profile| !profile.is_null()) {
+                continue;
+            }
+            match app_armor_profile(annotation) {
+                Some(profile) if Some(&profile) == of_pod.as_ref() => continue,
+                Some(profile) => container.set(&["securityContext", "appArmorProfile"], profile),
+                None => {}
+            }
+            warnings.push(format!("metadata.annotations[{APP_ARMOR}{name}]: {APP_ARMOR_WARNING}"));
+        }
+    }
+    warnings
 }
 
 /// How long a deleted pod may take. Models podStrategy.CheckGracefulDelete.
@@ -118,6 +151,17 @@ mod tests {
         check(r#"{"limits":{"cpu":"1","memory":"1Gi"},"requests":{"cpu":"1000m","memory":"1Gi"}}"#, "Guaranteed");
         check(r#"{"limits":{"cpu":"1","memory":"1Gi"},"requests":{"cpu":"500m"}}"#, "Burstable");
         check(r#"{"requests":{"cpu":"0"}}"#, "BestEffort");
+    }
+
+    #[test]
+    fn annotations_about_app_armor_become_fields() {
+        let text = r#"{"metadata":{"annotations":{"container.apparmor.security.beta.kubernetes.io/a":"localhost/x","container.apparmor.security.beta.kubernetes.io/b":"unconfined"}},
+            "spec":{"securityContext":{"appArmorProfile":{"type":"Unconfined"}},"containers":[{"name":"a"},{"name":"b"}]}}"#;
+        let mut pod = Tree::from_json(text.as_bytes()).unwrap();
+        let warnings = adopt_app_armor(&mut pod);
+        assert_eq!(warnings, [format!("metadata.annotations[{APP_ARMOR}a]: {APP_ARMOR_WARNING}")]);
+        let containers = String::from_utf8(pod.at(&["spec", "containers"]).unwrap().to_json()).unwrap();
+        assert_eq!(containers, r#"[{"name":"a","securityContext":{"appArmorProfile":{"localhostProfile":"x","type":"Localhost"}}},{"name":"b"}]"#);
     }
 
     #[test]

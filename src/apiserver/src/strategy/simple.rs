@@ -1,6 +1,7 @@
 //! Kinds whose strategy is a few lines.
 use api::meta;
 use api::tree::Tree;
+use api::validation::warnings::{address, range};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -19,16 +20,22 @@ pub fn keep_names_of_secrets(account: &mut Tree) {
     }
 }
 
-/// Models pkg/api/service/warnings.go. Left out: deprecated spellings of addresses.
+/// Models pkg/api/service/warnings.go.
 pub fn service_warnings(object: &Tree) -> Vec<String> {
     let text = |key: &str| object.str_at(&["spec", key]);
     let has_external = !object.array_at(&["spec", "externalIPs"]).is_empty();
-    let (is_headless, is_name) = (text("clusterIP") == "None", text("type") == "ExternalName");
+    let (is_headless, is_name) = (text("clusterIP") == "None" && text("type") == "ClusterIP", text("type") == "ExternalName");
     let mut out = Vec::new();
     if api::meta::annotations(object).contains_key("service.kubernetes.io/topology-aware-hints") {
         let new = "service.kubernetes.io/topology-mode";
         out.push(format!("annotation service.kubernetes.io/topology-aware-hints is deprecated, please use {new} instead"));
     }
+    let strings = |key: &'static str| object.array_at(&["spec", key]).iter().filter_map(Tree::as_str).enumerate();
+    let given = if matches!(text("clusterIP"), "" | "None") { Vec::new() } else { strings("clusterIPs").map(|one| ("clusterIPs", one)).collect() };
+    let addresses = given.into_iter().chain(strings("externalIPs").map(|one| ("externalIPs", one)));
+    out.extend(addresses.filter_map(|(key, (i, value))| address(&format!("spec.{key}[{i}]"), value)));
+    out.extend(address("spec.loadBalancerIP", text("loadBalancerIP")));
+    out.extend(strings("loadBalancerSourceRanges").flat_map(|(i, value)| range(&format!("spec.loadBalancerSourceRanges[{i}]"), value)));
     let mut warn = |holds: bool, warning: &str| {
         if holds {
             out.push(warning.to_owned());
@@ -63,12 +70,9 @@ pub fn driver_warnings(object: &Tree) -> Vec<String> {
 /// Of what makes pods from `spec.template`.
 pub fn template_warnings(object: &Tree, is_new: bool) -> Vec<String> {
     let Some(template) = object.at(&["spec", "template"]) else { return Vec::new() };
-    let mut warnings = api::validation::pod_warnings(template, "spec.template");
-    if object.at(&["spec", "revisionHistoryLimit"]).and_then(Tree::as_i64).is_some_and(|limit| limit < 0) && meta::kind(object) == "StatefulSet" {
-        warnings.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
-    }
+    let warnings = api::validation::pod_warnings(template, "spec.template");
     match meta::kind(object) {
-        "Deployment" | "ReplicaSet" | "ReplicationController" | "Job" if is_new => with_name_warning("Pod names and hostnames", object, warnings),
+        "Deployment" | "ReplicaSet" | "ReplicationController" if is_new => with_name_warning("Pod names and hostnames", object, warnings),
         _ => warnings,
     }
 }

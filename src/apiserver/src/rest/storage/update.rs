@@ -131,8 +131,10 @@ impl Target {
             return Err(Status::invalid(strategy::inner_group(resource), strategy::kind_of(resource, &new), meta::name(&new), &errors).into());
         }
         if by_client {
-            if part == Part::Main {
-                warnings.extend(strategy::warnings(resource, &new, Some(&old)));
+            match part {
+                Part::Main => warnings.extend(strategy::warnings(resource, &new, Some(&old))),
+                Part::Status => warnings.extend(strategy::status_warnings(resource, &new)),
+                _ => {}
             }
             new = self.admission_validate(admission::Operation::Update, part, new, Some(old.clone()), dry_run, warnings).await?;
         }
