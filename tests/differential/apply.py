@@ -96,7 +96,7 @@ class Draw(patches.Draw):
         """Method, path, query, body (or what makes it of the object there is), content type."""
         subject = self.subject
         # What rk's server keeps there beside the test would be in the way.
-        has_status = subject.base["kind"] not in ("CustomResourceDefinition", "APIService") and "status" in subject.resource.subresources and "status" in self.fields
+        has_status = not compare.controllers and subject.base["kind"] not in ("CustomResourceDefinition", "APIService") and "status" in subject.resource.subresources and "status" in self.fields
         kind = self.chance.choices(["apply", "status", "update", "patch", "status-patch", "broken"], [60, 14 if has_status else 0, 9, 9, 5 if has_status else 0, 3])[0]
         if kind in ("apply", "status"):
             manager, which = self.some("m1", "m2", "m3"), "/status" if kind == "status" else ""

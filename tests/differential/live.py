@@ -14,15 +14,25 @@ def relay(lab):
     return sides.Program(*lab.command("hub", sys.executable, HERE / "relay.py", lab.kubeconfig))
 
 
+# Parts that set defaults for others (classes of storage and of ingresses), or own what a test names.
+PARTS = "dns,ingress,local-storage,metrics-server"
+ADDRESSES, OURS = "--service-cluster-ip-range=10.96.0.0/16", "--service-cluster-ip-range=10.43.0.0/16"
+
+
+# Of upstream's controllers, those that end a deletion: no other changes what a test made.
+CONTROLLERS = "--controllers=garbage-collector-controller,namespace-controller"
+
+
 class Upstream(subject.Upstream):
-    """Without controllers: nobody changes what a test made."""
+    """With those controllers that end a deletion. Services have the addresses that rk's have."""
 
     def up(self):
         shutil.rmtree(self.out / "etcd", ignore_errors=True)
         super().up()
 
     def start(self, machine, *words, log):
-        return None if "controller-manager" in log else super().start(machine, *words, log=log)
+        told = (OURS if word == ADDRESSES else CONTROLLERS if str(word).startswith("--controllers=") else word for word in words)
+        return super().start(machine, *told, log=log)
 
 
 class Rk(subject.Lab):
@@ -32,7 +42,15 @@ class Rk(subject.Lab):
         self.kubeconfig = f"/run/rk-lab/{name}/kubeconfig.yaml"
 
     def up(self):
-        self.task("up", "--name", self.name, "--servers", 1, "--agents", 0, "--binary", self.binary)
+        self.task("up", "--name", self.name, "--servers", 1, "--agents", 0, "--binary", self.binary, f"--server-argument=--disable={PARTS}")
+
+
+def settle(pair):
+    """What pods need on both sides, and no node that they run on: rk's is one process, so its controllers and its kubelet are there."""
+    for side in pair:
+        side.call("POST", "/api/v1/namespaces/default/serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}})
+        for node in side.call("GET", "/api/v1/nodes")[1]["items"]:
+            side.call("PATCH", f"/api/v1/nodes/{node['metadata']['name']}", {"spec": {"unschedulable": True}}, {"Content-Type": "application/merge-patch+json"})
 
 
 def labs(xtask, binary, bin, out, name, keep):

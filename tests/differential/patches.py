@@ -47,7 +47,7 @@ class Subject:
         self.changes = list(generate.changes(self.base, self.resource.type))
 
     def dotted(self):
-        return self.base["kind"] not in ("Namespace", "Service", "StatefulSet")
+        return self.base["kind"] not in ("Namespace", "Service", "StatefulSet", "Job")
 
     def plain(self):
         return f"{self.base['metadata']['name'].split('-p-')[0]}-p-{self.made}"

@@ -34,8 +34,8 @@ class Differences:
             self.examples.setdefault(key, (what, detail))
 
 
-def bases(kinds):
-    for file in sorted((HERE / "bases").glob("*.yaml")):
+def bases(kinds, more=()):
+    for file in [*sorted((HERE / "bases").glob("*.yaml")), *more]:
         for base in yaml.safe_load_all(file.read_text()):
             if not kinds or base["kind"] in kinds:
                 yield base
@@ -86,10 +86,46 @@ def updates(pair, base, resource, options, found):
         if base["kind"] in patches.WRITTEN_BESIDE:
             theirs, ours = patches.without_status(theirs), patches.without_status(ours)
         found.note(base["kind"], "update", f"{base['metadata'].get('name')}: {step(path)}", compare.answers(theirs, ours))
-    if base["kind"] in patches.WRITTEN_BESIDE:
-        return
-    theirs, ours = both(pair, "GET", url, None, {"Accept": TABLE})
-    found.note(base["kind"], "row", base["metadata"].get("name"), compare.answers(theirs, ours))
+    if base["kind"] not in patches.WRITTEN_BESIDE and not options.live:
+        theirs, ours = both(pair, "GET", url, None, {"Accept": TABLE})
+        found.note(base["kind"], "row", base["metadata"].get("name"), compare.answers(theirs, ours))
+    if options.live:
+        both(pair, "DELETE", url, {"gracePeriodSeconds": 0})
+
+
+# Real servers ask these about what else is tested: their objects come alone, and go.
+ADMITTING = {"ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
+             "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"}
+
+
+def groups(all_bases, options):
+    """Bases whose objects are there at one time, with the requests that are theirs."""
+    all_bases = list(all_bases)
+    if not options.live:
+        return [(all_bases, options)]
+    parts = [[base for base in all_bases if (base["kind"] in ADMITTING) == alone] for alone in (True, False)]
+    return [(part, argparse.Namespace(**{**vars(options), "requests": options.requests * len(part) // len(all_bases)})) for part in parts if part]
+
+
+def ask(pair, options, found):
+    kinds, operations = set(filter(None, options.kinds.split(","))), options.operations.split(",")
+    if "verbs" in operations:
+        import verbs
+        verbs.run(pair, options, found)
+    # First: other tests leave policies and webhooks.
+    for name in filter(operations.__contains__, ("policy", "custom")):
+        importlib.import_module(name).run(pair, options, found)
+    compare.controllers = bool(options.live)
+    for base in bases(kinds, [HERE / "warned.yaml"]):
+        for name, run in (("create", creates), ("update", updates)):
+            if name in operations:
+                run(pair, base, facts.resources()[base["apiVersion"], base["kind"]], options, found)
+    for name in filter(operations.__contains__, patches.OPERATIONS):
+        for part, share in groups(bases(kinds), options):
+            patches.run(pair, part, name, share, found)
+    if "apply" in operations:
+        for part, share in groups(bases(kinds), options):
+            apply.run(pair, part, share, found)
 
 
 def main():
@@ -114,28 +150,17 @@ def main():
         xtask, binary, programs, out = map(pathlib.Path, options.live.split(","))
         labs = live.labs(xtask, binary, programs, out, "diff", options.keep)
         pair = [live.relay(lab) for lab in labs]
+        live.settle(pair)
     else:
         pair = [sides.Program(options.oracle, "--oracle"), sides.Program(options.subject)]
-    kinds, operations = set(filter(None, options.kinds.split(","))), options.operations.split(",")
-    if "verbs" in operations:
-        import verbs
-        verbs.run(pair, options, found)
-    # First: other tests leave policies and webhooks.
-    for name in filter(operations.__contains__, ("policy", "custom")):
-        importlib.import_module(name).run(pair, options, found)
-    for base in bases(kinds):
-        for name, run in (("create", creates), ("update", updates)):
-            if name in operations:
-                run(pair, base, facts.resources()[base["apiVersion"], base["kind"]], options, found)
-    for name in filter(operations.__contains__, patches.OPERATIONS):
-        patches.run(pair, bases(kinds), name, options, found)
-    if "apply" in operations:
-        apply.run(pair, bases(kinds), options, found)
-    for side in pair:
-        side.close()
-    if not options.keep:
-        for lab in labs:
-            lab.down()
+    try:
+        ask(pair, options, found)
+    finally:
+        for side in pair:
+            side.close()
+        if not options.keep:
+            for lab in labs:
+                lab.down()
     return report(found, options)
 
 
@@ -167,7 +192,7 @@ def report(found, options):
     fresh = sorted(key for key in keys if not known & {key, *of_objects(key)})
     # A few requests of what is drawn find a few of the differences.
     drawn = [] if options.requests >= MANY else DRAWN
-    asked = (*options.operations.split(","), "row")
+    asked = (*options.operations.split(","), *(["row"] if "update" in options.operations.split(",") else []))
     gone = sorted(key for key in known - keys if key.split(" ")[1].startswith(asked) and not key.split(" ")[1].startswith(tuple(drawn)))
     for key in fresh:
         print(f"differential: new: {key}\n    {found.examples[key][0]}\n    {found.examples[key][1]}")
