@@ -10,7 +10,7 @@ use api::tree::Tree;
 
 use super::{Operation, Request};
 use crate::audit::notes;
-use crate::cache::Cache;
+use crate::cache::{Cache, Cached};
 use crate::metrics::{Evaluation, Times};
 use crate::status::Status;
 
@@ -67,8 +67,8 @@ impl std::fmt::Display for Policy {
 }
 
 /// What the namespace asks for in `mode`; an unreadable level is the strictest, as upstream has it.
-fn policy(namespace: &Tree, mode: &str) -> Policy {
-    let label = |suffix: &str| api::meta::label(namespace, &format!("{LABEL}{mode}{suffix}")).unwrap_or("");
+fn policy<'n>(label: impl Fn(&str) -> Option<&'n str>, mode: &str) -> Policy {
+    let label = |suffix: &str| label(&format!("{LABEL}{mode}{suffix}")).unwrap_or("");
     let level = match label("") {
         "" => Level::Privileged,
         text => Level::parse(text).unwrap_or(Level::Restricted),
@@ -106,17 +106,16 @@ pub fn check(cache: &Cache, times: &Times, request: &mut Request) -> Result<(), 
     }
     let Some((pod, is_pod)) = pod_of(request) else { return Ok(()) };
     let Some(namespace) = cache.get("", "namespaces", "", &request.namespace) else { return Ok(()) };
-    let namespace = namespace.tree();
-    let [enforce, audit, warn] = ["enforce", "audit", "warn"].map(|mode| policy(&namespace, mode));
-    note(&namespace, is_pod.then_some(&enforce), &audit, &warn, &pod);
+    let [enforce, audit, warn] = ["enforce", "audit", "warn"].map(|mode| policy(|key| namespace.label(key), mode));
+    note(&namespace, is_pod.then_some(&enforce), &audit, &warn, pod);
     if is_pod {
-        let broken = violations(enforce.level, &pod);
+        let broken = violations(enforce.level, pod);
         enforce.evaluated(times, broken.is_none(), "enforce", request, is_pod);
         if let Some(text) = broken {
             return Err(request.forbidden(format!("violates PodSecurity \"{enforce}\": {text}")));
         }
     }
-    if let Some(text) = violations(warn.level, &pod) {
+    if let Some(text) = violations(warn.level, pod) {
         warn.evaluated(times, false, "warn", request, is_pod);
         request.warnings.push(format!("would violate PodSecurity \"{warn}\": {text}"));
     }
@@ -124,11 +123,11 @@ pub fn check(cache: &Cache, times: &Times, request: &mut Request) -> Result<(), 
 }
 
 /// Annotates the audit event; nothing where nobody asks for anything.
-fn note(namespace: &Tree, enforce: Option<&Policy>, audit: &Policy, warn: &Policy, pod: &Tree) {
+fn note(namespace: &Cached, enforce: Option<&Policy>, audit: &Policy, warn: &Policy, pod: &Tree) {
     if !notes::is_recorded() {
         return;
     }
-    let errors = namespaces::errors(namespace);
+    let errors = namespaces::errors(&namespace.tree());
     let is_asked = |policy: &Policy| policy.level != Level::Privileged;
     if errors.is_empty() && !enforce.is_some_and(is_asked) && !is_asked(audit) && !is_asked(warn) {
         return;
@@ -146,7 +145,7 @@ fn note(namespace: &Tree, enforce: Option<&Policy>, audit: &Policy, warn: &Polic
 }
 
 /// The pod that the request is about, and whether it is one itself.
-fn pod_of(request: &Request) -> Option<(Tree, bool)> {
+fn pod_of(request: &Request) -> Option<(&Tree, bool)> {
     if !matches!(request.operation, Operation::Create | Operation::Update) {
         return None;
     }
@@ -154,14 +153,14 @@ fn pod_of(request: &Request) -> Option<(Tree, bool)> {
     if !request.subresource.is_empty() && !ephemeral {
         return None;
     }
-    let template = |path: &[&str]| request.object.at(path).cloned().map(|pod| (pod, false));
+    let template = |path: &[&str]| request.object.at(path).map(|pod| (pod, false));
     match (&*request.resource.group, &*request.resource.plural) {
         ("", "pods") => {
             // What was let in stays, unless it changes in what is checked.
             let unchanged = request.operation == Operation::Update
                 && !ephemeral
                 && request.old.as_deref().is_some_and(|old| is_same_security(old, &request.object));
-            (!unchanged).then(|| (request.object.clone(), true))
+            (!unchanged).then_some((&request.object, true))
         }
         ("", "podtemplates") => template(&["template"]),
         ("", "replicationcontrollers")

@@ -13,6 +13,7 @@ mod select;
 mod tests;
 mod validating;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use api::tree::Tree;
@@ -23,7 +24,7 @@ use self::validating::Validations;
 use super::reinvocation::Reinvocation;
 use super::{Operation, Request, matching};
 use crate::auth::Authorization;
-use crate::cache::Cache;
+use crate::cache::{Cache, Cached};
 use crate::status::Status;
 
 pub use access::check as check_access;
@@ -64,18 +65,48 @@ impl Policies {
     }
 }
 
+/// How many namespaces each thread keeps as trees: requests come in bursts that are about few of them, and namespaces hardly ever change.
+const NAMESPACES_KEPT: usize = 4;
+
+thread_local! {
+    /// Namespaces as expressions saw them last, the one used last standing last.
+    static NAMESPACES: RefCell<Vec<(Arc<Cached>, Arc<Tree>)>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The namespace of the request; null for what is in none. A namespace is not in itself here.
-fn namespace_of(cache: &Cache, request: &Request) -> Result<Tree, Status> {
+fn namespace_of(cache: &Cache, request: &Request) -> Result<Arc<Tree>, Status> {
     if request.namespace.is_empty() || (request.resource.group.is_empty() && request.resource.kind == "Namespace") {
-        return Ok(Tree::Null);
+        return Ok(Arc::default());
     }
     let found = cache.get("", "namespaces", "", &request.namespace);
-    let mut namespace = found.ok_or_else(|| Status::not_found("", "namespaces", &request.namespace))?.tree();
+    let found = found.ok_or_else(|| Status::not_found("", "namespaces", &request.namespace))?;
+    Ok(NAMESPACES.with_borrow_mut(|kept| {
+        // By identity: each state of a namespace is an object of its own.
+        let entry = match kept.iter().position(|(known, _)| Arc::ptr_eq(known, &found)) {
+            Some(at) => kept.remove(at),
+            None => {
+                let tree = Arc::new(shown(&found));
+                // Of its earlier states none is asked for any more.
+                kept.retain(|(known, _)| known.key != found.key);
+                (found, tree)
+            }
+        };
+        if kept.len() >= NAMESPACES_KEPT {
+            kept.remove(0);
+        }
+        let tree = entry.1.clone();
+        kept.push(entry);
+        tree
+    }))
+}
+
+fn shown(namespace: &Cached) -> Tree {
+    let mut namespace = namespace.tree();
     for field in ["kind", "apiVersion"] {
         namespace.remove(&[field]);
     }
     for field in ["managedFields", "ownerReferences", "selfLink"] {
         namespace.remove(&["metadata", field]);
     }
-    Ok(namespace)
+    namespace
 }

@@ -7,12 +7,16 @@ use api::field_error::FieldError;
 use api::meta;
 use api::tree::Tree;
 
-use super::{LABEL, Level, found, policy};
+use super::{LABEL, Level, Policy, found, policy};
 use crate::admission::{Operation, Request};
 use crate::cache::Cache;
 use crate::status::Status;
 
 const PODS_MAX: usize = 3000;
+
+fn enforced(namespace: &Tree) -> Policy {
+    policy(|key| meta::label(namespace, key), "enforce")
+}
 
 pub fn check(cache: &Cache, request: &mut Request) -> Result<(), Status> {
     let errors = errors(&request.object);
@@ -24,7 +28,7 @@ pub fn check(cache: &Cache, request: &mut Request) -> Result<(), Status> {
             if !errors.is_empty() && errors != self::errors(old) {
                 return refused(&errors);
             }
-            let (before, after) = (policy(old, "enforce"), policy(&request.object, "enforce"));
+            let (before, after) = (enforced(old), enforced(&request.object));
             let relaxed = before.version == after.version && after.level <= before.level;
             if after.level != Level::Privileged && !relaxed {
                 let namespace = meta::name(&request.object).to_owned();

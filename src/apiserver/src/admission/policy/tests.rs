@@ -11,6 +11,7 @@ fn tree(json: &str) -> Tree {
 /// A cluster with the namespace `n` and two ConfigMaps in it.
 struct World {
     cache: Cache,
+    store: Arc<dyn store::Store>,
     authorization: Authorization,
     _folder: tempfile::TempDir,
 }
@@ -26,13 +27,9 @@ impl World {
             ("configmaps", "n", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"most","namespace":"n","labels":{"p":"1"}},"data":{"most":"3"}}"#),
             ("configmaps", "n", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"less","namespace":"n","labels":{"p":"1"}},"data":{"most":"5"}}"#),
         ] {
-            let resource = Registry::get().resource("", "v1", plural).unwrap();
-            let key = crate::cache::key(resource, namespace, api::meta::name(&tree(json)));
-            let operation = store::Operation::Put(json.as_bytes().to_vec().into());
-            let write = store::Write { key, operation, expect: store::Expect::Absent, durability: store::Durability::Relaxed };
-            store.write(write).await.unwrap();
+            put(&store, plural, namespace, json).await;
         }
-        Self { authorization: Authorization::new(&cache), cache, _folder: folder }
+        Self { authorization: Authorization::new(&cache), cache, store, _folder: folder }
     }
 
     async fn validate(&self, policy: &str, binding: &str, request: &mut Request) -> Result<(), Status> {
@@ -46,6 +43,13 @@ impl World {
     async fn mutate_in(&self, policy: &str, request: &mut Request, rounds: &mut Reinvocation) -> Result<(), Status> {
         mutating::mutate(&self.cache, &self.authorization, &active(policy, r#""x":1"#), request, rounds).await
     }
+}
+
+async fn put(store: &Arc<dyn store::Store>, plural: &str, namespace: &str, json: &str) {
+    let resource = Registry::get().resource("", "v1", plural).unwrap();
+    let key = crate::cache::key(resource, namespace, api::meta::name(&tree(json)));
+    let operation = store::Operation::Put(json.as_bytes().to_vec().into());
+    store.write(store::Write { key, operation, expect: store::Expect::Any, durability: store::Durability::Relaxed }).await.unwrap();
 }
 
 const RULES: &str = r#""failurePolicy":"Fail","matchConstraints":{"matchPolicy":"Equivalent","namespaceSelector":{},"objectSelector":{},
@@ -212,4 +216,21 @@ async fn of_many_variables_each_is_found_and_a_chain_of_them_has_an_end() {
     assert_eq!(world.validate(&chain(10), DENY, &mut deployment(1)).await, Ok(()));
     let status = world.validate(&chain(3000), DENY, &mut deployment(1)).await.unwrap_err();
     assert!(status.message.ends_with("variables ask for one another too deeply"), "{}", status.message);
+}
+
+#[tokio::test]
+async fn expressions_see_the_namespace_as_it_is_now() {
+    let world = World::new().await;
+    let rule = |env: &str| format!(r#""validations":[{{"expression":"namespaceObject.metadata.labels.env == '{env}'"}}]"#);
+    for env in ["test", "live", "test"] {
+        put(&world.store, "namespaces", "", &format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"n","labels":{{"env":"{env}"}}}}}}"#)).await;
+        for _ in 0..2 {
+            assert_eq!(world.validate(&rule(env), DENY, &mut deployment(1)).await, Ok(()), "{env}");
+            assert!(world.validate(&rule("other"), DENY, &mut deployment(1)).await.is_err(), "{env}");
+        }
+    }
+    // Another cluster has another namespace of that name.
+    let other = World::new().await;
+    put(&other.store, "namespaces", "", r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"n","labels":{"env":"other"}}}"#).await;
+    assert_eq!(other.validate(&rule("other"), DENY, &mut deployment(1)).await, Ok(()));
 }

@@ -2,6 +2,7 @@
 //!
 //! Models pkg/admission/plugin/policy/validating/{plugin,validator,dispatcher}.go.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::admission::{Compiler, Returns, Speaks};
 use api::tree::Tree;
@@ -177,7 +178,7 @@ fn ask<'i>(
     let asked = if rules.uses_request { review::asked(&met.invocation, request) } else { Tree::Null };
     let namespace = match rules.uses_namespace {
         true => namespace_of(cache, request)?,
-        false => Tree::Null,
+        false => Arc::default(),
     };
     let (asker, check) = (Asker::new(authorization, &request.user), matching::resource_check(request));
     // Of several bindings and parameters, each value once.
