@@ -10,11 +10,27 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
+use tokio_rustls::TlsAcceptor;
 
 pub struct Https {
     pub port: u16,
     /// Base64 of the authority's PEM, as `caBundle` has it.
     pub bundle: String,
+}
+
+/// An authority of its own in PEM, and what speaks TLS with a certificate of it for `name`.
+pub fn certified(name: &str) -> (String, TlsAcceptor) {
+    let (key, issuer) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    let mut root = rcgen::CertificateParams::default();
+    root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = root.self_signed(&issuer).unwrap().pem();
+    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &rcgen::Issuer::new(root, issuer)).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
+    (authority, TlsAcceptor::from(Arc::new(config)))
 }
 
 impl Https {
@@ -23,17 +39,8 @@ impl Https {
     where
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let (key, issuer) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
-        let mut root = rcgen::CertificateParams::default();
-        root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let bundle = base64::engine::general_purpose::STANDARD.encode(root.self_signed(&issuer).unwrap().pem());
-        let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let leaf = leaf.signed_by(&key, &rcgen::Issuer::new(root, issuer)).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let (authority, acceptor) = certified(name);
+        let bundle = base64::engine::general_purpose::STANDARD.encode(authority);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
