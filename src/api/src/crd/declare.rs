@@ -20,12 +20,17 @@ fn at_least_zero(limit: i64) -> u64 {
     u64::try_from(limit).unwrap_or(0)
 }
 
+/// Lengths count characters, which take up to four bytes; the product wraps around where upstream's does.
+fn in_bytes(characters: u64) -> u64 {
+    characters.wrapping_mul(4)
+}
+
 /// The declaration of data of this schema, whose object types are named from `name` on; `None` where expressions cannot look.
 /// The root of a resource, also of an embedded one, has its kind and names whatever the schema says.
 pub fn declare(schema: &Structural, is_root: bool, name: &str) -> Option<Declared> {
     let limits = values(schema);
     if schema.int_or_string {
-        let most = limits.max_length.map_or(REQUEST_BYTES_MAX - 2, |max| at_least_zero(max) * 4);
+        let most = limits.max_length.map_or(REQUEST_BYTES_MAX - 2, |max| in_bytes(at_least_zero(max)));
         return Some(Declared::int_or_string().with_max_elements(most).with_nullable(schema.nullable));
     }
     let declared = match &*schema.kind {
@@ -67,8 +72,7 @@ fn string(limits: &Values) -> Declared {
         _ => {
             let longest = || limits.enumeration.iter().filter_map(|value| value.as_str()).map(|text| text.len() as u64).max();
             let by_enumeration = if limits.enumeration.is_empty() { REQUEST_BYTES_MAX - 2 } else { longest().unwrap_or(0) };
-            // Lengths count characters, which take up to four bytes.
-            Declared::string().with_max_elements(most.map_or(by_enumeration, |most| most * 4))
+            Declared::string().with_max_elements(most.map_or(by_enumeration, in_bytes))
         }
     }
 }

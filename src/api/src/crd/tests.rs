@@ -204,6 +204,8 @@ fn schemas_that_are_not_structural_are_refused_with_their_places() {
             "spec.validation.openAPIV3Schema.x-kubernetes-validations[0].rule: Invalid value: {\"Rule\":\"self.a \\u003e 1\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: compilation failed: ERROR: <input>:1:5: undefined field 'a'\n | self.a > 1\n | ....^",
         ],
     );
+    // More characters than there are numbers of bytes.
+    definition_errors(&version("{type: object, properties: {a: {type: string, maxLength: 4611686018427387904}}, x-kubernetes-validations: [{rule: \"self.a != ''\"}]}"), &[]);
     definition_errors("versions: [{name: v1, served: true, storage: true}]", &["spec.versions[0].schema.openAPIV3Schema: Required value"]);
 }
 
