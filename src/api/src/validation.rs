@@ -118,6 +118,13 @@ pub fn validate_annotations(annotations: &Tree) -> Vec<FieldError> {
     errors
 }
 
+/// What is wrong with the addresses of a Service, their families and the policy about them.
+pub fn validate_cluster_ips(service: &Tree) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    service::cluster_ips(&mut errors, check::at(service, "spec"));
+    errors
+}
+
 /// An update of `pods/ephemeralcontainers`.
 pub fn validate_ephemeral_containers(new: &Tree, old: &Tree) -> Vec<FieldError> {
     let mut errors = Errors::new();

@@ -4,7 +4,10 @@
 //! are follows from the Services themselves: the pool listens to the watch cache (every write passes there before it is acknowledged), and a
 //! request in flight holds a reservation that ends with it. So no port leaks, and a restart rebuilds the pool.
 pub mod addresses;
+mod families;
+mod linked;
 mod pool;
+mod ports;
 pub mod ranges;
 pub mod repair;
 mod service;

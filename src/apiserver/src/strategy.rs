@@ -130,6 +130,13 @@ pub fn canonicalize(resource: &Resource, object: &mut Tree) {
     }
 }
 
+/// What upstream stores and takes away wherever the object is read. Models the Decorator of pkg/registry/core/service/storage/storage.go.
+pub fn decorate(resource: &Resource, object: &mut Tree) {
+    if id(resource) == ("", "services") && object.str_at(&["spec", "type"]) == "ExternalName" {
+        object.remove(&["spec", "internalTrafficPolicy"]);
+    }
+}
+
 pub fn is_definition(resource: &Resource) -> bool {
     id(resource) == (crd::GROUP, crd::PLURAL)
 }

@@ -157,7 +157,7 @@ fn session_affinity(errors: &mut Errors, spec: &Tree) {
     }
 }
 
-fn cluster_ips(errors: &mut Errors, spec: &Tree) {
+pub(super) fn cluster_ips(errors: &mut Errors, spec: &Tree) {
     if text(spec, "type") == "ExternalName" {
         return;
     }

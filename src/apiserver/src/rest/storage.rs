@@ -202,7 +202,8 @@ impl Target {
                 warnings.extend(strategy::warnings(resource, &object, None));
             }
             strategy::canonicalize(resource, &mut object);
-            let object = self.admission_validate(admission::Operation::Create, Part::Main, object, None, dry_run, warnings).await?;
+            let mut object = self.admission_validate(admission::Operation::Create, Part::Main, object, None, dry_run, warnings).await?;
+            strategy::decorate(resource, &mut object);
             let name = meta::name(&object).to_owned();
             let key = self.key(&name);
             if dry_run {

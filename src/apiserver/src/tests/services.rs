@@ -116,3 +116,57 @@ async fn services_get_addresses_of_every_range_that_is_ready() {
     let moved = f.send("PATCH", &format!("{RANGES}/more"), "application/merge-patch+json", r#"{"spec":{"cidrs":["10.9.0.0/24"]}}"#).await;
     assert!(refused(moved).contains("field is immutable"));
 }
+
+#[tokio::test]
+async fn a_headless_service_without_selector_may_have_endpoints_of_both_families() {
+    let f = fixture().await;
+    let spec = |more: &str| format!(r#"{{"clusterIP":"None","ports":[{{"port":80}}]{more}}}"#);
+    let made = f.post(SERVICES, &service("a", &spec(""))).await.ok();
+    assert_eq!(made.str_at(&["spec", "ipFamilyPolicy"]), "RequireDualStack");
+    assert_eq!(made.array_at(&["spec", "ipFamilies"]), [Tree::from("IPv4"), Tree::from("IPv6")]);
+    let again = f.put(&format!("{SERVICES}/a"), &service("a", &spec(r#","selector":{"a":"b"},"ipFamilyPolicy":"SingleStack""#))).await.ok();
+    assert_eq!(again.array_at(&["spec", "ipFamilies"]), [Tree::from("IPv4")]);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_addresses_is_said_before_any_is_given() {
+    let f = fixture().await;
+    let failed = async |spec: &str| f.post(SERVICES, &service("a", spec)).await.tree().str_at(&["message"]).to_owned();
+    let wrong = r#"Service "a" is invalid: spec.clusterIPs[0]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"#;
+    assert_eq!(failed(r#"{"clusterIP":"x","ports":[{"port":0}]}"#).await, wrong);
+    let alone = r#"Service "a" is invalid: spec.clusterIPs: Invalid value: ["10.43.0.9"]: must be empty when `clusterIP` is not specified"#;
+    assert_eq!(failed(r#"{"clusterIPs":["10.43.0.9"],"ports":[{"port":0}]}"#).await, alone);
+    // The address of a Service is for good.
+    f.post(SERVICES, &service("b", r#"{"ports":[{"port":80}]}"#)).await.ok();
+    let moved = f.send("PATCH", &format!("{SERVICES}/b"), "application/merge-patch+json", r#"{"spec":{"clusterIP":"10.43.0.9"}}"#).await;
+    let message = moved.tree().str_at(&["message"]).to_owned();
+    assert_eq!(message, r#"Service "b" is invalid: spec.clusterIPs[0]: Invalid value: ["10.43.0.9"]: may not change once set"#);
+}
+
+#[tokio::test]
+async fn a_health_check_port_that_is_taken_is_no_fault_of_the_field() {
+    let f = fixture().await;
+    let balanced = |name: &str, port: u16| {
+        let spec = format!(r#"{{"type":"LoadBalancer","externalTrafficPolicy":"Local","healthCheckNodePort":{port},"ports":[{{"port":80}}]}}"#);
+        service(name, &spec)
+    };
+    f.post(SERVICES, &balanced("a", 30444)).await.ok();
+    let taken = "Internal error occurred: failed to allocate requested HealthCheck NodePort 30444: provided port is already allocated";
+    f.post(SERVICES, &balanced("b", 30444)).await.failed(500, "InternalError", taken);
+    let outside = "Internal error occurred: failed to allocate requested HealthCheck NodePort 5: provided port is not in the valid range. The range of valid ports is 30000-32767";
+    f.post(SERVICES, &balanced("b", 5)).await.failed(500, "InternalError", outside);
+}
+
+#[tokio::test]
+async fn ports_of_one_number_share_a_node_port_from_the_start() {
+    let f = fixture().await;
+    let made = f.post(SERVICES, &service("a", r#"{"type":"NodePort","ports":[{"name":"t","port":53},{"name":"u","port":53,"protocol":"UDP"}]}"#)).await.ok();
+    let numbers: Vec<_> = made.array_at(&["spec", "ports"]).iter().map(|port| port.get("nodePort").and_then(Tree::as_i64)).collect();
+    assert!(numbers[0].is_some() && numbers[0] == numbers[1], "{numbers:?}");
+    let clash = r#"{"type":"NodePort","ports":[{"name":"a","port":1,"nodePort":30100},{"name":"b","port":2,"nodePort":30100}]}"#;
+    let refused = f.post(SERVICES, &service("b", clash)).await;
+    let wrong = r#"Service "b" is invalid: spec.ports[1].nodePort: Invalid value: 30100: provided port is already allocated"#;
+    assert_eq!(refused.tree().str_at(&["message"]), wrong);
+    let external = f.post(SERVICES, &service("e", r#"{"type":"ExternalName","externalName":"a.example","internalTrafficPolicy":"Cluster"}"#)).await.ok();
+    assert_eq!(external.at(&["spec", "internalTrafficPolicy"]), None);
+}

@@ -138,6 +138,7 @@ impl Target {
             }
             new = self.admission_validate(admission::Operation::Update, part, new, Some(old.clone()), dry_run, warnings).await?;
         }
+        strategy::decorate(resource, &mut new);
         apply::restore_times(&mut new, &old);
         if strategy::is_gone_after_update(resource, &new, &old) {
             return self.delete_emptied(cached, &new, dry_run).await.map_err(|f| f.conditional(conditional));
