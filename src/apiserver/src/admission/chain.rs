@@ -160,6 +160,7 @@ impl Admission for Plugins {
                 }
             }
             clock.decided("Priority", priority::validate(&self.cache, request))?;
+            clock.decided("RuntimeClass", runtime_class::validate(&self.cache, request))?;
             clock.decided("OwnerReferencesPermissionEnforcement", owner_references::validate(&self.cache, &self.authorization, request))?;
             clock.decided("PersistentVolumeClaimResize", storage::validate(&self.cache, request))?;
             clock.decided("CertificateApproval", certificates::validate(&self.authorization, request))?;

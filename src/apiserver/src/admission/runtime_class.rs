@@ -7,34 +7,54 @@ use super::{Operation, Request};
 use crate::cache::Cache;
 use crate::status::Status;
 
-pub fn admit(cache: &Cache, request: &mut Request) -> Result<(), Status> {
-    if !request.is("", "pods") || request.operation != Operation::Create {
+const NOT_DEFINED: &str = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+const OTHER: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
+
+fn is_asked(request: &Request) -> bool {
+    request.is("", "pods") && request.operation == Operation::Create
+}
+
+/// The class of the pod; `None`: it names none.
+fn class(cache: &Cache, request: &Request) -> Result<Option<Tree>, Status> {
+    let Some(name) = request.object.at(&["spec", "runtimeClassName"]).and_then(Tree::as_str) else { return Ok(None) };
+    match cache.get("node.k8s.io", "runtimeclasses", "", name) {
+        Some(class) => Ok(Some(class.tree())),
+        None => Err(request.forbidden(format!("pod rejected: RuntimeClass \"{name}\" not found"))),
+    }
+}
+
+fn defined(class: &Tree) -> Option<&Tree> {
+    class.at(&["overhead", "podFixed"]).filter(|overhead| !overhead.is_null())
+}
+
+fn overhead(request: &Request) -> Option<&Tree> {
+    request.object.at(&["spec", "overhead"]).filter(|overhead| !overhead.is_null())
+}
+
+/// A pod is valid before it may be refused for an overhead that no class gives it.
+pub fn validate(cache: &Cache, request: &Request) -> Result<(), Status> {
+    if !is_asked(request) {
         return Ok(());
     }
-    let overhead = request.object.at(&["spec", "overhead"]).filter(|o| !o.is_null()).cloned();
-    let name = request.object.str_at(&["spec", "runtimeClassName"]).to_owned();
-    if name.is_empty() {
-        let set = overhead.is_some_and(|o| o.as_object().is_some_and(|o| !o.is_empty()));
-        return if set {
-            Err(request.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"))
-        } else {
-            Ok(())
-        };
+    let class = class(cache, request)?;
+    match (class.as_ref().and_then(defined), overhead(request)) {
+        (Some(defined), given) if !given.is_some_and(|given| same_amounts(defined, given)) => Err(request.forbidden(OTHER)),
+        (None, Some(_)) => Err(request.forbidden(NOT_DEFINED)),
+        _ => Ok(()),
     }
-    let Some(class) = cache.get("node.k8s.io", "runtimeclasses", "", &name) else {
-        return Err(request.forbidden(format!("pod rejected: RuntimeClass \"{name}\" not found")));
-    };
-    let class = class.tree();
-    let defined = class.at(&["overhead", "podFixed"]).filter(|o| !o.is_null());
-    match (defined, overhead) {
-        (Some(defined), Some(given)) if !same_amounts(defined, &given) => {
-            return Err(request.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"));
+}
+
+pub fn admit(cache: &Cache, request: &mut Request) -> Result<(), Status> {
+    if !is_asked(request) {
+        return Ok(());
+    }
+    let Some(class) = class(cache, request)? else { return Ok(()) };
+    if let Some(defined) = defined(&class) {
+        let is_given = |given: &&Tree| given.as_object().is_some_and(|given| !given.is_empty());
+        if overhead(request).filter(is_given).is_some_and(|given| !same_amounts(defined, given)) {
+            return Err(request.forbidden(OTHER));
         }
-        (Some(defined), _) => request.object.set(&["spec", "overhead"], defined.clone()),
-        (None, Some(given)) if given.as_object().is_some_and(|o| !o.is_empty()) => {
-            return Err(request.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"));
-        }
-        (None, _) => {}
+        request.object.set(&["spec", "overhead"], defined.clone());
     }
     let selector = class.at(&["scheduling", "nodeSelector"]).and_then(Tree::as_object);
     for (key, value) in selector.into_iter().flat_map(|selector| selector.iter()) {

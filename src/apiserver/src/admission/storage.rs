@@ -1,5 +1,5 @@
-//! New claims get the default storage class, claims and volumes the finalizers that protect them while they are used; a claim grows only
-//! where its class lets it.
+//! New claims get the default storage class; claims, volumes and classes of volume attributes the finalizers that protect them while they are
+//! used; a claim grows only where its class lets it.
 //!
 //! Models plugin/pkg/admission/storage/{storageclass/setdefault,storageobjectinuseprotection,persistentvolume/resize}/admission.go, v1.37.
 use api::meta;
@@ -19,6 +19,8 @@ pub fn admit(cache: &Cache, request: &mut Request) {
     }
     if request.is("", "persistentvolumes") {
         protect(&mut request.object, "kubernetes.io/pv-protection");
+    } else if request.is("storage.k8s.io", "volumeattributesclasses") {
+        protect(&mut request.object, "kubernetes.io/vac-protection");
     } else if request.is("", "persistentvolumeclaims") {
         protect(&mut request.object, "kubernetes.io/pvc-protection");
         let says_class = request.object.at(&["spec", "storageClassName"]).is_some_and(|name| !name.is_null());

@@ -338,3 +338,27 @@ async fn an_aggregated_role_follows_what_it_selects() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(5), arrives).await.expect("admin has the rule of view");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_valid_before_its_overhead_is_refused() {
+    let cluster = Cluster::new().await;
+    let admin = UserInfo::new("admin", &["system:masters"]);
+    let pod = |name: &str| {
+        format!(r#"{{"metadata":{{"name":"o"}},"spec":{{"overhead":{{"memory":"1Mi"}},"containers":[{{"name":"{name}","image":"i"}}]}}}}"#)
+    };
+    assert_eq!(cluster.call(&admin, "POST", PODS, &pod("Wrong")).await.0, 422);
+    let (code, status) = cluster.call(&admin, "POST", PODS, &pod("c")).await;
+    let why = r#"pods "o" is forbidden: pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"#;
+    assert_eq!((code, status.str_at(&["message"])), (403, why));
+    let class = r#"{"metadata":{"name":"heavy"},"handler":"h","overhead":{"podFixed":{"memory":"1Mi"}}}"#;
+    cluster.admin("POST", "/apis/node.k8s.io/v1/runtimeclasses", class).await;
+    cluster.admin("POST", PODS, &pod("c").replace(r#""spec":{"#, r#""spec":{"runtimeClassName":"heavy","#)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_class_of_volume_attributes_is_protected() {
+    let cluster = Cluster::new().await;
+    let class = r#"{"metadata":{"name":"gold"},"driverName":"d.example.com","parameters":{"a":"b"}}"#;
+    let made = cluster.admin("POST", "/apis/storage.k8s.io/v1/volumeattributesclasses", class).await;
+    assert_eq!(made.array_at(&["metadata", "finalizers"]), [Tree::from("kubernetes.io/vac-protection")]);
+}
