@@ -49,6 +49,15 @@ impl<'r> Expected<'r> {
     }
 }
 
+/// The Go package of upstream's internal types of a group.
+fn internal_package(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        "internal.apiserver.k8s.io" => "apiserverinternal",
+        _ => group.split('.').next().unwrap_or(group),
+    }
+}
+
 /// A request body as a typed object: kind checked, types checked, unknown fields pruned. Strict complaints go to `warnings` or fail.
 pub fn decode(
     expected: Expected,
@@ -76,14 +85,11 @@ pub fn decode(
     // An untyped object may call itself anything: its validation says what it must be.
     if !kind.is_empty() && kind != expected.kind && expected.custom.is_none() {
         let (group, v) = split_api_version(&version);
-        if Registry::get().kind_schema(group, v, &kind).is_none() {
-            let text = format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"");
-            return Err(Status::bad_request(text));
-        }
-        return Err(Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {kind} in version \"{v}\" cannot be handled as a {}",
-            expected.kind, expected.kind
-        )));
+        let why = match Registry::get().kind_schema(group, v, &kind) {
+            None => format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:111\""),
+            Some(_) => format!("converting ({v}.{kind}) to ({}.{}): unknown conversion", internal_package(expected.group), expected.kind),
+        };
+        return Err(Status::bad_request(format!("{kind} in version \"{v}\" cannot be handled as a {}: {why}", expected.kind)));
     }
     if !version.is_empty() && version != api_version {
         return Err(Status::bad_request(format!(

@@ -39,6 +39,11 @@ async fn bad_bodies_get_upstreams_answers() {
         "BadRequest",
         "the API version in the data (apps/v1) does not match the expected API version (v1)",
     );
+    f.post(MAPS, r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#).await.failed(
+        400,
+        "BadRequest",
+        "Pod in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): unknown conversion",
+    );
     f.post(MAPS, r#"{"metadata":{"name":"a","namespace":"other"}}"#).await.failed(
         400,
         "BadRequest",
