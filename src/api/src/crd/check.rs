@@ -268,7 +268,10 @@ fn check_names(e: &mut Errors, names_wanted: &Tree, path: &str) {
     }
     for key in ["shortNames", "categories"] {
         for (i, value) in names_wanted.array_at(&[key]).iter().filter_map(Tree::as_str).enumerate() {
-            label(format!("{key}[{i}]"), value, value, "");
+            let wrong = names::dns1035_label(value);
+            if !wrong.is_empty() {
+                e.push(FieldError::invalid(format!("{path}.{key}[{i}]"), value, wrong.join(",")));
+            }
         }
     }
     let kind = text(names_wanted, "kind");
@@ -332,7 +335,12 @@ fn check_selectable(e: &mut Errors, fields: &[Tree], schema: Option<&Tree>, path
         return;
     }
     let Some(schema) = schema else {
-        e.push(FieldError::invalid(path, "", "may only be set when `version.schema.openAPIV3Schema` is not included"));
+        let detail = match path {
+            // The one schema that is all versions' stands there.
+            "spec.selectableFields" => "may only be set when validations.schema is included",
+            _ => "may only be set when `version.schema.openAPIV3Schema` is not included",
+        };
+        e.push(FieldError::invalid(path, "", detail));
         return;
     };
     let mut seen: Vec<&str> = Vec::new();

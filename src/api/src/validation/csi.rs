@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::check::*;
-use super::storage::parameters;
+use super::storage::{inline_volume, parameters};
 use super::volume::driver_name;
 use crate::field_error::{FieldError, Path};
 use crate::names;
@@ -128,13 +128,14 @@ fn attachment(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
     let path = SPEC.child("source");
     let volume = set(source, "persistentVolumeName").map(|name| name.as_str().unwrap_or(""));
     let detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
-    match (set(source, "inlineVolumeSpec").is_some(), volume) {
-        (false, None) => errors.push(FieldError::required(path, detail)),
-        (true, Some(_)) => errors.push(FieldError::forbidden(path, detail)),
-        (false, Some("")) => {
+    match (set(source, "inlineVolumeSpec"), volume) {
+        (None, None) => errors.push(FieldError::required(path, detail)),
+        (Some(_), Some(_)) => errors.push(FieldError::forbidden(path, detail)),
+        (None, Some("")) => {
             errors.push(FieldError::required(path.child("persistentVolumeName"), "must specify non empty persistentVolumeName"));
         }
-        _ => {}
+        (None, Some(_)) => {}
+        (Some(inline), None) => inline_volume(errors, inline, &path.child("inlineVolumeSpec")),
     }
     dns_subdomain(errors, text(spec, "nodeName"), &SPEC.child("nodeName"));
     if let Some(name) = volume {

@@ -232,29 +232,7 @@ pub(super) fn persistent_volume(errors: &mut Errors, new: &Tree, old: Option<&Tr
             None => errors.push(FieldError::required(path.child("required"), "must specify required node constraints")),
         }
     }
-    let mut found = false;
-    for name in VOLUME_SOURCES {
-        let Some(source) = set(spec, name) else { continue };
-        let path = SPEC.child(if *name == "gcePersistentDisk" { "persistentDisk" } else { *name });
-        // Upstream counts this one, whatever stands before it.
-        if found && *name != "flexVolume" {
-            let path = SPEC.child(if *name == "cephfs" { "cephFS" } else { *name });
-            errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
-            continue;
-        }
-        found = true;
-        volume_source(errors, name, source, new.str_at(&["metadata", "name"]), &path);
-        if *name == "local" && node_affinity.is_none() {
-            errors.push(FieldError::required(SPEC.child("nodeAffinity"), "Local volume requires node affinity"));
-        }
-    }
-    if !found {
-        errors.push(FieldError::required(SPEC, "must specify a volume type"));
-    }
-    if text(at(spec, "hostPath"), "path") == "/" && policy == "Recycle" {
-        let detail = "may not be 'recycle' for a hostPath mount of '/'";
-        errors.push(FieldError::forbidden(SPEC.child("persistentVolumeReclaimPolicy"), detail));
-    }
+    one_source(errors, spec, new.str_at(&["metadata", "name"]), node_affinity.is_some(), &SPEC);
     class_and_mode(errors, spec, &SPEC);
     if let Some(class) = set(spec, "volumeAttributesClassName") {
         if class.as_str() == Some("") {
@@ -294,6 +272,62 @@ pub(super) fn persistent_volume(errors: &mut Errors, new: &Tree, old: Option<&Tr
     if set(old, "nodeAffinity").is_some() && !same_at(spec, old, "nodeAffinity") {
         let detail = "field is immutable, except for updating from beta label to GA";
         errors.push(FieldError::invalid(Path::new("nodeAffinity"), at(spec, "nodeAffinity"), detail));
+    }
+}
+
+/// The one thing that a volume is of.
+fn one_source(errors: &mut Errors, spec: &Tree, volume: &str, has_node_affinity: bool, all: &Path) {
+    let mut found = false;
+    for name in VOLUME_SOURCES {
+        let Some(source) = set(spec, name) else { continue };
+        let path = all.child(if *name == "gcePersistentDisk" { "persistentDisk" } else { *name });
+        // Upstream counts this one, whatever stands before it.
+        if found && *name != "flexVolume" {
+            let path = all.child(if *name == "cephfs" { "cephFS" } else { *name });
+            errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
+            continue;
+        }
+        found = true;
+        volume_source(errors, name, source, volume, &path);
+        if *name == "local" && !has_node_affinity {
+            errors.push(FieldError::required(all.child("nodeAffinity"), "Local volume requires node affinity"));
+        }
+    }
+    if !found {
+        errors.push(FieldError::required(*all, "must specify a volume type"));
+    }
+    if text(at(spec, "hostPath"), "path") == "/" && text(spec, "persistentVolumeReclaimPolicy") == "Recycle" {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.push(FieldError::forbidden(all.child("persistentVolumeReclaimPolicy"), detail));
+    }
+}
+
+/// The spec of a volume that stands in a VolumeAttachment. Models ValidatePersistentVolumeSpec for inline volumes.
+pub(super) fn inline_volume(errors: &mut Errors, spec: &Tree, path: &Path) {
+    const INLINE: &str = "may not be specified in the context of inline volumes";
+    if set(spec, "claimRef").is_some() {
+        errors.push(FieldError::forbidden(path.child("claimRef"), INLINE));
+    }
+    if entries(spec, "capacity").next().is_some() {
+        errors.push(FieldError::forbidden(path.child("capacity"), INLINE));
+    }
+    if set(spec, "csi").is_none() {
+        errors.push(FieldError::required(path.child("csi"), "has to be specified in the context of inline volumes"));
+    }
+    access_modes(errors, spec, "", path);
+    if !matches!(text(spec, "persistentVolumeReclaimPolicy"), "" | "Retain") {
+        errors.push(FieldError::forbidden(path.child("persistentVolumeReclaimPolicy"), "may only be Retain in the context of inline volumes"));
+    }
+    if set(spec, "nodeAffinity").is_some() {
+        errors.push(FieldError::forbidden(path.child("nodeAffinity"), INLINE));
+    }
+    one_source(errors, spec, "", false, path);
+    if !text(spec, "storageClassName").is_empty() {
+        errors.push(FieldError::forbidden(path.child("storageClassName"), INLINE));
+    }
+    if set(spec, "volumeMode").is_some_and(|mode| mode.as_str() != Some("Filesystem")) {
+        let detail = "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        errors.push(FieldError::forbidden(path.child("volumeMode"), detail));
     }
 }
 
