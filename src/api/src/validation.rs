@@ -217,6 +217,14 @@ fn findings(group: &str, kind: &str, namespaced: bool, new: &Tree, old: Option<&
         _ => {}
     }
     match old {
+        // Of these, metadata are looked at where all else is right.
+        None if (group, kind) == ("policy", "PodDisruptionBudget") => {
+            policy::check(e, kind, new, old);
+            if e.is_empty() {
+                meta::create(e, new, namespaced, NameRule::of(group, kind));
+            }
+            return errors;
+        }
         None => meta::create(e, new, namespaced, NameRule::of(group, kind)),
         Some(old) => meta::update(e, new, old),
     }

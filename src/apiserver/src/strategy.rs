@@ -205,6 +205,9 @@ pub fn prepare_create(resource: &Resource, object: &mut Tree, user: &UserInfo) {
         ("", "services") => object.set(&["status", "loadBalancer"], Tree::object()),
         ("resource.k8s.io", kind) => devices::stamp_taints(kind, object, &now()),
         ("", "serviceaccounts") => simple::keep_names_of_secrets(object),
+        ("", "limitranges") if meta::name(object).is_empty() && meta::generate_name(object).is_empty() => {
+            meta::set_name(object, &uuid::Uuid::new_v4().to_string());
+        }
         SIGNING_REQUEST => certificates::prepare_create(object, user),
         (crd::GROUP, crd::PLURAL) => store_versions(object),
         ("apiregistration.k8s.io", _) if object.at(&["spec", "service"]).is_none_or(Tree::is_null) => {
@@ -241,7 +244,6 @@ pub fn restrict(resource: &Resource, part: Part, new: &mut Tree, old: &Tree) {
                 copy(new, old, &["status"]);
             }
             match id(resource) {
-                ("", "namespaces") => copy(new, old, &["spec", "finalizers"]),
                 SIGNING_REQUEST => copy(new, old, &["spec"]),
                 _ => {}
             }
@@ -317,6 +319,8 @@ pub fn prepare_update(resource: &Resource, part: Part, new: &mut Tree, old: &Tre
                 devices::restamp_rule(new, old, &now());
             }
         }
+        // Who wanted them otherwise is noted all the same.
+        (("", "namespaces"), Part::Main) => copy(new, old, &["spec", "finalizers"]),
         (("", "persistentvolumeclaims"), Part::Main) => volumes::agree_on_sources(new, Some(old)),
         (("resource.k8s.io", "resourceclaims"), Part::Status) => devices::drop_stale_statuses(new, old),
         _ => {}

@@ -20,7 +20,14 @@ pub(super) fn apply(kind: &str, object: &mut Object) {
             rolling_update(spec, "strategy", Tree::from("25%"), Tree::from("25%"));
             absent(spec, "progressDeadlineSeconds", 600);
         }
-        "DaemonSet" => rolling_update(spec, "updateStrategy", Tree::Integer(1), Tree::Integer(0)),
+        "DaemonSet" => {
+            rolling_update(spec, "updateStrategy", Tree::Integer(1), Tree::Integer(0));
+            // Of another type, numbers that are not there are zero, as those of Go are.
+            if let Some(rolling) = child(child_or_new(spec, "updateStrategy"), "rollingUpdate") {
+                absent(rolling, "maxUnavailable", 0);
+                absent(rolling, "maxSurge", 0);
+            }
+        }
         "StatefulSet" => stateful_set(spec),
         _ => {}
     }

@@ -314,7 +314,7 @@ fn param_ref(errors: &mut Errors, params: &Tree, path: &Path) {
     if name.is_empty() && selector.is_none() {
         errors.push(FieldError::required(path, "one of name or selector must be specified"));
     }
-    supported_or_required(errors, params, "parameterNotFoundAction", &["Deny", "Allow"], path);
+    one_of(errors, text(params, "parameterNotFoundAction"), &["Deny", "Allow"], &path.child("parameterNotFoundAction"));
 }
 
 fn validation_actions(errors: &mut Errors, spec: &Tree, path: &Path) {

@@ -66,6 +66,10 @@ fn template(errors: &mut Errors, spec: &Tree, owner: &str) {
         Err(_) => {
             let detail = if owner == "StatefulSet" { "" } else { "invalid label selector" };
             errors.push(FieldError::invalid(SPEC.child("selector"), at(spec, "selector"), detail));
+            // The other kinds look no further.
+            if owner == "StatefulSet" {
+                always_restarts(errors, template, owner, &path);
+            }
             return;
         }
         Ok(selector) => {

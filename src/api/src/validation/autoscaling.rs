@@ -43,6 +43,11 @@ pub(super) fn autoscaler(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
     for (i, metric) in list(spec, "metrics").iter().enumerate() {
         self::metric(errors, metric, &metrics.index(i));
     }
+    // Through v1 the one metric there is goes by another name.
+    if let Some(percent) = int(spec, "targetCPUUtilizationPercentage").filter(|percent| *percent < 1) {
+        let target = "spec.metrics[0].resource.target.averageUtilization";
+        errors.push(FieldError::invalid(target, percent, "must be greater than 0"));
+    }
     let is_outer = |m: &Tree| matches!(text(m, "type"), "Object" | "External");
     if min == Some(0) && !list(spec, "metrics").iter().any(is_outer) {
         errors.push(FieldError::forbidden(metrics, "must specify at least one Object or External metric to support scaling to zero replicas"));

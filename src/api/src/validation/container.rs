@@ -63,7 +63,12 @@ pub(super) fn init(errors: &mut Errors, cx: &PodContext, path: &Path) {
     for (i, container) in list(cx.spec, "initContainers").iter().enumerate() {
         let item = path.index(i);
         common(errors, cx, container, &item);
-        restart_policy(errors, container, &item);
+        // Rules are looked at where there is a policy that they could change.
+        if set(container, "restartPolicy").is_some() {
+            restart_policy(errors, container, &item);
+        } else if !list(container, "restartPolicyRules").is_empty() {
+            errors.push(FieldError::required(item.child("restartPolicy"), RULES_WITHOUT_POLICY));
+        }
         let name = text(container, "name");
         if names_seen.contains(&name) {
             errors.push(FieldError::duplicate(item.child("name"), name));
@@ -173,13 +178,15 @@ fn service_fields(errors: &mut Errors, cx: &PodContext, container: &Tree, path: 
     }
 }
 
+const RULES_WITHOUT_POLICY: &str = "must specify restartPolicy when restart rules are used";
+
 fn restart_policy(errors: &mut Errors, container: &Tree, path: &Path) {
     let rules = list(container, "restartPolicyRules");
     if let Some(policy) = set(container, "restartPolicy") {
         let policy = policy.as_str().unwrap_or("");
         supported(errors, policy, &["Always", "Never", "OnFailure"], &path.child("restartPolicy"));
     } else if !rules.is_empty() {
-        errors.push(FieldError::required(path.child("restartPolicy"), "must specify restartPolicy when restart rules are used"));
+        errors.push(FieldError::required(path.child("restartPolicy"), RULES_WITHOUT_POLICY));
     }
     let rules_path = path.child("restartPolicyRules");
     if rules.len() > 20 {
@@ -436,7 +443,7 @@ fn mounts(errors: &mut Errors, cx: &PodContext, container: &Tree, all: &Path) {
 
 fn propagation(errors: &mut Errors, container: &Tree, mount: &Tree, all: &Path) {
     let mode = text(mount, "mountPropagation");
-    if !mode.is_empty() {
+    if set(mount, "mountPropagation").is_some() {
         let path = all.child("mountPropagation");
         supported(errors, mode, &["Bidirectional", "HostToContainer", "None"], &path);
         let privileged = set(container, "securityContext").is_some_and(|c| flag(c, "privileged"));
@@ -445,8 +452,9 @@ fn propagation(errors: &mut Errors, container: &Tree, mount: &Tree, all: &Path) 
         }
     }
     let path = all.child("recursiveReadOnly");
-    match text(mount, "recursiveReadOnly") {
-        "" | "Disabled" => {}
+    let Some(recursive) = set(mount, "recursiveReadOnly") else { return };
+    match recursive.as_str().unwrap_or("") {
+        "Disabled" => {}
         "Enabled" | "IfPossible" => {
             if !flag(mount, "readOnly") {
                 errors.push(FieldError::forbidden(path, "may only be specified when readOnly is true"));

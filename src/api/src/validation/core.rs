@@ -81,24 +81,22 @@ fn node(errors: &mut Errors, node: &Tree, old: Option<&Tree>) {
     }
     let path = SPEC.child("podCIDRs");
     let ranges = strings(spec, "podCIDRs");
-    let Some(old) = old else {
-        for (i, range) in ranges.iter().enumerate() {
-            cidr(errors, range, &path.index(i));
+    for (i, range) in ranges.iter().enumerate() {
+        cidr(errors, range, &path.index(i));
+    }
+    if ranges.len() > 1 {
+        let bad = ranges.iter().enumerate().find(|(_, range)| names::parse_cidr_sloppy(range).is_none());
+        if let Some((i, range)) = bad {
+            let why = format!("invalid CIDR[{i}]: <nil> (invalid CIDR address: {range})");
+            errors.push(FieldError::internal(path, format!("invalid PodCIDRs. failed to check with dual stack with error:{why}")));
         }
-        if ranges.len() > 1 {
-            let bad = ranges.iter().enumerate().find(|(_, range)| names::parse_cidr_sloppy(range).is_none());
-            if let Some((i, range)) = bad {
-                let why = format!("invalid CIDR[{i}]: <nil> (invalid CIDR address: {range})");
-                errors.push(FieldError::internal(path, format!("invalid PodCIDRs. failed to check with dual stack with error:{why}")));
-            }
-            let v6 = ranges.iter().filter(|range| range.contains(':')).count();
-            if bad.is_some() || v6 == 0 || v6 == ranges.len() || ranges.len() > 2 {
-                let detail = "may specify no more than one CIDR for each IP family";
-                errors.push(FieldError::invalid(path, at(spec, "podCIDRs"), detail));
-            }
+        let v6 = ranges.iter().filter(|range| range.contains(':')).count();
+        if bad.is_some() || v6 == 0 || v6 == ranges.len() || ranges.len() > 2 {
+            let detail = "may specify no more than one CIDR for each IP family";
+            errors.push(FieldError::invalid(path, at(spec, "podCIDRs"), detail));
         }
-        return;
-    };
+    }
+    let Some(old) = old else { return };
     let addresses = list(status, "addresses");
     for ((i, address), _) in addresses.iter().enumerate().zip(repeated(addresses.iter().map(Tree::to_json))).filter(|(_, again)| *again) {
         errors.push(FieldError::duplicate(status_path.child("addresses").index(i), address));
@@ -109,8 +107,8 @@ fn node(errors: &mut Errors, node: &Tree, old: Option<&Tree>) {
         errors.push(FieldError::forbidden(path, "node updates may not change podCIDR except from \"\" to valid"));
     }
     if !text(old, "providerID").is_empty() && !same_at(spec, old, "providerID") {
-        let detail = "node updates may not change providerID except from \"\" to valid";
-        errors.push(FieldError::forbidden(SPEC.child("providerID"), detail));
+        let detail = if text(spec, "providerID").is_empty() { "field cannot be cleared once set" } else { "field cannot be modified once set" };
+        errors.push(FieldError::invalid(SPEC.child("providerID"), &Tree::Null, detail));
     }
     if !same_at(spec, old, "externalID") {
         errors.push(FieldError::forbidden(SPEC.child("externalID"), "may not be updated"));
@@ -366,7 +364,7 @@ fn scope_fits(scope: &str, resource: &str) -> bool {
     match scope {
         "BestEffort" => resource == "pods",
         "VolumeAttributesClass" => matches!(resource, "persistentvolumeclaims" | "requests.storage"),
-        _ => compute,
+        _ => compute || !SCOPES.contains(&scope),
     }
 }
 
@@ -385,8 +383,8 @@ fn resource_quota(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
         unsupported.into_iter().chain(unfit.map(|_| "unsupported scope applied to resource"))
     });
     // Each shows all scopes.
-    let most = SCOPES_SHOWN_BYTES_MAX / at(spec, "scopes").to_json().len().max(1) + 1;
-    for detail in wrong.take(most) {
+    let most = |shown: &str| SCOPES_SHOWN_BYTES_MAX / at(spec, shown).to_json().len().max(1) + 1;
+    for detail in wrong.take(most("scopes")) {
         errors.push(FieldError::invalid(path, at(spec, "scopes"), detail));
     }
     for (a, b) in [("BestEffort", "NotBestEffort"), ("NotTerminating", "Terminating")] {
@@ -396,10 +394,16 @@ fn resource_quota(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
     }
     let selector = SPEC.child("scopeSelector");
     let expressions = selector.child("matchExpressions");
+    let mut most = most("scopeSelector");
     for requirement in spec.array_at(&["scopeSelector", "matchExpressions"]) {
         let (scope, operator) = (text(requirement, "scopeName"), text(requirement, "operator"));
         if !SCOPES.contains(&scope) {
             errors.push(FieldError::invalid(expressions.child("scopeName"), scope, "unsupported scope"));
+        }
+        let unfit = hard.iter().filter(|resource| resources::is_quota_resource(resource) && !scope_fits(scope, resource)).count().min(most);
+        most -= unfit;
+        for _ in 0..unfit {
+            errors.push(FieldError::invalid(expressions, at(spec, "scopeSelector"), "unsupported scope applied to resource"));
         }
         if !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && SCOPES.contains(&scope) && operator != "Exists" {
             let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
@@ -420,11 +424,8 @@ fn resource_quota(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
         }
     }
     if let Some(old) = old {
-        let mut before = strings(at(old, "spec"), "scopes");
-        let mut now = scopes;
-        before.sort_unstable();
-        now.sort_unstable();
-        if before != now {
+        let set = |scopes: Vec<&str>| scopes.into_iter().map(ToOwned::to_owned).collect::<std::collections::BTreeSet<String>>();
+        if set(strings(at(old, "spec"), "scopes")) != set(scopes) {
             errors.push(FieldError::invalid(path, at(spec, "scopes"), IMMUTABLE));
         }
     }

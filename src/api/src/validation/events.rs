@@ -44,10 +44,11 @@ const EVENTS: Names = Names {
 pub(super) fn event(errors: &mut Errors, group: &str, new: &Tree, old: Option<&Tree>) {
     let strict = !group.is_empty();
     let n = if strict { &EVENTS } else { &CORE };
-    lenient(errors, new, n);
     if !strict {
+        legacy(errors, new, old, n);
         return;
     }
+    lenient(errors, new, n);
     match old {
         None => {
             meta::create(errors, new, true, NameRule::DnsSubdomain);
@@ -87,9 +88,24 @@ pub(super) fn event(errors: &mut Errors, group: &str, new: &Tree, old: Option<&T
                 (n.instance, "reportingInstance"),
             ];
             for (key, shown) in fixed {
-                immutable(errors, at(new, key), at(old, key), &Path::new(shown));
+                let empty = Tree::from("");
+                let is_text = matches!(shown, "reason" | "message" | "type" | "action" | "reportingController" | "reportingInstance");
+                let value = |event| Some(at(event, key)).filter(|value: &&Tree| !(is_text && value.is_null())).unwrap_or(&empty);
+                immutable(errors, value(new), value(old), &Path::new(shown));
             }
         }
+    }
+}
+
+/// Metadata are looked at by what is common to all kinds alone: first of an update, last of a create, and then only where all else is right.
+fn legacy(errors: &mut Errors, new: &Tree, old: Option<&Tree>, n: &Names) {
+    if let Some(old) = old {
+        meta::create(errors, new, true, NameRule::PathSegment);
+        meta::update(errors, new, old);
+    }
+    lenient(errors, new, n);
+    if old.is_none() && errors.is_empty() {
+        meta::create(errors, new, true, NameRule::PathSegment);
     }
 }
 

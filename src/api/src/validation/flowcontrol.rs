@@ -205,8 +205,9 @@ fn priority_level(errors: &mut Errors, name: &str, spec: &Tree) {
     let (limited, exempt) = (set(spec, "limited"), set(spec, "exempt"));
     match kind {
         "Exempt" => {
-            if limited.is_some() {
+            if let Some(limited) = limited {
                 errors.push(FieldError::forbidden(SPEC.child("limited"), ""));
+                response(errors, at(limited, "limitResponse"), &SPEC.child("limited").child("limitResponse"));
             }
             if let Some(exempt) = exempt {
                 shares(errors, exempt, &SPEC.child("exempt"));
@@ -224,8 +225,12 @@ fn priority_level(errors: &mut Errors, name: &str, spec: &Tree) {
         }
         _ => {
             one_of(errors, kind, &["Exempt", "Limited"], &path);
-            if limited.is_some() {
+            if let Some(limited) = limited {
                 errors.push(FieldError::forbidden(SPEC.child("limited"), ""));
+                response(errors, at(limited, "limitResponse"), &SPEC.child("limited").child("limitResponse"));
+            }
+            if exempt.is_some() {
+                errors.push(FieldError::forbidden(SPEC.child("exempt"), ""));
             }
         }
     }
@@ -240,6 +245,22 @@ fn shares(errors: &mut Errors, limits: &Tree, path: &Path) {
 fn lendable(errors: &mut Errors, limits: &Tree, path: &Path) {
     if let Some(percent) = int(limits, "lendablePercent").filter(|percent| !(0..=100).contains(percent)) {
         errors.push(FieldError::invalid(path.child("lendablePercent"), percent, names::inclusive_range(0, 100)));
+    }
+}
+
+/// What the type itself declares, wherever it stands: its union of a type and what belongs to it.
+fn response(errors: &mut Errors, response: &Tree, path: &Path) {
+    match (text(response, "type"), set(response, "queuing")) {
+        ("Queue", Some(_)) => {}
+        ("Queue", None) => errors.push(FieldError::required(path.child("queuing"), "")),
+        (kind, queuing) => {
+            if kind.is_empty() {
+                errors.push(FieldError::required(path.child("type"), ""));
+            }
+            if queuing.is_some() {
+                errors.push(FieldError::forbidden(path.child("queuing"), ""));
+            }
+        }
     }
 }
 

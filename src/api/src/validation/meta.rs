@@ -28,7 +28,7 @@ impl NameRule {
             ("", "Namespace" | "Service") => NameRule::DnsLabel,
             // The names of its pods become host names.
             ("apps", "StatefulSet") => NameRule::DnsLabel,
-            ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", _) => NameRule::PathSegment,
+            ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", _) | ("policy", "PodDisruptionBudget") => NameRule::PathSegment,
             ("certificates.k8s.io", "CertificateSigningRequest") => NameRule::PathSegment,
             ("networking.k8s.io", "IPAddress") => NameRule::Address,
             _ => NameRule::DnsSubdomain,
@@ -126,7 +126,7 @@ fn common(errors: &mut Errors, object: &Tree, is_update: bool) {
         finalizers(errors, meta);
     }
     managed_fields(errors, meta);
-    if has_kube_finalizers(group, kind, is_update) {
+    if has_kube_finalizers(group, kind) {
         kube_finalizers(errors, meta);
     }
 }
@@ -212,12 +212,11 @@ fn kube_finalizers(errors: &mut Errors, meta: &Tree) {
     }
 }
 
-/// Whether a kind's finalizers must be qualified, when it is created or (`is_update`) changed: of some kinds upstream asks apimachinery alone.
-fn has_kube_finalizers(group: &str, kind: &str, is_update: bool) -> bool {
+/// Whether a kind's finalizers must be qualified: of some kinds upstream asks apimachinery alone.
+fn has_kube_finalizers(group: &str, kind: &str) -> bool {
     match (group, kind) {
         ("apiregistration.k8s.io" | "admissionregistration.k8s.io" | "node.k8s.io" | "coordination.k8s.io" | "apiextensions.k8s.io", _) => false,
-        ("policy", "PodDisruptionBudget") => false,
-        ("storage.k8s.io", "VolumeAttributesClass") => !is_update,
+        ("policy", "PodDisruptionBudget") | ("", "Event") => false,
         // Custom resources: their controllers call theirs what they like.
         _ => Registry::get().groups().iter().any(|built_in| built_in.name == group),
     }

@@ -205,7 +205,7 @@ fn resource_claims(errors: &mut Errors, spec: &Tree, path: &Path) {
 /// Containers must fit into what the pod as a whole asks for.
 fn resource_consistency(errors: &mut Errors, spec: &Tree, pod_resources: &Tree, path: &Path) {
     let requests_path = path.child("requests");
-    for resource in ["cpu", "memory"] {
+    for (resource, asked) in entries(pod_resources, "requests") {
         let of = |container: &Tree| container.at(&["resources", "requests", resource]).map(quantity).unwrap_or_default();
         let mut total: Quantity = list(spec, "containers").iter().map(of).sum();
         let (mut sidecars, mut highest) = (Quantity::ZERO, Quantity::ZERO);
@@ -219,7 +219,7 @@ fn resource_consistency(errors: &mut Errors, spec: &Tree, pod_resources: &Tree, 
             }
         }
         total = total.max(highest);
-        let pod_request = pod_resources.at(&["requests", resource]).map(quantity).unwrap_or_default();
+        let pod_request = quantity(asked);
         if total > pod_request {
             let detail = format!("must be greater than or equal to aggregate container requests of {total}");
             errors.push(FieldError::invalid(requests_path.key(resource), pod_request.to_string(), detail));
@@ -312,7 +312,14 @@ fn host_users(errors: &mut Errors, cx: &PodContext, path: &Path) {
     // The odd capitals are upstream's.
     for (key, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
         if flag(cx.spec, key) {
-            errors.push(FieldError::forbidden(path.child(shown), "when `pod.Spec.HostUsers` is false"));
+            errors.push(FieldError::forbidden(path.child(shown), "when `hostUsers` is false"));
+        }
+    }
+    // Neither are they mounted with other owners, nor is theirs changed.
+    for kind in ["initContainers", "containers", "ephemeralContainers"] {
+        let all = path.child(kind);
+        for (i, _) in list(cx.spec, kind).iter().enumerate().filter(|(_, container)| !list(container, "volumeDevices").is_empty()) {
+            errors.push(FieldError::forbidden(all.index(i).child("volumeDevices"), "when `hostUsers` is false"));
         }
     }
 }

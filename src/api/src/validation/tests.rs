@@ -366,3 +366,57 @@ fn reviews_need_no_name() {
     check("SubjectAccessReview", "{spec: {}}", &["spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified", "spec.user: Invalid value: \"\": at least one of user or group must be specified"]);
     super::tests::check("authentication.k8s.io", "TokenRequest", true, "{spec: {expirationSeconds: 5}}", &["spec.expirationSeconds: Invalid value: 5: may not specify a duration less than 10 minutes"]);
 }
+
+#[test]
+fn what_was_found_beside_a_running_upstream_is_checked() {
+    let quota = "{spec: {scopes: [BestEffort, BestEffort]}}";
+    check_update("", "ResourceQuota", true, "{spec: {scopes: [BestEffort]}}", quota, &[]);
+    let selected = "{spec: {hard: {cpu: 1, pods: 1}, scopeSelector: {matchExpressions: [{scopeName: BestEffort, operator: Exists}]}}}";
+    let unfit = r#"spec.scopeSelector.matchExpressions: Invalid value: {"matchExpressions":[{"operator":"Exists","scopeName":"BestEffort"}]}: unsupported scope applied to resource"#;
+    check("", "ResourceQuota", true, selected, &[unfit]);
+    let range = "spec.podCIDRs[0]: Invalid value: \"a\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+    check_update("", "Node", false, "{spec: {}}", "{spec: {podCIDR: a, podCIDRs: [a]}}", &[range]);
+    let provider = "spec.providerID: Invalid value: null: field cannot be modified once set";
+    check_update("", "Node", false, "{spec: {providerID: a}}", "{spec: {providerID: b}}", &[provider]);
+    let owners = "{involvedObject: {namespace: ns}, metadata: {ownerReferences: [{apiVersion: v1, kind: A, name: a}]}}";
+    check("", "Event", true, owners, &["metadata.ownerReferences[0].uid: Required value: must not be empty"]);
+    // Other faults first, and then alone.
+    let budget = "{metadata: {name: Bad_Name!}, spec: {unhealthyPodEvictionPolicy: a}}";
+    let policy = r#"spec.unhealthyPodEvictionPolicy: Unsupported value: "a": supported values: "AlwaysAllow", "IfHealthyBudget""#;
+    check("policy", "PodDisruptionBudget", true, budget, &[policy]);
+    let unowned = "{metadata: {name: Bad_Name!, ownerReferences: [{apiVersion: v1, kind: A, name: a}]}, spec: {}}";
+    check("policy", "PodDisruptionBudget", true, unowned, &["metadata.ownerReferences[0].uid: Required value: must not be empty"]);
+}
+
+#[test]
+fn an_empty_mode_of_a_mount_is_none_of_the_modes() {
+    let mount = |mode: &str| format!("volumeMounts: [{{name: v, mountPath: /v, {mode}: ''}}]");
+    let volume = "volumes: [{name: v, emptyDir: {}}]";
+    let propagation = r#"spec.containers[0].volumeMounts.mountPropagation: Unsupported value: "": supported values: "Bidirectional", "HostToContainer", "None""#;
+    check_pod(&mount("mountPropagation"), volume, &[propagation]);
+    let recursive = r#"spec.containers[0].volumeMounts.recursiveReadOnly: Unsupported value: "": supported values: "Disabled", "Enabled", "IfPossible""#;
+    check_pod(&mount("recursiveReadOnly"), volume, &[recursive]);
+}
+
+#[test]
+fn devices_are_not_given_to_users_of_another_namespace() {
+    let container = "volumeDevices: [{name: v, devicePath: /v}]";
+    let spec = "hostUsers: false, volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]";
+    check_pod(container, spec, &["spec.containers[0].volumeDevices: Forbidden: when `hostUsers` is false"]);
+}
+
+#[test]
+fn a_volume_within_an_attachment_is_checked() {
+    let attachment = |volume: &str| format!("{{spec: {{attacher: a.b, nodeName: node, source: {{inlineVolumeSpec: {volume}}}}}}}");
+    let path = "spec.source.inlineVolumeSpec";
+    check("storage.k8s.io", "VolumeAttachment", false, &attachment("{accessModes: [ReadWriteOnce], csi: {driver: d, volumeHandle: h}}"), &[]);
+    let expected = [
+        format!("{path}.capacity: Forbidden: may not be specified in the context of inline volumes"),
+        format!("{path}.csi: Required value: has to be specified in the context of inline volumes"),
+        format!("{path}.accessModes: Required value"),
+        format!("{path}: Required value: must specify a volume type"),
+        format!("{path}.volumeMode: Forbidden: may not specify volumeMode other than Filesystem in the context of inline volumes"),
+    ];
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    check("storage.k8s.io", "VolumeAttachment", false, &attachment("{capacity: {storage: 1}, volumeMode: Block}"), &expected);
+}

@@ -165,7 +165,7 @@ fn unprocessable() -> Status {
 }
 
 /// What is written must say which object it is. Models k8s.io/apiserver/pkg/endpoints/handlers/rest.go checkName.
-fn check_named(object: &Tree, target: &Target) -> Result<(), Status> {
+pub(super) fn check_named(object: &Tree, target: &Target) -> Result<(), Status> {
     let namespace = meta::namespace(object);
     if target.resource.namespaced && !namespace.is_empty() && namespace != target.namespace {
         return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));

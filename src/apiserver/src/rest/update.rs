@@ -5,7 +5,7 @@ use http::{Request, Response, StatusCode};
 use super::model::Expected;
 use super::options::WriteOptions;
 use super::storage::Part;
-use super::{Call, body, model, read};
+use super::{Call, body, model, patch, read};
 use crate::negotiate;
 use crate::status::Status;
 
@@ -15,10 +15,7 @@ pub async fn update(call: &mut Call, request: Request<Body>, part: Part) -> Resu
     let media = negotiate::content_type(&call.headers).to_owned();
     let object = model::decode(Expected::of(&call.resource), &media, &bytes, options.field_validation, &mut call.warnings)?;
     let target = call.write_target(&options);
-    if api::meta::name(&object).is_empty() {
-        let text = format!("the name of the object ({} based on URL) was undeterminable: name must be provided", target.name);
-        return Err(Status::bad_request(text));
-    }
+    patch::check_named(&object, &target)?;
     let outcome = target.update(part, false, options.dry_run, &mut call.warnings, &|_| Ok(object.clone())).await?;
     let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
     read::answer(call, code, outcome.bytes)

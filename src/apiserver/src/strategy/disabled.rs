@@ -26,6 +26,12 @@ const OF_PODS: &[&[&str]] = &[
     &["volumes", "*", "configMap", "items", "*", "user"],
     &["volumes", "*", "secret", "items", "*", "user"],
     &["volumes", "*", "downwardAPI", "items", "*", "user"],
+    &["volumes", "*", "projected", "sources", "*", "configMap", "items", "*", "user"],
+    &["volumes", "*", "projected", "sources", "*", "secret", "items", "*", "user"],
+    &["volumes", "*", "projected", "sources", "*", "downwardAPI", "items", "*", "user"],
+    &["volumes", "*", "projected", "sources", "*", "serviceAccountToken", "user"],
+    &["volumes", "*", "projected", "sources", "*", "clusterTrustBundle", "user"],
+    &["volumes", "*", "projected", "sources", "*", "podCertificate", "user"],
 ];
 
 const CLAIM: &[&[&str]] = &[

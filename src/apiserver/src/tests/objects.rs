@@ -251,3 +251,20 @@ async fn a_new_object_has_the_counts_of_its_status() {
     assert_eq!(job.at(&["metadata", "labels"]), job.at(&["spec", "template", "metadata", "labels"]));
     assert_eq!(job.str_at(&["metadata", "labels", "job-name"]), "j");
 }
+
+#[tokio::test]
+async fn a_limit_range_needs_no_name() {
+    let f = fixture().await;
+    let made = f.post("/api/v1/namespaces/default/limitranges", r#"{"spec":{"limits":[{"type":"Pod","max":{"cpu":"1"}}]}}"#).await.ok();
+    assert_eq!(made.str_at(&["metadata", "name"]).len(), 36);
+}
+
+#[tokio::test]
+async fn finalizers_that_a_namespace_keeps_are_noted_all_the_same() {
+    let f = fixture().await;
+    let finalizers = r#"{"spec":{"finalizers":["a"]}}"#;
+    let kept = f.send("PATCH", "/api/v1/namespaces/default?fieldManager=m", "application/merge-patch+json", finalizers).await.ok();
+    assert_eq!(kept.array_at(&["spec", "finalizers"]), [Tree::from("kubernetes")]);
+    let mut managers = kept.array_at(&["metadata", "managedFields"]).iter().map(|entry| entry.str_at(&["manager"]));
+    assert!(managers.any(|manager| manager == "m"));
+}
