@@ -50,7 +50,7 @@ class Draw(patches.Draw):
         made = self.named(**{key: self.part(value, self.fields[key].type, self.fields[key]) for key, value in base.items()
                              if key in self.fields and key not in ("metadata", "status", "apiVersion", "kind")})
         for key in ("labels", "annotations", "finalizers"):
-            if self.rarely(3) and (key != "finalizers" or base["kind"] not in patches.KEPT):
+            if self.rarely(3) and (key != "finalizers" or base["kind"] not in (*patches.KEPT, "CustomResourceDefinition")):
                 made["metadata"][key] = ["example.com/f"] if key == "finalizers" else {self.some("a", "b", "c"): self.some("1", "2")}
         return made
 
@@ -95,8 +95,8 @@ class Draw(patches.Draw):
     def step(self):
         """Method, path, query, body (or what makes it of the object there is), content type."""
         subject = self.subject
-        # What rk's server keeps there beside the test would be in the way.
-        has_status = not compare.controllers and subject.base["kind"] not in ("CustomResourceDefinition", "APIService") and "status" in subject.resource.subresources and "status" in self.fields
+        # What a server keeps there itself would be in the way.
+        has_status = subject.base["kind"] not in ("CustomResourceDefinition", "APIService") and "status" in subject.resource.subresources and "status" in self.fields
         kind = self.chance.choices(["apply", "status", "update", "patch", "status-patch", "broken"], [60, 14 if has_status else 0, 9, 9, 5 if has_status else 0, 3])[0]
         if kind in ("apply", "status"):
             manager, which = self.some("m1", "m2", "m3"), "/status" if kind == "status" else ""
@@ -131,7 +131,7 @@ def run(pair, bases, options, found):
     compare.managed_fields = True
     # rk's server keeps an APIService up to date, with versions of its own.
     subjects = patches.made(pair, [base for base in bases if base["kind"] != "APIService"])
-    draws = [Draw(subject, f"apply {options.seed} {subject.base['kind']} {subject.base['metadata']['name']}") for subject in subjects]
+    draws = [Draw(subject, f"apply {options.seed} {subject.base['kind']} {subject.name()}") for subject in subjects]
     for number in range(options.requests):
         # Some steps of one object after the other, so that few requests still make a history.
         draw = draws[number // LIFE % len(draws)]
@@ -151,6 +151,5 @@ def run(pair, bases, options, found):
             patches.again(pair, draw.subject)
             draw.begin()
     for subject in subjects:
-        for side in pair:
-            side.call("DELETE", subject.url, {"gracePeriodSeconds": 0})
+        patches.remove(pair, subject)
     compare.managed_fields = False

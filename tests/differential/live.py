@@ -45,9 +45,18 @@ class Rk(subject.Lab):
         self.task("up", "--name", self.name, "--servers", 1, "--agents", 0, "--binary", self.binary, f"--server-argument=--disable={PARTS}")
 
 
+# rk is one process and has all controllers. The others lose their permissions: nobody but these may write, as at upstream's.
+WRITERS = {"system:controller:generic-garbage-collector", "system:controller:namespace-controller"}
+BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+
+
 def settle(pair):
-    """What pods need on both sides, and no node that they run on: rk's is one process, so its controllers and its kubelet are there."""
+    """What pods need on both sides, no node that they run on, and nobody who changes what a test made."""
     for side in pair:
+        for binding in side.call("GET", BINDINGS)[1]["items"]:
+            name = binding["metadata"]["name"]
+            if name.startswith(("system:controller:", "system:kube-scheduler", "system:volume-scheduler", "rk:local-storage", "rk:node-keys")) and name not in WRITERS:
+                side.call("DELETE", f"{BINDINGS}/{name}")
         side.call("POST", "/api/v1/namespaces/default/serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}})
         for node in side.call("GET", "/api/v1/nodes")[1]["items"]:
             side.call("PATCH", f"/api/v1/nodes/{node['metadata']['name']}", {"spec": {"unschedulable": True}}, {"Content-Type": "application/merge-patch+json"})

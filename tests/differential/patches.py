@@ -4,6 +4,7 @@ A patch makes one or a few of the changes of generate.py, or is malformed in a w
 one stored object.
 """
 import copy
+import itertools
 import sys
 
 import compare
@@ -15,7 +16,10 @@ MEDIA = {"json": "application/json-patch+json", "merge": "application/merge-patc
          "apply": "application/apply-patch+yaml"}
 OPERATIONS = ("json", "merge", "strategic")
 # Their names say what they are, or others write them too.
-KEPT = {"CustomResourceDefinition", "APIService", "IPAddress", "ClusterTrustBundle"}
+KEPT = {"APIService", "IPAddress", "ClusterTrustBundle"}
+
+# No object has the name of one before it, which may not be gone yet.
+NUMBERS = itertools.count()
 
 
 class Subject:
@@ -27,30 +31,30 @@ class Subject:
         self.base.pop("aggregationRule", None)
         self.resource = facts.resources()[base["apiVersion"], base["kind"]]
         self.changes = list(generate.changes(self.base, self.resource.type))
-        self.made = 0
 
     def create(self, pair):
         """Whether both sides have it now; some are there from before."""
+        number = next(NUMBERS)
+        self.base["metadata"]["name"] = self.name(number)
         if self.base["kind"] == "CustomResourceDefinition":
-            self.define()
-        elif self.base["kind"] not in KEPT:
-            self.base["metadata"]["name"] = f"{self.base['metadata']['name'].split('.p-')[0]}.p-{self.made}" if self.dotted() else self.plain()
-        self.made += 1
+            self.define(number)
         self.url = facts.path(self.resource, name=self.base["metadata"]["name"])
         return all(side.call("POST", facts.path(self.resource), self.base)[0] in (201, 409) for side in pair)
 
-    def define(self):
-        """Another definition: upstream's stays until a controller takes it, and there is none."""
-        plural, names = f"widgets{self.made}", self.base["spec"]["names"]
-        self.base["metadata"]["name"] = f"{plural}.{self.base['spec']['group']}"
-        names.update({"plural": plural, "singular": f"widget{self.made}", "kind": f"Widget{self.made}", "listKind": f"Widget{self.made}List", "shortNames": [f"wd{self.made}"]})
+    def define(self, number):
+        names = {"plural": f"widgets{number}", "singular": f"widget{number}", "kind": f"Widget{number}", "listKind": f"Widget{number}List", "shortNames": [f"wd{number}"]}
+        self.base["spec"]["names"].update(names)
         self.changes = list(generate.changes(self.base, self.resource.type))
 
-    def dotted(self):
-        return self.base["kind"] not in ("Namespace", "Service", "StatefulSet", "Job")
-
-    def plain(self):
-        return f"{self.base['metadata']['name'].split('-p-')[0]}-p-{self.made}"
+    def name(self, number=0):
+        """Of the object that is made as this one; that of number 0 stands for all in seeds."""
+        kind, name = self.base["kind"], self.base["metadata"]["name"]
+        if kind == "CustomResourceDefinition":
+            return f"widgets{number}.{self.base['spec']['group']}"
+        if kind in KEPT:
+            return name
+        infix = "-p-" if kind in ("Namespace", "Service", "StatefulSet", "Job") else ".p-"
+        return f"{name.split(infix)[0]}{infix}{number}"
 
 
 def pointer(path):
@@ -203,7 +207,7 @@ def run(pair, bases, kind, options, found):
     from verbs import encoded
     compare.managed_fields = True
     subjects = made(pair, bases)
-    draws = [Draw(subject, f"{kind} {options.seed} {subject.base['kind']} {subject.base['metadata']['name']}") for subject in subjects]
+    draws = [Draw(subject, f"{kind} {options.seed} {subject.base['kind']} {subject.name()}") for subject in subjects]
     for number in range(options.requests):
         draw = draws[number % len(draws)]
         subject, query, text = draw.subject, draw.query(), sides.text(getattr(draw, kind)())
@@ -212,8 +216,7 @@ def run(pair, bases, kind, options, found):
             answers = [without_status(answer) for answer in answers]
         found.note(subject.base["kind"], kind, f"{number}: {subject.url}{encoded(query)} {text[:1500]}", flat(compare.answers(*answers)))
     for subject in subjects:
-        for side in pair:
-            side.call("DELETE", subject.url, {"gracePeriodSeconds": 0})
+        remove(pair, subject)
     compare.managed_fields = False
 
 
@@ -226,7 +229,14 @@ def made(pair, bases):
     return [subject for subject in subjects if subject not in lacking]
 
 
-def again(pair, subject):
+def remove(pair, subject):
+    """Whoever would take the finalizers off may not be there."""
     for side in pair:
-        side.call("DELETE", subject.url, {"gracePeriodSeconds": 0})
+        code, left, _ = side.call("DELETE", subject.url, {"gracePeriodSeconds": 0})
+        if code < 300 and left.get("metadata", {}).get("finalizers"):
+            side.call("PATCH", subject.url, {"metadata": {"finalizers": None}}, {"Content-Type": MEDIA["merge"]})
+
+
+def again(pair, subject):
+    remove(pair, subject)
     subject.create(pair)

@@ -5,22 +5,28 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"reflect"
 	"runtime/debug"
 	"strings"
+	"unsafe"
 
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
-	"k8s.io/apiserver/pkg/registry/generic/registry"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	api "k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/capabilities"
+	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
+	"k8s.io/kubernetes/pkg/registry/core/service/portallocator"
+	services "k8s.io/kubernetes/pkg/registry/core/service/storage"
 )
 
 // question is one HTTP request, a line of JSON; answer is what comes back for it. tests/differential speaks this with every subject.
@@ -40,7 +46,7 @@ type answer struct {
 // answerQuestions is upstream's API server without etcd, authorization and any admission but policies: one answer on `out` for each question
 // on `in`.
 func (s *installed) answerQuestions(in io.Reader, out io.Writer) {
-	s.withoutAllocation()
+	s.withAllocation()
 	capabilities.Setup(true, 0)
 	resolver := genericapiserver.NewRequestInfoResolver(&genericapiserver.Config{
 		LegacyAPIGroupPrefixes: sets.NewString(genericapiserver.DefaultLegacyAPIPrefix),
@@ -109,15 +115,25 @@ func ask(handler http.Handler, r *http.Request) (a answer) {
 	return answer{recorder.Code, recorder.Header().Values("Warning"), recorder.Body.String()}
 }
 
-// withoutAllocation lets Services be created without addresses and ports: those that give them out ask etcd and a running server.
-func (s *installed) withoutAllocation() {
+// withAllocation has Services draw addresses and ports from memory: those that give them out ask etcd and a running server.
+func (s *installed) withAllocation() {
+	_, addresses, err := net.ParseCIDR("10.43.0.0/16")
+	check(err)
+	fromAddresses, err := ipallocator.NewInMemory(addresses)
+	check(err)
+	fromPorts, err := portallocator.NewInMemory(utilnet.PortRange{Base: 30000, Size: 2768})
+	check(err)
 	for _, info := range s.groups {
-		if rest := info.VersionedResourcesStorageMap["v1"]["services"]; rest != nil {
-			store, ok := reflect.ValueOf(rest).Elem().FieldByName("Store").Interface().(*registry.Store)
-			if !ok {
-				continue
-			}
-			store.BeginCreate, store.BeginUpdate, store.AfterDelete = nil, nil, nil
+		rest, ok := info.VersionedResourcesStorageMap["v1"]["services"].(*services.REST)
+		if !ok {
+			continue
 		}
+		given := reflect.ValueOf(rest).Elem().FieldByName("alloc")
+		set := func(name string, value any) {
+			field := given.FieldByName(name)
+			reflect.NewAt(field.Type(), unsafe.Pointer(field.UnsafeAddr())).Elem().Set(reflect.ValueOf(value))
+		}
+		set("serviceIPAllocatorsByFamily", map[api.IPFamily]ipallocator.Interface{api.IPv4Protocol: fromAddresses})
+		set("serviceNodePorts", fromPorts)
 	}
 }
