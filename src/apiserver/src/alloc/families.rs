@@ -143,7 +143,11 @@ fn infer(new: &mut Tree, old: Option<&Tree>) -> Vec<FieldError> {
             set_strings(new, &FAMILIES, &families);
         } else {
             let value = new.at(&CLUSTER_IPS).cloned().unwrap_or_default();
-            errors.push(FieldError::invalid(format!("spec.clusterIPs[{i}]"), &value, format!("{family} is not configured on this cluster")));
+            errors.push(FieldError::invalid(
+                format!("spec.clusterIPs[{i}]"),
+                &value,
+                format!("{family} is not configured on this cluster"),
+            ));
         }
     }
     errors

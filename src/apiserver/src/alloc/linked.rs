@@ -16,7 +16,8 @@ fn needs_cluster_ip(service: &Tree) -> bool {
 }
 
 fn same(new: &Tree, old: &Tree, path: &[&str]) -> bool {
-    let value = |service: &Tree| service.at(path).filter(|value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty())).cloned();
+    let value =
+        |service: &Tree| service.at(path).filter(|value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty())).cloned();
     value(new) == value(old)
 }
 
@@ -43,7 +44,8 @@ pub fn carry_over(new: &mut Tree, old: &Tree) {
     if needs_node_ports(old) && needs_node_ports(new) {
         let used: HashSet<i64> = numbers(old).intersection(&numbers(new)).copied().collect();
         // By name: other properties of a port may have changed. Of two with one name the last counts.
-        let before: HashMap<&str, i64> = old.array_at(&["spec", "ports"]).iter().map(|port| (port.str_at(&["name"]), node_port(port))).collect();
+        let before: HashMap<&str, i64> =
+            old.array_at(&["spec", "ports"]).iter().map(|port| (port.str_at(&["name"]), node_port(port))).collect();
         let ports = new.at_mut(&["spec", "ports"]).and_then(Tree::as_array_mut);
         for port in ports.into_iter().flatten().filter(|port| node_port(port) == 0) {
             let known = before.get(port.str_at(&["name"])).copied().unwrap_or(0);
@@ -139,7 +141,8 @@ mod tests {
     #[test]
     fn an_update_keeps_node_ports_by_the_names_of_ports() {
         let old = service(r#"{"type":"NodePort","ports":[{"name":"a","port":1,"nodePort":30001},{"name":"b","port":2,"nodePort":30002}]}"#);
-        let mut new = service(r#"{"type":"NodePort","ports":[{"name":"a","port":3},{"name":"b","port":2,"nodePort":30001},{"name":"c","port":4}]}"#);
+        let mut new =
+            service(r#"{"type":"NodePort","ports":[{"name":"a","port":3},{"name":"b","port":2,"nodePort":30001},{"name":"c","port":4}]}"#);
         carry_over(&mut new, &old);
         // That of a is b's now.
         assert_eq!(numbers(&new), HashSet::from([30001]));
@@ -165,8 +168,12 @@ mod tests {
 
     #[test]
     fn a_type_drops_what_it_cannot_have_unless_it_was_asked_for() {
-        let old = service(r#"{"type":"LoadBalancer","loadBalancerClass":"a","externalTrafficPolicy":"Cluster","ports":[{"port":1,"nodePort":30001}]}"#);
-        let mut new = service(r#"{"type":"ClusterIP","loadBalancerClass":"a","externalTrafficPolicy":"Local","ports":[{"port":1,"nodePort":30001}]}"#);
+        let old = service(
+            r#"{"type":"LoadBalancer","loadBalancerClass":"a","externalTrafficPolicy":"Cluster","ports":[{"port":1,"nodePort":30001}]}"#,
+        );
+        let mut new = service(
+            r#"{"type":"ClusterIP","loadBalancerClass":"a","externalTrafficPolicy":"Local","ports":[{"port":1,"nodePort":30001}]}"#,
+        );
         drop_unused(&mut new, &old);
         assert_eq!(shown(&new), r#"{"externalTrafficPolicy":"Local","ports":[{"port":1}],"type":"ClusterIP"}"#);
         let mut new = service(r#"{"type":"ClusterIP","ports":[{"port":1,"nodePort":30002}]}"#);

@@ -88,9 +88,9 @@ pub fn reserve(
                 let number = found.map_err(|error| Status::internal(format!("failed to allocate a HealthCheck NodePort 0: {error}")))?;
                 service.set(&["spec", "healthCheckNodePort"], number);
             }
-            asked => taking.take(asked).map_err(|error| {
-                Status::internal(format!("failed to allocate requested HealthCheck NodePort {asked}: {error}"))
-            })?,
+            asked => taking
+                .take(asked)
+                .map_err(|error| Status::internal(format!("failed to allocate requested HealthCheck NodePort {asked}: {error}")))?,
         }
     }
     Ok(())
@@ -105,7 +105,12 @@ fn none_left(error: &PortError) -> Status {
 }
 
 /// One port under several protocols has one number. Models initNodePorts.
-fn new_ports(taking: &mut Taking<'_>, ports: &mut [Tree], may_choose: bool, invalid: impl Fn(Vec<FieldError>) -> Status) -> Result<(), Status> {
+fn new_ports(
+    taking: &mut Taking<'_>,
+    ports: &mut [Tree],
+    may_choose: bool,
+    invalid: impl Fn(Vec<FieldError>) -> Status,
+) -> Result<(), Status> {
     let mut numbers: HashMap<i64, i64> = HashMap::new();
     for i in 0..ports.len() {
         let (port, own) = (number(&ports[i], "port"), node_port(&ports[i]));

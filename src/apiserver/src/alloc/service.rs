@@ -80,7 +80,13 @@ pub fn ports(service: &Tree) -> impl Iterator<Item = u16> {
 }
 
 /// Fills in `service`; `old` is what is stored, when it is an update.
-pub async fn reserve(server: &ApiServer, resource: &Resource, service: &mut Tree, old: Option<&Tree>, dry_run: bool) -> Result<Reservation, Status> {
+pub async fn reserve(
+    server: &ApiServer,
+    resource: &Resource,
+    service: &mut Tree,
+    old: Option<&Tree>,
+    dry_run: bool,
+) -> Result<Reservation, Status> {
     let services = &server.0.services;
     let mut reservation = Reservation::default();
     reservation.services = Some(services.clone());
