@@ -32,6 +32,7 @@ pub async fn run(server: ApiServer) {
     let Some(mut changes) = server.0.parts.cache.changes(crd::GROUP, crd::PLURAL) else { return };
     let mut settled = Settled::new();
     let mut before = server.0.parts.cache.kinds();
+    let mut leaves_some = false;
     loop {
         changes.borrow_and_update();
         let mut is_done = true;
@@ -47,14 +48,15 @@ pub async fn run(server: ApiServer) {
                 Vec::new()
             }
         };
-        // Last: whoever waits for a new kind does not wait for this.
+        // Last: whoever waits for a new kind does not wait for this. Once more when kinds that went are dropped: a request that was under way when
+        // its kind went is counted after it.
         let served = server.0.parts.cache.kinds();
-        if before.custom().iter().any(|r| served.resource(&r.group, &r.version, &r.plural).is_none()) {
+        let had_some = std::mem::replace(&mut leaves_some, server.0.parts.cache.forget_gone(GONE_KEPT));
+        if (had_some && !leaves_some) || before.custom().iter().any(|r| served.resource(&r.group, &r.version, &r.plural).is_none()) {
             server.0.metrics.forget_gone(&server.0.parts.cache);
             server.0.documents.forget(|name| name.split_once('/').is_some_and(|(group, version)| served.of_version(group, version).is_empty()));
         }
         before = served;
-        let leaves_some = server.0.parts.cache.forget_gone();
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = any_changed(waits) => {}

@@ -87,7 +87,9 @@ impl<'t> Definition<'t> {
     }
 
     fn resource(self, version: &Tree, conversion: Option<&Arc<Conversion>>) -> Resource {
-        let names = |key: &str| self.0.at(&["status", "acceptedNames", key]).or_else(|| self.0.at(&["spec", "names", key]));
+        // Until names are accepted the status has empty ones.
+        let accepted = self.0.at(&["status", "acceptedNames"]).filter(|names| !names.str_at(&["plural"]).is_empty());
+        let names = |key: &str| accepted.and_then(|names| names.get(key)).or_else(|| self.0.at(&["spec", "names", key]));
         let name = |key: &str| -> Name { names(key).and_then(Tree::as_str).unwrap_or("").to_owned().into() };
         let list = |key: &str| -> Vec<Name> {
             let items = self.0.array_at(&["status", "acceptedNames", key]);

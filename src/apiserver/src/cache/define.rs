@@ -14,6 +14,8 @@ use crate::kinds::Defined;
 
 /// How long the last changes of a kind that has gone can be read.
 pub const GONE_KEPT: Duration = Duration::from_secs(30);
+/// Kinds that may come without the table of kinds growing.
+const ROOM: usize = 64;
 
 impl Cache {
     /// The definition that an event brings, read before anybody is kept waiting for it; `None`: it has gone, or is none.
@@ -41,11 +43,22 @@ impl Cache {
         self.0.kinds.store(Arc::new(next));
     }
 
-    /// Drops the kinds whose watchers have had time to read their last changes; whether others that have gone are still there.
-    pub fn forget_gone(&self) -> bool {
+    /// Drops the kinds that have been gone for longer than `kept`; whether others that have gone are still there.
+    pub fn forget_gone(&self, kept: Duration) -> bool {
         let mut world = self.0.world.write().expect("no panic under the lock");
-        world.kinds.retain(|_, kind| kind.gone_since.is_none_or(|since| since.elapsed() < GONE_KEPT));
+        world.kinds.retain(|_, kind| kind.gone_since.is_none_or(|since| since.elapsed() < kept));
+        if world.kinds.capacity() > 2 * ROOM + 4 * world.kinds.len() {
+            let room = ROOM + world.kinds.len();
+            world.kinds.shrink_to(room);
+        }
         world.kinds.values().any(|kind| kind.gone_since.is_some())
+    }
+
+    /// How many kinds are held, those that have gone included, how many are known by name, and how many listeners there are.
+    #[cfg(test)]
+    pub fn counts(&self) -> [usize; 4] {
+        let (kinds, names) = (self.0.world.read().unwrap().kinds.len(), self.0.names.load_full());
+        [kinds, names.ids.len(), names.resources.len(), self.0.listeners.lock().unwrap().len()]
     }
 
     fn hold(&self, world: &mut World, defined: &Defined, before: Option<&Defined>) {
@@ -82,12 +95,15 @@ impl Cache {
         let mut names = (*self.0.names.load_full()).clone();
         let name = name_of(&before.stored);
         let Some(id) = names.ids.get(&name).copied() else { return };
+        // Its schema, and what was compiled of it, weighs more than the changes for which it is kept, and nobody asks for it here any more.
+        let nothing = world.gone.resource.clone();
         let Some(kind) = world.kinds.get_mut(&id).filter(|kind| matches!(kind.resource, ResourceRef::Custom(_))) else { return };
         std::mem::take(&mut kind.ended).cancel();
         if !kind.objects.is_empty() {
             return;
         }
         kind.gone_since = Some(Instant::now());
+        kind.resource = nothing;
         names.ids.remove(&name);
         names.resources.remove(&id);
         self.0.names.store(Arc::new(names));

@@ -164,3 +164,57 @@ async fn a_custom_object_is_of_its_kind_and_says_what_it_has() {
     f.post(FOOS, &foo("b", r#"{"color":null}"#)).await.ok();
     f.get(&format!("{FOOS}/a/scale")).await.failed(404, "NotFound", "foos.example.com \"a\" not found");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_that_come_and_go_leave_nothing_behind() {
+    const KINDS: usize = 100;
+    let f = fixture().await;
+    f.server.start().await.unwrap();
+    let cache = &f.server.0.parts.cache;
+    let (built_in, mut before) = (cache.counts(), None);
+    let text = definition(r#"{"type":"integer"}"#);
+    let name = |i: usize| (format!("foos{i}.g{}.example.com", i / 10), format!("/apis/g{}.example.com/v1/namespaces/default/foos{i}", i / 10));
+    for _ in 0..3 {
+        for i in 0..KINDS {
+            let ours = text.replace("foos.example.com", &name(i).0).replace("\"foos\"", &format!("\"foos{i}\"")).replace("Foo", &format!("Foo{i}"));
+            let ours = ours.replace("\"example.com\"", &format!("\"g{}.example.com\"", i / 10)).replace("\"shortNames\":[\"fo\"]", "\"shortNames\":[]");
+            let created = f.post(DEFINITIONS, &ours).await;
+            assert_eq!(created.code, 201, "{}", String::from_utf8_lossy(&created.bytes));
+        }
+        let mut watches = Vec::new();
+        for i in 0..KINDS {
+            let (_, path) = name(i);
+            until(&f, &path, |code, _| code == 200).await;
+            let object = foo("a", r#"{"size":1}"#).replace("example.com", &format!("g{}.example.com", i / 10)).replace("Foo", &format!("Foo{i}"));
+            assert_eq!(f.post(&path, &object).await.code, 201);
+            if i % 10 == 0 {
+                watches.push(f.watch(&format!("{path}?watch=1")).await);
+                assert_eq!(f.get(&format!("/openapi/v3/apis/g{}.example.com/v1", i / 10)).await.code, 200);
+            }
+        }
+        for i in 0..KINDS {
+            assert_eq!(f.delete(&format!("{DEFINITIONS}/{}", name(i).0)).await.code, 200);
+        }
+        for i in 0..KINDS {
+            until(&f, &format!("{DEFINITIONS}/{}", name(i).0), |code, _| code == 404).await;
+        }
+        for mut watch in watches {
+            while watch.next().await.is_some() {}
+        }
+        // As it is done after half a minute.
+        assert!(!cache.forget_gone(Duration::ZERO));
+        f.server.0.metrics.forget_gone(cache);
+        // Some listeners come with the first request that needs them.
+        assert_eq!(cache.counts(), *before.get_or_insert(cache.counts()));
+        assert_eq!(cache.counts()[..3], built_in[..3]);
+        // Their APIServices are taken away by another task.
+        for i in 0..KINDS / 10 {
+            until(&f, &format!("/apis/apiregistration.k8s.io/v1/apiservices/v1.g{i}.example.com"), |code, _| code == 404).await;
+            until(&f, &format!("/apis/apiregistration.k8s.io/v1/apiservices/v2.g{i}.example.com"), |code, _| code == 404).await;
+        }
+        let page = f.get("/metrics").await;
+        let page = String::from_utf8_lossy(&page.bytes);
+        let left: Vec<_> = page.lines().filter(|line| line.contains(".example.com")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
