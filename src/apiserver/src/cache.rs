@@ -18,13 +18,13 @@ mod unreadable;
 use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::registry::{Registry, Resource, ResourceRef};
 use arc_swap::ArcSwap;
 use imbl::OrdMap;
 use store::{Event, Store};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::convert::Webhooks;
 use crate::kinds::Kinds;
@@ -69,10 +69,14 @@ struct World {
     gone: Kind,
     /// Events that arrived before the load was done.
     early: Option<Vec<(Event, u64)>>,
+    /// Told when the changes that are kept have come to weigh so much that some of them go by time alone.
+    much: Arc<Notify>,
+    has_much: bool,
 }
 
 struct Inner {
     world: RwLock<World>,
+    much: Arc<Notify>,
     names: ArcSwap<Names>,
     kinds: ArcSwap<Kinds>,
     /// Kinds whose objects are held in the form of an earlier schema.
@@ -160,9 +164,11 @@ impl Cache {
         }
         let gone = Kind::new(Registry::get().served().next().expect("the core group is served").into(), 0);
         gone.ended.cancel();
-        let world = RwLock::new(World { revision: 0, compacted: 0, kinds, gone, early: Some(Vec::new()) });
+        let much = Arc::new(Notify::new());
+        let world = RwLock::new(World { revision: 0, compacted: 0, kinds, gone, early: Some(Vec::new()), much: much.clone(), has_much: false });
         let cache = Self(Arc::new(Inner {
             world,
+            much,
             names: ArcSwap::from_pointee(names),
             kinds: ArcSwap::default(),
             stale: Mutex::default(),
@@ -273,11 +279,15 @@ impl Cache {
         world.compacted = world.compacted.max(revision);
     }
 
-    /// Forgets changes that are too old, of kinds of which nothing new comes to push them out.
-    pub fn forget_old(&self) {
-        let mut world = self.0.world.write().expect("no panic under the lock");
-        let now = Instant::now();
-        world.kinds.values_mut().for_each(|kind| kind.trim(now));
+    /// Forgets changes that are too old, of kinds of which nothing new comes to push them out; after how long it is due again, if anything is
+    /// left that will go before it is old.
+    pub fn forget_old(&self) -> Option<Duration> {
+        self.0.world.write().expect("no panic under the lock").forget_old(Instant::now())
+    }
+
+    /// Returns when the changes that are kept weigh so much that [`Cache::forget_old`] is due before they are old. For one who waits.
+    pub async fn has_much(&self) {
+        self.0.much.notified().await;
     }
 
     /// A cursor that sees every change of the kind after `after`.

@@ -1,4 +1,4 @@
-//! What time alone changes: history is compacted, Events expire.
+//! What time alone changes: history is compacted, changes that weigh much are forgotten after a burst, Events expire.
 //!
 //! Upstream's etcd compacts every five minutes and expires Events by lease; here one timer does both, and it only runs while there is something
 //! to do: a cluster in which nothing was written compacts nothing.
@@ -12,6 +12,8 @@ use crate::server::ApiServer;
 
 /// At least so long between two looks for expired Events.
 const EXPIRY_STEP: Duration = Duration::from_secs(60);
+/// At least so long between two looks for changes that may go.
+const FORGET_STEP: Duration = Duration::from_secs(5);
 
 pub async fn run(server: ApiServer) {
     let interval = server.0.config.compaction_interval;
@@ -20,12 +22,21 @@ pub async fn run(server: ApiServer) {
     let mut keep_from = server.0.parts.cache.revision();
     let mut next_compaction = Instant::now() + interval;
     let mut next_expiry = Instant::now();
+    let mut next_forgetting: Option<Instant> = None;
     loop {
+        let next = next_compaction.min(next_expiry);
         tokio::select! {
-            () = tokio::time::sleep_until(next_compaction.min(next_expiry)) => {}
+            () = tokio::time::sleep_until(next_forgetting.map_or(next, |at| at.min(next))) => {}
+            () = server.0.parts.cache.has_much() => {
+                next_forgetting.get_or_insert(Instant::now() + FORGET_STEP);
+                continue;
+            }
             () = server.0.shutdown.cancelled() => return,
         }
         let now = Instant::now();
+        if next_forgetting.is_some_and(|at| now >= at) {
+            next_forgetting = server.0.parts.cache.forget_old().map(|wait| now + wait.max(FORGET_STEP));
+        }
         if now >= next_compaction {
             if keep_from > compacted {
                 match server.0.parts.store.compact(Revision(keep_from)).await {

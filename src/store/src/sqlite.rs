@@ -39,7 +39,8 @@ const SQLITE_FLOOR: i32 = 3_053_000;
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long superseded versions are kept for watches and paged lists.
+    /// How long superseded versions are kept for watches and paged lists. The API server has its own history of late and asks for none of this
+    /// once it has started, so it is as short as upstream's watch cache keeps events fresh: each version has its place in the index in memory.
     pub history: Duration,
     /// Superseded versions kept at most, however young.
     pub history_rows_max: usize,
@@ -55,7 +56,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            history: Duration::from_secs(300),
+            history: Duration::from_secs(75),
             history_rows_max: 200_000,
             relaxed_delay: Duration::from_secs(12),
             wal_pages: 2000,

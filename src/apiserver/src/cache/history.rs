@@ -16,10 +16,15 @@ use super::{Cache, Cached, KindId, World};
 /// Changes of one kind kept for watches and paged lists: at most so many, so old.
 pub const RING_CHANGES_MAX: usize = 8192;
 const RING_AGE_MAX: Duration = Duration::from_secs(300);
-/// What the changes of all kinds hold that no object does any more, beyond those that a watcher who keeps up may not have read yet.
-const RINGS_BYTES: usize = 8 << 20;
+/// What the changes of all kinds may hold that no object does any more: so much while the oldest of them are fresh, so that a watcher who keeps up
+/// may not have read them yet,
 const RINGS_BYTES_MAX: usize = 32 << 20;
 const RING_FRESH: Duration = Duration::from_secs(15);
+/// so much while it is about as old as upstream's DefaultEventFreshDuration, within which watchers that lost their connection come back,
+const RINGS_BYTES: usize = 8 << 20;
+const RING_RECENT: Duration = Duration::from_secs(75);
+/// and no more of what is older: after a burst its changes would lie all over the heap and keep its pages.
+const RINGS_BYTES_LATER: usize = 2 << 20;
 /// A change itself, and the little that a superseded object holds beside its bytes.
 const CHANGE_BYTES: usize = 512;
 
@@ -139,21 +144,52 @@ impl Kind {
 }
 
 impl World {
+    fn ring_bytes(&self) -> usize {
+        self.kinds.values().map(|kind| kind.ring_bytes).sum()
+    }
+
     /// Keeps a change of a kind; what is too much of all kinds is forgotten for it, the oldest first.
     pub(super) fn keep(&mut self, id: KindId, change: Arc<Change>) {
         let now = change.at;
         if let Some(kind) = self.kinds.get_mut(&id) {
             kind.push(change);
         }
-        let mut bytes: usize = self.kinds.values().map(|kind| kind.ring_bytes).sum();
-        while bytes > RINGS_BYTES {
+        let bytes = self.ring_bytes();
+        if bytes > RINGS_BYTES {
+            self.forget(now, RINGS_BYTES);
+        }
+        if bytes > RINGS_BYTES_LATER && !self.has_much {
+            self.has_much = true;
+            self.much.notify_one();
+        }
+    }
+
+    /// Forgets what is too old or too much by now; after how long there may be more to forget, whether anything changes or not.
+    pub(super) fn forget_old(&mut self, now: Instant) -> Option<Duration> {
+        self.kinds.values_mut().for_each(|kind| kind.trim(now));
+        let wait = self.forget(now, RINGS_BYTES_LATER);
+        self.has_much = wait.is_some();
+        wait
+    }
+
+    /// Forgets the oldest changes as long as all weigh more than `least`, and more than they may at their age; after how long they may weigh less.
+    fn forget(&mut self, now: Instant, least: usize) -> Option<Duration> {
+        let mut bytes = self.ring_bytes();
+        while bytes > least {
             let oldest = self.kinds.values_mut().filter_map(|kind| Some((kind.ring.front()?.at, kind))).min_by_key(|(at, _)| *at);
-            let Some((at, kind)) = oldest else { return };
-            if bytes <= RINGS_BYTES_MAX && now.duration_since(at) <= RING_FRESH {
-                return;
+            let (at, kind) = oldest?;
+            let age = now.duration_since(at);
+            let (limit, until) = match age {
+                age if age <= RING_FRESH => (RINGS_BYTES_MAX, if bytes > RINGS_BYTES { RING_FRESH } else { RING_RECENT }),
+                age if age <= RING_RECENT => (RINGS_BYTES, RING_RECENT),
+                _ => (RINGS_BYTES_LATER, RING_RECENT),
+            };
+            if bytes <= limit {
+                return Some(until.saturating_sub(age));
             }
             bytes -= kind.forget_first();
         }
+        None
     }
 }
 
@@ -205,6 +241,7 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use api::registry::Registry;
+    use futures::FutureExt as _;
 
     use super::*;
 
@@ -213,7 +250,8 @@ mod tests {
         let resource: ResourceRef = Registry::get().resource("", "v1", "configmaps").unwrap().into();
         let (quiet, busy) = (KindId(0), KindId(1));
         let kinds = [quiet, busy].map(|id| (id, Kind::new(resource.clone(), 0))).into();
-        let mut world = World { revision: 0, compacted: 0, kinds, gone: Kind::new(resource.clone(), 0), early: None };
+        let gone = Kind::new(resource.clone(), 0);
+        let mut world = World { revision: 0, compacted: 0, kinds, gone, early: None, much: Arc::default(), has_much: false };
         let json = format!(r#"{{"metadata":{{"name":"a"}},"data":{{"k":"{}"}}}}"#, "v".repeat(1 << 20));
         let object = Arc::new(Cached::written(&resource, "/registry/core/configmaps/default/a".into(), json.as_bytes(), 1).unwrap());
         let began = Instant::now();
@@ -233,5 +271,12 @@ mod tests {
         // After a while all but the last few go.
         assert_eq!(push(&mut world, busy, 40, true, 60), (0, 7));
         assert_eq!((world.kinds[&busy].floor, world.kinds[&quiet].floor), (33, 1));
+        // Time alone takes most of the rest, when it was said to.
+        let at = |seconds| began + Duration::from_secs(seconds);
+        assert!(world.much.notified().now_or_never().is_some() && world.has_much);
+        assert_eq!(world.forget_old(at(90)), Some(Duration::from_secs(6)));
+        assert_eq!((world.forget_old(at(97)), world.kinds[&busy].ring.len()), (None, 1));
+        assert!(!world.has_much && world.forget_old(at(359)).is_none() && world.kinds[&busy].ring.len() == 1);
+        assert!(world.forget_old(at(361)).is_none() && world.kinds[&busy].ring.is_empty());
     }
 }
