@@ -10,6 +10,7 @@ pub mod alloc;
 pub mod audit;
 pub mod auth;
 pub mod bootstrap;
+mod bursts;
 pub mod cache;
 pub mod config;
 mod convert;

@@ -208,6 +208,7 @@ async fn handle(server: ApiServer, user: Arc<UserInfo>, mut request: Request<Bod
     let finished =
         metrics::Finished { code: response.status(), took: started.elapsed(), elsewhere, request_bytes, answer_bytes, is_long };
     server.0.metrics.finished(&server.0.parts.cache, &info, &query, &finished);
+    server.0.bursts.passed(request_bytes.unwrap_or(0) + answer_bytes.unwrap_or(0));
     if let Some(long) = long.filter(|_| response.status() == StatusCode::OK) {
         response = response.map(|body| while_read(body, long));
     }

@@ -22,6 +22,7 @@ use crate::aggregation::{self, Aggregation};
 use crate::alloc::{self, Services};
 use crate::auth::UserInfo;
 use crate::bootstrap::{self, BootstrapError};
+use crate::bursts::Bursts;
 use crate::cache::Cache;
 use crate::config::{Config, Parts};
 use crate::custom;
@@ -108,6 +109,7 @@ pub(crate) struct Shared {
     pub aggregation: Aggregation,
     pub resource_metrics: Collector,
     pub metrics: Arc<Metrics>,
+    pub bursts: Bursts,
     pub flow: FlowControl,
     pub charges: Charges,
     pub documents: documents::Recent,
@@ -130,6 +132,7 @@ impl ApiServer {
             aggregation,
             resource_metrics: Collector::default(),
             metrics: Arc::default(),
+            bursts: Bursts::default(),
             charges: Charges::default(),
             documents: documents::Recent::default(),
             flow,
@@ -170,6 +173,11 @@ impl ApiServer {
     /// Adds what `page` says (Prometheus' text format) to `/metrics`.
     pub fn also_measure(&self, page: impl Fn() -> String + Send + Sync + 'static) {
         self.0.metrics.also(Arc::new(page));
+    }
+
+    /// Returns when so much has passed through the server since this was asked last that free memory is worth a look. For one who asks.
+    pub async fn burst(&self) {
+        self.0.bursts.burst().await;
     }
 
     /// Adds a check to `/readyz` and `/livez`; `readyz` until it first succeeds is what a rollout waits for.

@@ -1,12 +1,16 @@
 //! Gives memory back that a burst has used: the heap alone would keep it.
 use std::time::Duration;
 
+use apiserver::ApiServer;
+use futures::FutureExt as _;
 use runtime::heap;
 
 /// Between two looks. A look costs microseconds.
 const INTERVAL: Duration = Duration::from_secs(15);
+/// So many looks follow a burst: longer than anything is kept that a burst leaves. Without a burst nobody looks.
+const LOOKS: u32 = 40;
 /// A change of what is free that is worth the work.
-const STEP_BYTES: usize = 4 << 20;
+const STEP_BYTES: usize = 1 << 20;
 
 /// For the page of metrics.
 pub fn metrics() -> String {
@@ -16,14 +20,21 @@ pub fn metrics() -> String {
 }
 
 /// Never ends.
-pub async fn keep_small() -> anyhow::Result<&'static str> {
+pub async fn keep_small(api: ApiServer) -> anyhow::Result<&'static str> {
     let mut known = 0;
+    // The start was a burst.
     loop {
-        tokio::time::sleep(INTERVAL).await;
-        // What was given back counts as free all the same.
-        if heap::usage().free_bytes.abs_diff(known) >= STEP_BYTES {
-            tokio::task::spawn_blocking(heap::give_back).await?;
-            known = heap::usage().free_bytes;
+        let mut looks = LOOKS;
+        while looks > 0 {
+            tokio::time::sleep(INTERVAL).await;
+            looks = if api.burst().now_or_never().is_some() { LOOKS } else { looks - 1 };
+            // What was given back counts as free all the same: a burst may have used it since, and freed it again.
+            let is_just_over = looks == LOOKS - 1;
+            if is_just_over || heap::usage().free_bytes.abs_diff(known) >= STEP_BYTES {
+                tokio::task::spawn_blocking(heap::give_back).await?;
+                known = heap::usage().free_bytes;
+            }
         }
+        api.burst().await;
     }
 }

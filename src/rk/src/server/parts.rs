@@ -104,7 +104,7 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
     host::require_machine(Some(settings.facts.network_backend)).await?;
     start_node(&mut parts, &settings, &api, &nodes, shutdown.clone()).await?;
     parts.spawn(apply_system(&settings, admin));
-    parts.spawn(memory::keep_small());
+    parts.spawn(memory::keep_small(api.clone()));
 
     let result = tokio::select! {
         () = workload::terminated() => { info!("stopping; containers run on"); Ok(()) }
