@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Measures what people bring themselves beside upstream's API server in the same run: applies, custom resources, policies, servers that fail.
 
-usage: sudo tests/bench/extensions.py [--quick] [--only rk|upstream] [--part definitions|objects] [--name LAB]
+usage: sudo tests/bench/extensions.py [--quick] [--only rk|upstream] [--part definitions|objects|rounds] [--name LAB]
 
 Servers and figures as in tests/bench/api.py, whose environment it wants, with RK_LOAD for src/rk/examples/extensions. Each part has a server
-of its own that is new: `definitions` come, stay and go; `objects` are applied, created and listed, and trouble is made while others ask.
+of its own that is new: `definitions` come, stay and go; `objects` are applied, created and listed, and trouble is made while others ask;
+in `rounds` definitions and objects come and go, and memory is looked at after each round, when it has been quiet for a while.
 The load average stands before and after each part.
 """
 import argparse
@@ -25,6 +26,9 @@ SIZES = {
     "seconds of a rate": (5, 1),
     "seconds of trouble": (20, 5),
     "seconds until memory is looked at": (60, 10),
+    "rounds": (5, 2),
+    "objects that come and go": (20_000, 1000),
+    "seconds of quiet after a round": (120, 120),
 }
 
 
@@ -70,7 +74,19 @@ def objects(lab, phase, size):
     return figures
 
 
-PARTS = {"definitions": definitions, "objects": objects}
+def rounds(lab, phase, size):
+    figures = {}
+    memory(lab, figures, "memory, empty, before the rounds")
+    definitions, others = size["definitions that come and go"], size["objects that come and go"]
+    for words, count, what in [("churn", definitions, f"{definitions} definitions"), ("turnover", others, f"{others} ConfigMaps and {others // 2} Pods")]:
+        for number in range(size["rounds"]):
+            figures.update(phase(words, "--count", count))
+            time.sleep(size["seconds of quiet after a round"])
+            memory(lab, figures, f"memory after round {number + 1} of {what} that came and went")
+    return figures
+
+
+PARTS = {"definitions": definitions, "objects": objects, "rounds": rounds}
 
 
 def ratio(what, ours, theirs):

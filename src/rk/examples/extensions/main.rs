@@ -5,7 +5,7 @@
 //! object, `--count` times), `install` (`--count` definitions that stay), `churn` (`--count` definitions that come and go), `writes` (applies,
 //! custom objects with rules, an admission policy), `fill` and `lists` (`--count` custom objects beside as many of a built-in kind), `trouble`
 //! (other requests' latency while webhooks hang, an aggregated server dies, long patches come, a conversion is slow; those servers listen at
-//! `--address`). `tests/bench/extensions.py` runs them against two servers in turn.
+//! `--address`), `turnover` (`--count` ConfigMaps and half as many Pods that come and go). `tests/bench/extensions.py` runs them against two servers in turn.
 #[path = "../shared/calls.rs"]
 mod calls;
 mod bystanders;
@@ -14,13 +14,14 @@ mod lists;
 mod servers;
 mod shapes;
 mod trouble;
+mod turnover;
 mod writes;
 
 use anyhow::bail;
 
 use self::calls::Options;
 
-const USAGE: &str = "usage: extensions KUBECONFIG first|install|churn|writes|fill|lists|trouble [--seconds N] [--count N] [--address IP] [--label TEXT]";
+const USAGE: &str = "usage: extensions KUBECONFIG first|install|churn|writes|fill|lists|trouble|turnover [--seconds N] [--count N] [--address IP] [--label TEXT]";
 const NAMESPACE: &str = "load";
 
 #[tokio::main]
@@ -35,6 +36,7 @@ async fn main() -> anyhow::Result<()> {
         "fill" => lists::fill(&options).await,
         "lists" => lists::lists(&options).await,
         "trouble" => trouble::trouble(&options).await,
+        "turnover" => turnover::turnover(&options).await,
         other => bail!("no phase is called {other}\n{USAGE}"),
     }
 }

@@ -83,6 +83,16 @@ pub fn pod_template(name: &str, number: usize) -> Value {
         "template": template() })
 }
 
+/// No scheduler takes it.
+pub fn pod(name: &str, number: usize) -> Value {
+    let mut pod = template();
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    pod["metadata"] = json!({ "name": name, "labels": labels(number), "annotations": { "example.com/owner": "load" } });
+    pod["spec"]["schedulerName"] = "nobody".into();
+    pod
+}
+
 /// Paused and without replicas: of the servers only rk has a controller for it, which is to have little to do.
 pub fn deployment(name: &str, change: usize) -> Value {
     let mut template = template();
