@@ -4,7 +4,7 @@
 usage: sudo tests/bench/api.py [--quick] [--only rk|upstream] [--memory] [--pods N] [--name LAB]
 
 Both run alone, one after the other, each in the hub or on the machine of a lab: `rk server` (everything in it, the node too), and
-kube-apiserver with etcd, both durable. The load is src/rk/examples/load.rs. RK_BINARY, XTASK and RK_LOAD name the programs; upstream's come
+kube-apiserver with etcd, both durable. The load is src/rk/examples/api_load.rs. RK_BINARY, XTASK and RK_LOAD name the programs; upstream's come
 from tests/conformance/build.sh --upstream. --memory leaves out what only measures rates, and a restart. What the pods take is set beside the
 bytes of their JSON list: once they are there, after many lists of them, and a minute later.
 """
@@ -210,7 +210,7 @@ def main():
     objects = options.pods or objects
     if options.quick:
         WORDS[1] = "1"
-    xtask, rk, load = programs("load")
+    xtask, rk, load = programs("api_load")
     results = {}
     for kind in (Rk, Upstream):
         if options.only and (options.only == "rk") != (kind is Rk):

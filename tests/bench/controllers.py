@@ -7,7 +7,7 @@ usage: sudo tests/bench/controllers.py [--quick] [--upstream] [--qps N] [--round
 The control plane runs in a lab (`cargo xtask lab`): `rk server` from RK_BINARY, or with --upstream etcd, kube-apiserver and
 kube-controller-manager as tests/conformance/build.sh --upstream makes them (--qps: what the latter may ask for in a second, 20 where nothing is
 said; it has no scheduler, so the load binds its pods itself, which --bind does for rk too). Nodes are simulated by the load
-(src/controllers/examples/load). RK_LOAD and XTASK name the two programs where they are built already.
+(src/controllers/examples/controllers_load). RK_LOAD and XTASK name the two programs where they are built already.
 """
 import argparse
 import os
@@ -83,7 +83,7 @@ def main():
     parser.add_argument("--qps", type=int, help="of upstream's controller manager")
     parser.add_argument("--name", default="bench-ctrl", help="of the lab")
     options = parser.parse_args()
-    load = built("RK_LOAD", "--package", "controllers", "--example", "load", "examples/load")
+    load = built("RK_LOAD", "--package", "controllers", "--example", "controllers_load", "examples/controllers_load")
     xtask = built("XTASK", "--package", "xtask", "xtask")
     # Not below /tmp, which may be memory: what the disk costs belongs to the figures.
     with tempfile.TemporaryDirectory(prefix="rk-bench-", dir="/var/tmp") as out:

@@ -152,10 +152,10 @@ def memory(cluster, pods, count, settle):
 def bare():
     """The runtime's own measurement, if its program has been built."""
     targets = [os.environ.get("CARGO_TARGET_DIR"), os.environ.get("RK_CACHE", os.path.expanduser("~/.cache/rk")) + "/target", ROOT / "target"]
-    built = [os.environ.get("RK_RUNTIME_BENCH"), *(f"{t}/x86_64-unknown-linux-gnu/{p}/examples/bench" for p in ("release", "debug") for t in targets if t)]
+    built = [os.environ.get("RK_RUNTIME_BENCH"), *(f"{t}/x86_64-unknown-linux-gnu/{p}/examples/runtime_bench" for p in ("release", "debug") for t in targets if t)]
     program = next((b for b in built if b and pathlib.Path(b).exists()), None)
     if not program:
-        print("  beside: no figures of the runtime alone; build them with: cargo build -p runtime --example bench")
+        print("  beside: no figures of the runtime alone; build them with: cargo build -p runtime --example runtime_bench")
         return
     out = subprocess.run([program, "50"], capture_output=True, text=True, timeout=120)
     if out.returncode != 0:

@@ -47,6 +47,19 @@ pub fn wrong(metadata: &Value) -> Vec<String> {
     wrong
 }
 
+/// Examples of all crates lie in one folder of the target: of two with one name it has the one that was built last.
+#[test]
+fn each_example_has_a_name_of_its_own() {
+    let metadata = crate::metadata().expect("cargo metadata runs");
+    let packages = metadata["packages"].as_array().expect("packages are listed");
+    let targets = packages.iter().flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let mut names: Vec<_> = targets.filter(|target| target["kind"][0] == "example").map(|target| target["name"].to_string()).collect();
+    assert!(!names.is_empty());
+    names.sort();
+    let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
+    assert_eq!(twice, Vec::<&String>::new());
+}
+
 #[test]
 fn dependencies_point_one_way() {
     let metadata = crate::metadata().expect("cargo metadata runs");

@@ -1,7 +1,7 @@
 //! Loads one API server with what people bring themselves, and says how quick it was: rk's, or another that speaks the same API.
 //!
 //! `cargo run --release -p rk --example extensions -- KUBECONFIG PHASE [--seconds N] [--count N] [--address IP] [--label TEXT]`, one line for
-//! each figure, as the example `load` has them; of what is done only once, its seconds. Phases: `first` (the time from a definition to its first
+//! each figure, as the example `api_load` has them; of what is done only once, its seconds. Phases: `first` (the time from a definition to its first
 //! object, `--count` times), `install` (`--count` definitions that stay), `churn` (`--count` definitions that come and go), `writes` (applies,
 //! custom objects with rules, an admission policy), `fill` and `lists` (`--count` custom objects beside as many of a built-in kind), `trouble`
 //! (other requests' latency while webhooks hang, an aggregated server dies, long patches come, a conversion is slow; those servers listen at

@@ -1,4 +1,4 @@
-//! How long a rule takes to compile, and to run: `cargo run --release -p cel --example bench`.
+//! How long a rule takes to compile, and to run: `cargo run --release -p cel --example cel_bench`.
 use std::hint::black_box;
 use std::time::Instant;
 

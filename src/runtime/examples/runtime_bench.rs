@@ -1,6 +1,6 @@
 //! How long a container start and an exec take, beside a bare clone and exec of the same program on the same machine.
 //!
-//! `cargo run -p runtime --example bench -- [rounds] [pause between rounds in ms]`; needs root and a static busybox.
+//! `cargo run -p runtime --example runtime_bench -- [rounds] [pause between rounds in ms]`; needs root and a static busybox.
 //! A start is counted until its program has been executed, an exec until its exit is known.
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Loads one API server over its kubeconfig and says how quick it was: rk's, or another that speaks the same API.
 //!
-//! `cargo run --release -p rk --example load -- KUBECONFIG PHASE [--seconds N] [--count N]`, one line for each figure: what, how many a second,
+//! `cargo run --release -p rk --example api_load -- KUBECONFIG PHASE [--seconds N] [--count N]`, one line for each figure: what, how many a second,
 //! median and 99th percentile in milliseconds. Phases: `writes` (creates, updates, status patches, gets, deletes; 1 client and 32),
 //! `fill` (`--count` pods), `lists` (of what is there), `watches` (`--count` watchers, one of which never reads). `tests/bench/api.py` runs
 //! them against two servers in turn.

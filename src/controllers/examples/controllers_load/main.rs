@@ -1,6 +1,6 @@
 //! Load for workload controllers, at upstream's sizes, on any cluster that a kubeconfig reaches. `tests/bench/controllers.py` starts it.
 //!
-//! usage: load KUBECONFIG [--quick] [--bind] [--rounds=10] [--pids=PID,...] [LOAD ...]
+//! usage: controllers_load KUBECONFIG [--quick] [--bind] [--rounds=10] [--pids=PID,...] [LOAD ...]
 //!
 //! Loads: rollout, quota (the same under a ResourceQuota), jobs, cronjobs, namespace, garbage, rounds; all of them unless some are named. Nodes are simulated (`kubelets.rs`). For each
 //! load: its time, objects per second, and of the processes with the given ids (the control plane's) seconds on a core, memory at the
@@ -110,7 +110,7 @@ impl Bench {
 async fn main() -> anyhow::Result<()> {
     pki::install_ring();
     let (flags, words): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|a| a.starts_with("--"));
-    let Some((kubeconfig, names)) = words.split_first() else { anyhow::bail!("usage: load KUBECONFIG [--quick] [--bind] [--pids=PID,...] [LOAD ...]") };
+    let Some((kubeconfig, names)) = words.split_first() else { anyhow::bail!("usage: controllers_load KUBECONFIG [--quick] [--bind] [--pids=PID,...] [LOAD ...]") };
     let has = |flag: &str| flags.iter().any(|f| f == flag);
     let ids = flags.iter().find_map(|f| f.strip_prefix("--pids=")).unwrap_or_default();
     let ids = ids.split(',').filter(|id| !id.is_empty()).map(str::parse).collect::<Result<_, _>>()?;

@@ -1,6 +1,6 @@
 //! Loads 10,000 Services with 10 endpoints each in a network namespace of its own, and measures changes of one of them.
 //!
-//! `cargo run --release -p network --example load [SERVICES [ENDPOINTS]]`, as root.
+//! `cargo run --release -p network --example services_load [SERVICES [ENDPOINTS]]`, as root.
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
