@@ -244,6 +244,11 @@ impl<K: Kind> Informer<K> {
         self.inner.mirror.has_any_in(namespace)
     }
 
+    /// The version up to which what is seen here is complete; 0 before the first list, and where versions are no numbers.
+    pub fn version(&self) -> u64 {
+        self.inner.mirror.version()
+    }
+
     /// Whether the first list is complete.
     pub fn has_synced(&self) -> bool {
         *self.inner.mirror.synced.borrow()

@@ -20,6 +20,7 @@ mod held;
 mod informer;
 mod object;
 mod options;
+mod own_writes;
 pub mod patch;
 pub mod queue;
 mod room;
@@ -41,6 +42,7 @@ pub use informer::{
 };
 pub use object::{ApiResource, Kind, Named, ObjectKey, PartialObject, controller_of, object_reference, percent_encode};
 pub use options::{DeleteOptions, ListOptions, Propagation};
+pub use own_writes::{Behind, OwnWrites};
 pub use patch::Patch;
 pub use queue::WorkQueue;
 pub use room::Room;

@@ -1,5 +1,5 @@
 //! Why a reconcile did not finish.
-use client::{ApiError, Retry, RetryPolicy};
+use client::{ApiError, Behind, Retry, RetryPolicy};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -11,6 +11,13 @@ pub(crate) enum Failure {
     /// What the caches show is not what the server has; they will catch up.
     #[error("{0}")]
     Stale(String),
+}
+
+/// The caches catch up by themselves.
+impl From<Behind> for Failure {
+    fn from(behind: Behind) -> Self {
+        Self::Stale(behind.to_string())
+    }
 }
 
 impl RetryPolicy for Failure {

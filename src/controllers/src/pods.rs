@@ -102,22 +102,25 @@ pub(crate) fn owned(pods: &Informer<Pod>, owner: &impl Named) -> Vec<Arc<Pod>> {
     pods.by_index(OWNER_INDEX, &format!("{}/{}", owner.namespace(), owner.uid()))
 }
 
-/// Lowers what is expected of the owners of kind `O` by what an event shows, and wakes them.
+/// Lowers what is expected of the owner of kind `O` by what an event shows, and wakes its owners.
 pub(crate) fn on_owned<O: Kind>(expectations: &Expectations, queue: &WorkQueue<ObjectKey>, event: &Event<Pod>) {
-    let (old, pod) = (event.old(), event.object());
-    let now_owner = owner_key::<Pod, O>(pod);
-    if let Some(key) = &now_owner {
+    let pod = event.object();
+    if let Some(key) = owner_key::<Pod, O>(pod) {
         match (is_going(event), event) {
             // Being deleted counts as deleted; a restart may show a pod for the first time in that state.
-            (true, _) => expectations.deletion_observed(key, pod.uid()),
-            (false, Event::Added(_)) => expectations.creation_observed(key),
+            (true, _) => expectations.deletion_observed(&key, pod.uid()),
+            (false, Event::Added(_)) => expectations.creation_observed(&key),
             _ => {}
         }
-        queue.add(key.clone());
     }
-    if let Some(key) = old.and_then(|o| owner_key::<Pod, O>(o)).filter(|k| Some(k) != now_owner.as_ref()) {
-        queue.add(key);
-    }
+    wake_owners::<O>(queue, event);
+}
+
+/// Wakes the owner of kind `O` that the pod has, and the one that it had.
+pub(crate) fn wake_owners<O: Kind>(queue: &WorkQueue<ObjectKey>, event: &Event<Pod>) {
+    let now = owner_key::<Pod, O>(event.object());
+    let before = event.old().and_then(|old| owner_key::<Pod, O>(old)).filter(|key| Some(key) != now.as_ref());
+    now.into_iter().chain(before).for_each(|key| queue.add(key));
 }
 
 fn is_going(event: &Event<Pod>) -> bool {

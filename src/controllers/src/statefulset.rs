@@ -1,8 +1,8 @@
 //! Keeps a StatefulSet's pods, each with a name, a place in the order and storage of its own.
 //!
 //! Models pkg/controller/statefulset/{stateful_set, stateful_set_control, stateful_pod_control, stateful_set_utils}.go, v1.37.
-//! Different: what this process has written is waited for by expectations, where upstream compares resource versions. Left
-//! out: the alpha strategy Recreate, which validation refuses.
+//! What this process has written is looked for by its version before anything is decided (StaleControllerConsistencyStatefulSet). Left out: the
+//! alpha strategy Recreate, which validation refuses.
 //! Reads StatefulSet, ControllerRevision, Pod (by controller uid, and orphans), PersistentVolumeClaim. Writes Pod,
 //! PersistentVolumeClaim, ControllerRevision, StatefulSet/status.
 //! Wakes on StatefulSets, on owned pods, on orphans that match, and when a ready pod becomes available.
@@ -21,9 +21,7 @@ use std::time::Duration;
 
 use client::k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use client::k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use client::{
-    Client, Clock, Controller, Event, EventRecorder, Expectations, Informer, Named, Next, ObjectKey, WorkQueue,
-};
+use client::{Client, Clock, Controller, Event, EventRecorder, Informer, Named, Next, ObjectKey, OwnWrites, WorkQueue};
 
 use self::plan::{Plan, plan};
 use crate::context::ControllerContext;
@@ -39,7 +37,7 @@ struct Context {
     client: Client,
     clock: Clock,
     recorder: EventRecorder,
-    expectations: Expectations,
+    writes: OwnWrites,
     sets: Informer<StatefulSet>,
     revisions: Informer<ControllerRevision>,
     pods: Informer<Pod>,
@@ -48,14 +46,15 @@ struct Context {
 
 pub(crate) async fn run(cx: ControllerContext) {
     let client = cx.client(NAME);
+    let (sets, pods, claims) = (cx.informers.get(), cx.informers.get(), cx.informers.get());
     let cx = Arc::new(Context {
         recorder: cx.recorder(&client, NAME),
         client,
-        expectations: Expectations::new(cx.clock.clone()),
-        sets: cx.informers.get(),
+        writes: OwnWrites::default().seen_by(&sets).seen_by(&pods).seen_by(&claims),
+        sets,
         revisions: cx.informers.get(),
-        pods: cx.informers.get(),
-        claims: cx.informers.get(),
+        pods,
+        claims,
         clock: cx.clock,
     });
     pods::index_by_owner(&cx.pods);
@@ -65,19 +64,14 @@ pub(crate) async fn run(cx: ControllerContext) {
     cx.claims.synced().await;
     let (sets, pods) = (cx.sets.clone(), cx.pods.clone());
     Controller::new(NAME, cx)
-        .on(&sets, |cx, queue, event| {
-            if let Event::Deleted(set) = event {
-                cx.expectations.forget(&set.key());
-            }
-            queue.add(event.object().key());
-        })
+        .reconciles(&sets)
         .on(&pods, on_pod)
         .run(|cx, key| async move { reconcile(&cx, &key).await })
         .await;
 }
 
 fn on_pod(cx: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<Pod>) {
-    pods::on_owned::<StatefulSet>(&cx.expectations, queue, event);
+    pods::wake_owners::<StatefulSet>(queue, event);
     if pods::may_be_adopted_now(event) {
         let pod = event.object();
         for set in cx.sets.list_namespace(pod.namespace()) {
@@ -89,14 +83,11 @@ fn on_pod(cx: &Context, queue: &WorkQueue<ObjectKey>, event: &Event<Pod>) {
 }
 
 async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
+    cx.writes.check(key)?;
     let Some(set) = cx.sets.get(key) else {
-        cx.expectations.forget(key);
+        cx.writes.forget(key);
         return Ok(Next::Wait);
     };
-    // Their coming true is an event that wakes this key again.
-    if !cx.expectations.satisfied(key) {
-        return Ok(Next::Wait);
-    }
     let selector = selector_of(&set.spec.selector)?;
     let history = revisions::adopt(cx, &set, &selector).await?;
     let is_member = |pod: &Pod| {
@@ -108,7 +99,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
     let now = cx.clock.now();
     let find_claim = |name: &str| cx.claims.get(&ObjectKey::new(set.namespace(), name));
     let Plan { phases, status } = plan(&set, &pods, &revisions, &find_claim, now)?;
-    let acted = control::execute(cx, key, &set, &phases).await;
+    let acted = control::execute(cx, &set, &phases).await;
     // Told even where something failed; the first failure is the one to report.
     let told = status::update(cx, &set, status).await;
     let tidied = revisions::truncate(cx, &set, &pods, &history, &revisions).await;

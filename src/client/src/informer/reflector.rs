@@ -47,7 +47,7 @@ pub(super) async fn run<K: Kind>(source: Source<K>, mirror: Arc<Mirror<K>>) {
     loop {
         let mut version = match source.list().await {
             Ok((objects, version)) => {
-                mirror.replace(objects);
+                mirror.replace(objects, &version);
                 version
             }
             Err(error) => {
@@ -184,6 +184,7 @@ impl<K: Kind> Source<K> {
                 }
                 Frame::Failure(status) => return failure(status),
             }
+            mirror.reached(version);
         }
         Ok(Ended::Resume)
     }

@@ -4,6 +4,7 @@
 //! text. Decoded are beside it those that came last and those that are in use, so that a small collection always is.
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
@@ -146,6 +147,8 @@ pub(super) struct Mirror<K> {
     handlers: Mutex<Handlers<K>>,
     decode: Read<K>,
     newest_only: bool,
+    /// All up to here has been taken in.
+    version: AtomicU64,
     pub(super) synced: watch::Sender<bool>,
 }
 
@@ -159,6 +162,7 @@ impl<K: Kind> Mirror<K> {
             handlers: Mutex::new(Handlers { next_id: 0, handlers: Vec::new() }),
             decode,
             newest_only,
+            version: AtomicU64::new(0),
             synced,
         }
     }
@@ -224,6 +228,18 @@ impl<K: Kind> Mirror<K> {
             Found::Text(text) => matches(&labels(text)),
         });
         wanted.filter_map(|(key, found)| self.decoded_and_kept(key, found)).collect()
+    }
+
+    /// Whoever reads it sees in the objects all that it promises.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Everything up to this version has been put and deleted.
+    pub(super) fn reached(&self, version: &str) {
+        if let Ok(version) = version.parse() {
+            self.version.store(version, Ordering::Release);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -360,7 +376,7 @@ impl<K: Kind> Mirror<K> {
     }
 
     /// Takes over a fresh list: what is unchanged is not told, what has vanished is told as deleted.
-    pub(super) fn replace(&self, listed: Vec<Listed<K>>) {
+    pub(super) fn replace(&self, listed: Vec<Listed<K>>, version: &str) {
         let handlers = self.handlers.lock().expect(POISON);
         let vanished: Vec<_> = {
             let keys: BTreeSet<ObjectKey> = listed.iter().map(Listed::key).collect();
@@ -374,6 +390,7 @@ impl<K: Kind> Mirror<K> {
             self.take_over(&handlers, item);
         }
         drop(handlers);
+        self.reached(version);
         self.synced.send_replace(true);
     }
 

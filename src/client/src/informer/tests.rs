@@ -153,6 +153,27 @@ async fn an_expired_version_lists_again_and_tells_only_the_difference() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_version_tells_how_far_lists_events_and_bookmarks_have_come() {
+    let fake = fake(&[("a", 1)], 7);
+    let (client, mut watches) = serve(fake.clone());
+    let informer = Informer::<ConfigMap>::builder(&client).start();
+    assert_eq!(informer.version(), 0);
+    informer.synced().await;
+    assert_eq!(informer.version(), 7);
+    let watch = watches.recv().await.unwrap();
+    let frames = [("MODIFIED", config_map("a", 8)), ("DELETED", config_map("a", 9)), ("BOOKMARK", json!({"metadata": {"resourceVersion": "12"}}))];
+    for ((kind, object), version) in frames.into_iter().zip([8, 9, 12]) {
+        watch.send(kind, object);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(informer.version(), version);
+    }
+    *fake.version.lock().unwrap() = 20;
+    watch.send("ERROR", json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410}));
+    watches.recv().await.unwrap();
+    assert_eq!(informer.version(), 20);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_subscriber_gets_one_event_for_many_changes() {
     let (client, mut watches) = serve(fake(&[("a", 1)], 7));
     let informer = Informer::<ConfigMap>::builder(&client).start();

@@ -1,9 +1,7 @@
 //! Does what a plan says to pods and claims, and tells of it by events. Models stateful_pod_control.go.
-use std::sync::Arc;
-
 use client::k8s_openapi::api::apps::v1::StatefulSet;
 use client::k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use client::{ApiError, DeleteOptions, EventType, Named, ObjectKey};
+use client::{ApiError, DeleteOptions, EventType, Named};
 
 use super::plan::{Phase, Step};
 use super::{Context, claims, identity};
@@ -13,95 +11,52 @@ use crate::pod_control::slow_start;
 /// Tries to repair a pod that somebody else keeps changing.
 const TRIES: usize = 4;
 
-pub(super) async fn execute(cx: &Context, key: &ObjectKey, set: &StatefulSet, phases: &[Phase]) -> Result<(), Failure> {
-    for phase in phases {
-        let steps = || phase.work.iter().flatten();
-        let created = steps().filter(|s| matches!(s, Step::Create(_))).count();
-        let deleted: Vec<String> = steps()
-            .filter_map(|s| match s {
-                Step::Delete(pod) => Some(pod.uid().to_owned()),
-                _ => None,
-            })
-            .collect();
-        if created == 0 && deleted.is_empty() && phase.work.is_empty() {
-            continue;
+pub(super) async fn execute(cx: &Context, set: &StatefulSet, phases: &[Phase]) -> Result<(), Failure> {
+    let control = Control { cx, set };
+    for Phase { parallel, work } in phases {
+        if *parallel {
+            slow_start(work.len(), |i| control.steps(&work[i])).await.map_err(|(_, failure)| failure)?;
+        } else {
+            for steps in work {
+                control.steps(steps).await?;
+            }
         }
-        // What an earlier phase expects is still open: this one adds to it.
-        cx.expectations.raise(key, created, deleted);
-        let control = Control { cx, key, set };
-        let result = match phase.parallel {
-            true => slow_start(phase.work.len(), |i| control.steps(&phase.work[i])).await.map_err(|(skipped, failure)| {
-                control.forget(&phase.work[phase.work.len() - skipped..]);
-                failure
-            }),
-            false => control.one_by_one(&phase.work).await,
-        };
-        result?;
     }
     Ok(())
 }
 
 struct Control<'a> {
     cx: &'a Context,
-    key: &'a ObjectKey,
     set: &'a StatefulSet,
 }
 
 impl Control<'_> {
-    async fn one_by_one(&self, work: &[Vec<Step>]) -> Result<(), Failure> {
-        for (i, steps) in work.iter().enumerate() {
-            if let Err(failure) = self.steps(steps).await {
-                self.forget(&work[i + 1..]);
-                return Err(failure);
-            }
-        }
-        Ok(())
-    }
-
-    /// What was never tried is not expected.
-    fn forget(&self, work: &[Vec<Step>]) {
-        for step in work.iter().flatten() {
-            self.forget_step(step);
-        }
-    }
-
-    fn forget_step(&self, step: &Step) {
-        match step {
-            Step::Create(_) => self.cx.expectations.creation_observed(self.key),
-            Step::Delete(pod) => self.cx.expectations.deletion_observed(self.key, pod.uid()),
-            _ => {}
-        }
-    }
-
     async fn steps(&self, steps: &[Step]) -> Result<(), Failure> {
-        for (i, step) in steps.iter().enumerate() {
-            let done = match step {
+        for step in steps {
+            match step {
                 Step::Create(pod) => self.create(pod).await,
                 Step::Delete(pod) => self.delete(pod).await,
                 Step::MakeClaims(pod) => self.make_and_own_claims(pod).await,
                 Step::Repair(pod) => self.repair(pod).await,
                 Step::OwnClaims(pod) => self.own_claims(pod).await,
-            };
-            if done.is_err() {
-                steps[i + 1..].iter().for_each(|s| self.forget_step(s));
-                return done;
-            }
+            }?;
         }
         Ok(())
     }
 
     async fn create(&self, pod: &Pod) -> Result<(), Failure> {
         if let Err(failure) = self.make_claims(pod).await {
-            self.forget_step(&Step::Create(Arc::new(pod.clone())));
             self.record("Create", pod, Some(&failure.reason()));
             return Err(failure);
         }
-        if let Err(error) = self.cx.client.create(pod).await {
-            self.cx.expectations.creation_observed(self.key);
-            if !error.is_already_exists() {
-                self.record("Create", pod, Some(&error.to_string()));
+        match self.cx.client.create(pod).await {
+            Ok(created) => self.cx.writes.wrote(self.set, &created),
+            Err(error) => {
+                if !error.is_already_exists() {
+                    self.record("Create", pod, Some(&error.to_string()));
+                }
+                return Err(error).during(|| format!("create pod {}", pod.key()));
             }
-            return Err(error).during(|| format!("create pod {}", pod.key()));
         }
         if let Err(failure) = self.own_claims(pod).await {
             self.record("Update", pod, Some(&failure.reason()));
@@ -113,7 +68,6 @@ impl Control<'_> {
 
     async fn delete(&self, pod: &Pod) -> Result<(), Failure> {
         if let Err(error) = self.cx.client.delete::<Pod>(&pod.key(), &DeleteOptions::uid(pod.uid())).await {
-            self.cx.expectations.deletion_observed(self.key, pod.uid());
             // Otherwise it is gone already, or another pod has its name.
             if !error.is_not_found() && !error.is_conflict() {
                 self.record("Delete", pod, Some(&error.to_string()));
@@ -146,7 +100,11 @@ impl Control<'_> {
                 Err(error) if error.is_conflict() => {
                     update = self.cx.client.get(&pod.key()).await.during(|| format!("read pod {} again", pod.key()))?;
                 }
-                result => return result.map(drop).during(|| format!("update pod {}", pod.key())),
+                result => {
+                    let updated = result.during(|| format!("update pod {}", pod.key()))?;
+                    self.cx.writes.wrote(self.set, &updated);
+                    return Ok(());
+                }
             }
         }
         Err(Failure::Stale(format!("pod {} keeps changing", pod.key())))
@@ -181,7 +139,9 @@ impl Control<'_> {
         if !result.as_ref().is_err_and(ApiError::is_already_exists) {
             self.record_claim(pod, claim, result.as_ref().err());
         }
-        result.map(drop).during(|| format!("create PersistentVolumeClaim {}", claim.key()))
+        let created = result.during(|| format!("create PersistentVolumeClaim {}", claim.key()))?;
+        self.cx.writes.wrote(self.set, &created);
+        Ok(())
     }
 
     /// Gives the pod's claims the owners that the retention policy wants.
@@ -202,7 +162,8 @@ impl Control<'_> {
             let mut update = (*found).clone();
             update.metadata.owner_references = Some(claims::owners(&found, self.set, pod));
             let step = || format!("give PersistentVolumeClaim {} its owners", found.key());
-            self.cx.client.update(&update).await.during(step)?;
+            let updated = self.cx.client.update(&update).await.during(step)?;
+            self.cx.writes.wrote(self.set, &updated);
         }
         Ok(())
     }

@@ -74,7 +74,11 @@ pub(super) async fn update(cx: &Context, set: &StatefulSet, status: StatefulSetS
                     return Ok(());
                 }
             }
-            result => return unless_gone(result).during(|| format!("update the status of StatefulSet {key}")).map(drop),
+            result => {
+                let updated = unless_gone(result).during(|| format!("update the status of StatefulSet {key}"))?;
+                updated.iter().for_each(|updated| cx.writes.wrote(set, updated));
+                return Ok(());
+            }
         }
     }
     Err(Failure::Stale(format!("StatefulSet {key} keeps changing")))

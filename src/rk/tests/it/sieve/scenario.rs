@@ -18,6 +18,8 @@ pub enum Act {
     /// The same with a pod that runs. For one that it never saw it would wait for five minutes (ExpectationsTimeout of
     /// pkg/controller/controller_utils.go).
     TakePod,
+    /// The same with a pod that runs and may never have been seen.
+    TakeUnseenPod,
     Do(for<'a> fn(&'a World) -> BoxFuture<'a, ()>),
 }
 
@@ -119,7 +121,11 @@ impl Act {
                 return Ok(None);
             }
             Self::TakePod => {
-                take_a_pod(world, shown).await;
+                take_a_pod(world, |uid| shown.has("pods", uid)).await;
+                return Ok(None);
+            }
+            Self::TakeUnseenPod => {
+                take_a_pod(world, |_| true).await;
                 return Ok(None);
             }
             Self::Do(act) => {
@@ -166,11 +172,11 @@ pub fn has(found: &Value, wanted: &Value) -> bool {
     }
 }
 
-async fn take_a_pod(world: &World, shown: &Shown) {
+async fn take_a_pod(world: &World, may_be_taken: impl Fn(&str) -> bool) {
     let pods = world.list("/api/v1/namespaces/default/pods").await;
     let may_go = |pod: &&Value| {
         let is_live = !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-        is_live && shown.has("pods", pod["metadata"]["uid"].as_str().unwrap_or_default())
+        is_live && may_be_taken(pod["metadata"]["uid"].as_str().unwrap_or_default())
     };
     if let Some(pod) = pods.iter().find(may_go) {
         let path = format!("/api/v1/namespaces/default/pods/{}", pod["metadata"]["name"].as_str().unwrap_or_default());
