@@ -63,11 +63,7 @@ pub(crate) async fn run(cx: ControllerContext) {
         waiting: Mutex::default(),
         unwanted_since: Mutex::default(),
     });
-    index_pods_by_claim(&cx.pods);
-    cx.pods.add_index(PODS_BY_NODE, |pod: &Pod| Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty()).into_iter().collect());
-    cx.attachments.add_index(ATTACHMENTS_BY_NODE, |a: &VolumeAttachment| vec![a.spec.node_name.clone()]);
-    cx.attachments
-        .add_index(ATTACHMENTS_BY_VOLUME, |a: &VolumeAttachment| a.spec.source.persistent_volume_name.clone().into_iter().collect());
+    add_indices(&cx);
     let (nodes, pods, claims) = (cx.nodes.clone(), cx.pods.clone(), cx.claims.clone());
     let (volumes, drivers, attachments) = (cx.volumes.clone(), cx.drivers.clone(), cx.attachments.clone());
     Controller::new(NAME, cx)
@@ -84,16 +80,27 @@ pub(crate) async fn run(cx: ControllerContext) {
             key.map(|key| nodes_of_claim(cx, &key)).unwrap_or_default()
         })
         .watches(&drivers, |cx, _| cx.nodes.list().iter().map(|node| node.key()).collect())
-        .watches(&attachments, |cx, event| {
-            let mut keys = vec![ObjectKey::cluster(event.object().spec.node_name.clone())];
-            if matches!(event, Event::Deleted(_)) {
-                cx.unwanted_since.lock().expect(POISON).remove(event.object().name());
-                keys.extend(cx.waiting.lock().expect(POISON).iter().cloned());
-            }
-            keys
-        })
+        .watches(&attachments, on_attachment)
         .run(|cx, key| async move { reconcile(&cx, &key).await })
         .await;
+}
+
+fn add_indices(cx: &Context) {
+    index_pods_by_claim(&cx.pods);
+    cx.pods.add_index(PODS_BY_NODE, |pod: &Pod| Some(pods::node_name(pod).to_owned()).filter(|n| !n.is_empty()).into_iter().collect());
+    cx.attachments.add_index(ATTACHMENTS_BY_NODE, |a: &VolumeAttachment| vec![a.spec.node_name.clone()]);
+    cx.attachments
+        .add_index(ATTACHMENTS_BY_VOLUME, |a: &VolumeAttachment| a.spec.source.persistent_volume_name.clone().into_iter().collect());
+}
+
+fn on_attachment(cx: &Context, event: &Event<VolumeAttachment>) -> Vec<ObjectKey> {
+    let attachment = event.object();
+    let mut keys = vec![ObjectKey::cluster(attachment.spec.node_name.clone())];
+    if matches!(event, Event::Deleted(_)) {
+        cx.unwanted_since.lock().expect(POISON).remove(attachment.name());
+        keys.extend(cx.waiting.lock().expect(POISON).iter().cloned());
+    }
+    keys
 }
 
 fn nodes_of_claim(cx: &Context, claim: &ObjectKey) -> Vec<ObjectKey> {
@@ -121,7 +128,7 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
                 let all = cx.attachments.by_index(ATTACHMENTS_BY_VOLUME, volume);
                 all.into_iter().filter(|a| a.spec.node_name != key.name).collect()
             },
-            unwanted_since: &|name| *cx.unwanted_since.lock().expect(POISON).entry(name.to_owned()).or_insert_with(|| cx.clock.steady()),
+            unwanted_since: &|name| cx.unwanted_since(name),
             handle_of: &|volume| desired::unique_name(&*cx.volumes.get(&ObjectKey::cluster(volume))?),
             // A clock that is set takes no volume away from a node that still has it mounted.
             now: cx.clock.steady(),
@@ -159,6 +166,19 @@ async fn reconcile(cx: &Context, key: &ObjectKey) -> Result<Next, Failure> {
         waiting.remove(key)
     };
     Ok(next)
+}
+
+impl Context {
+    /// Since when nobody wants the attachment: from now on, if it was wanted so far.
+    fn unwanted_since(&self, attachment: &str) -> Timestamp {
+        let mut all = self.unwanted_since.lock().expect(POISON);
+        let since = *all.entry(attachment.to_owned()).or_insert_with(|| self.clock.steady());
+        // It may have gone since it was looked up, and its deletion have been told already.
+        if self.attachments.get(&ObjectKey::cluster(attachment)).is_none() {
+            all.remove(attachment);
+        }
+        since
+    }
 }
 
 fn tell(cx: &Context, wanted: &Wanted, why: &str) {

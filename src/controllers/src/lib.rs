@@ -10,6 +10,8 @@ mod context;
 mod csr;
 mod discovery;
 mod failure;
+#[cfg(test)]
+mod fake;
 mod history;
 mod intstr;
 mod ownership;

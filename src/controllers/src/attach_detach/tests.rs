@@ -3,6 +3,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::fake;
 
 fn of<K: serde::de::DeserializeOwned>(object: Value) -> K {
     serde_json::from_value(object).unwrap()
@@ -85,4 +86,44 @@ fn an_attachment_has_the_name_that_upstream_gives_it() {
     let name = wanted("handle", "ReadWriteOnce").attachment_name("node");
     // sha256 of handle, driver and node, one behind the other
     assert_eq!(name, "csi-e25e6561832d14cd5981473233a8b700af4ba1e592085079c911f6544dafdfbc");
+}
+
+async fn context(attachments: &[Value]) -> Context {
+    let client = fake::client(&[("volumeattachments", attachments)]);
+    let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+    let cx = Context {
+        recorder: EventRecorder::new(&client, NAME, None, clock.clone()),
+        clock,
+        nodes: fake::informer(&client).await,
+        pods: fake::informer(&client).await,
+        claims: fake::informer(&client).await,
+        volumes: fake::informer(&client).await,
+        drivers: fake::informer(&client).await,
+        attachments: fake::informer(&client).await,
+        client,
+        waiting: Mutex::default(),
+        unwanted_since: Mutex::default(),
+    };
+    add_indices(&cx);
+    cx
+}
+
+#[tokio::test]
+async fn neither_nodes_nor_attachments_that_have_gone_are_remembered() {
+    let there = json!({"metadata": {"name": "there", "uid": "1", "resourceVersion": "1"},
+        "spec": {"attacher": "d", "nodeName": "n", "source": {"persistentVolumeName": "v"}}});
+    let cx = context(std::slice::from_ref(&there)).await;
+    let known = || cx.unwanted_since.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+    // Asked for by one who has looked it up before it went.
+    cx.unwanted_since("gone");
+    assert!(known().is_empty());
+    cx.unwanted_since("there");
+    assert_eq!(known(), ["there"]);
+    // Who waits for a volume is told when it goes, and waits no longer.
+    let waits = ObjectKey::cluster("waits");
+    cx.waiting.lock().unwrap().insert(waits.clone());
+    assert_eq!(on_attachment(&cx, &Event::Deleted(Arc::new(of(there)))), [ObjectKey::cluster("n"), waits.clone()]);
+    assert!(known().is_empty());
+    assert_eq!(reconcile(&cx, &waits).await.unwrap(), Next::Wait);
+    assert!(cx.waiting.lock().unwrap().is_empty());
 }

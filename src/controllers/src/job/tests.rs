@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::fake;
 
 const NOW: i64 = 1_000_000;
 
@@ -221,4 +222,49 @@ fn suspending_is_a_condition_and_takes_the_start_time() {
     let settled = settle(&suspended, &seen, &action, &settle::Done { deleted: 1, deleted_ready: 1, created: 0 });
     assert_eq!(settled.event, Some(("Suspended", "Job suspended")));
     assert!(settled.status.start_time.is_none() && settled.flush);
+}
+
+#[tokio::test]
+async fn jobs_that_have_finished_leave_nothing_behind_nor_room_for_it() {
+    let done = json!({"conditions": [{"type": "Complete", "status": "True"}]});
+    let job_of = |i: usize| {
+        let mut job = job(json!({}), done.clone());
+        job.metadata.name = Some(format!("j{i}"));
+        job.metadata.resource_version = Some("5".to_owned());
+        job
+    };
+    let jobs: Vec<Job> = (0..3000).map(job_of).collect();
+    let texts: Vec<Value> = jobs.iter().map(|job| serde_json::to_value(job).unwrap()).collect();
+    let client = fake::client(&[("jobs", &texts)]);
+    let clock = Clock::fixed(Timestamp::from_second(NOW).unwrap());
+    let cx = Context {
+        recorder: EventRecorder::new(&client, NAME, None, clock.clone()),
+        expectations: Expectations::new(clock.clone()),
+        released: Released::default(),
+        written: Written::default(),
+        backoffs: Mutex::default(),
+        jobs: fake::informer(&client).await,
+        pods: fake::informer(&client).await,
+        client,
+        clock,
+    };
+    let ahead = |job: &Job| {
+        let mut job = job.clone();
+        job.metadata.resource_version = Some("9".to_owned());
+        job
+    };
+    for job in &jobs {
+        let key = job.key();
+        cx.expectations.expect_creations(&key, 1);
+        cx.released.expect(&key, ["pod".to_owned()]);
+        cx.written.wrote(&ahead(job));
+        cx.backoffs.lock().unwrap().insert(key, Backoff::default());
+    }
+    for job in &jobs {
+        let key = job.key();
+        assert_eq!(reconcile(&cx, &key).await.unwrap(), Next::Wait);
+        assert!(cx.expectations.satisfied(&key) && cx.released.of(&key).is_empty() && cx.written.is_current(job), "{key}");
+    }
+    let backoffs = cx.backoffs.lock().unwrap();
+    assert!(backoffs.is_empty() && backoffs.capacity() < 2000, "{} places", backoffs.capacity());
 }

@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::eviction::{Fate, fate};
 use super::*;
+use crate::fake;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
@@ -109,4 +110,24 @@ fn the_shortest_toleration_decides_and_a_missing_one_at_once() {
         json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 300}, {"key": "b", "operator": "Exists", "tolerationSeconds": 30}]),
         Fate::GoesAt(at(40)),
     );
+}
+
+#[tokio::test]
+async fn a_node_that_goes_while_it_is_looked_at_is_not_remembered() {
+    let client = fake::client(&[]);
+    let clock = Clock::fixed(at(0));
+    let cx = Context {
+        recorder: EventRecorder::new(&client, NAME, None, clock.clone()),
+        clock,
+        nodes: fake::informer(&client).await,
+        leases: fake::informer(&client).await,
+        pods: fake::informer(&client).await,
+        client,
+        probes: Mutex::default(),
+        next_eviction: Mutex::new(Duration::ZERO),
+    };
+    // What a look leaves that began before the deletion was told.
+    cx.probes.lock().unwrap().insert("n".to_owned(), Probe::new(&node(Some("True"), |_| {}), None, Duration::ZERO, at(0)));
+    assert_eq!(reconcile(&cx, &ObjectKey::cluster("n")).await.unwrap(), Next::Wait);
+    assert!(cx.probes.lock().unwrap().is_empty());
 }
