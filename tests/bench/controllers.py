@@ -2,7 +2,7 @@
 """Measures workload controllers at upstream's sizes: rolling update, the same under a quota, Jobs, CronJobs, the end of a namespace, garbage, and
 what is left of memory over rounds of small loads. tests/bench/autoscaling.py has the autoscaler.
 
-usage: sudo tests/bench/controllers.py [--quick] [--upstream] [--qps N] [--rounds N] [LOAD ...]
+usage: sudo tests/bench/controllers.py [--quick] [--upstream] [--qps N] [--rounds N] [--of LOAD] [--rest SECONDS] [LOAD ...]
 
 The control plane runs in a lab (`cargo xtask lab`): `rk server` from RK_BINARY, or with --upstream etcd, kube-apiserver and
 kube-controller-manager as tests/conformance/build.sh --upstream makes them (--qps: what the latter may ask for in a second, 20 where nothing is
@@ -80,6 +80,8 @@ def main():
     parser.add_argument("--upstream", action="store_true", help="upstream's control plane instead of rk's")
     parser.add_argument("--bind", action="store_true", help="pods get their nodes from the load, not from the scheduler")
     parser.add_argument("--rounds", type=int, default=10, help="of the load of this name")
+    parser.add_argument("--of", default="", help="what each round does, where it is not a little of everything: rollout, jobs, namespace, garbage")
+    parser.add_argument("--rest", type=int, default=630, help="seconds before it is said what is left of rounds")
     parser.add_argument("--qps", type=int, help="of upstream's controller manager")
     parser.add_argument("--name", default="bench-ctrl", help="of the lab")
     options = parser.parse_args()
@@ -94,7 +96,7 @@ def main():
             lab.up(options)
             time.sleep(5)
             flags = [flag for flag, wanted in (("--quick", options.quick), ("--bind", options.bind or options.upstream)) if wanted]
-            flags.append(f"--rounds={options.rounds}")
+            flags += [f"--rounds={options.rounds}", f"--of={options.of}", f"--rest={options.rest}"]
             pids = ",".join(lab.processes())
             return subprocess.run(lab.command("hub", load, lab.kubeconfig, *flags, f"--pids={pids}", *options.loads), stdin=subprocess.DEVNULL).returncode
         finally:

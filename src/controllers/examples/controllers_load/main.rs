@@ -1,10 +1,11 @@
 //! Load for workload controllers, at upstream's sizes, on any cluster that a kubeconfig reaches. `tests/bench/controllers.py` starts it.
 //!
-//! usage: controllers_load KUBECONFIG [--quick] [--bind] [--rounds=10] [--pids=PID,...] [LOAD ...]
+//! usage: controllers_load KUBECONFIG [--quick] [--bind] [--rounds=10] [--of=LOAD] [--rest=630] [--pids=PID,...] [LOAD ...]
 //!
-//! Loads: rollout, quota (the same under a ResourceQuota), jobs, cronjobs, namespace, garbage, rounds; all of them unless some are named. Nodes are simulated (`kubelets.rs`). For each
-//! load: its time, objects per second, and of the processes with the given ids (the control plane's) seconds on a core, memory at the
-//! most, and both again when all is quiet. `--bind` gives pods their nodes from here, where the cluster has no scheduler.
+//! Loads: rollout, quota (the same under a ResourceQuota), jobs, cronjobs, namespace, garbage, rounds; all of them unless some are named. Nodes
+//! are simulated (`kubelets.rs`). For each load: its time, objects per second, and of the processes with the given ids (the control plane's)
+//! seconds on a core, memory at the most, and both again when all is quiet; for rounds also what is left of each. `--bind` gives pods their nodes
+//! from here, where the cluster has no scheduler.
 mod count;
 mod kubelets;
 mod loads;
@@ -12,9 +13,9 @@ mod usage;
 
 use std::time::{Duration, Instant};
 
-use client::Client;
+use client::{Client, DeleteOptions, ListOptions, Named};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Event, Namespace};
 use serde_json::{Value, json};
 
 use self::usage::{Memory, Processes};
@@ -25,6 +26,9 @@ pub const MAKERS: usize = 64;
 pub const PATIENCE: Duration = Duration::from_secs(1200);
 /// What a control plane at rest may use of a core, in per cent.
 const REST_PERCENT: f64 = 3.0;
+/// Seconds after which nothing is kept any more for watches, nor for lists of an older state: rk forgets what is five minutes old, and looks
+/// every five minutes.
+const REST_SECONDS: u64 = 630;
 
 pub struct Bench {
     pub client: Client,
@@ -32,7 +36,21 @@ pub struct Bench {
     pub binds: bool,
     /// Of the load of this name.
     pub rounds: usize,
+    /// What each of them does, where it is not a little of everything.
+    pub of: String,
+    /// Before it is said what is left.
+    rest: Duration,
     processes: Processes,
+}
+
+/// What there is when nothing is left to be done.
+#[derive(Clone, Copy)]
+pub struct Left {
+    /// Bytes of the heap that are in use, as rk tells them; 0 of others.
+    pub used: f64,
+    /// Bytes that are resident and no file's.
+    pub own: f64,
+    pub objects: f64,
 }
 
 impl Bench {
@@ -69,6 +87,26 @@ impl Bench {
         let memory = self.processes.memory();
         println!("{what:<44} at rest after {quiet:.0} s: {percent:.2} % of a core, {memory}");
         Ok(memory)
+    }
+
+    /// Waits until all has been forgotten that is kept for a time only, then says what is left.
+    pub async fn left(&self, what: &str) -> anyhow::Result<Left> {
+        self.forget_events().await?;
+        tokio::time::sleep(self.rest).await;
+        let own = self.rest(what).await?.own as f64;
+        let metrics = self.client.bytes(http::Method::GET, "/metrics", Vec::new(), "", "text/plain").await?;
+        let metrics = String::from_utf8_lossy(&metrics);
+        let sum = |name: &str| -> f64 { metrics.lines().filter(|l| l.starts_with(name)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum() };
+        let left = Left { used: sum("rk_heap_bytes{state=\"used\"}"), own, objects: sum("apiserver_resource_objects{") };
+        println!("{what:<44} {:.2} MB in use, {} objects", left.used / 1e6, left.objects);
+        Ok(left)
+    }
+
+    pub async fn forget_events(&self) -> anyhow::Result<()> {
+        for namespace in self.client.list::<Namespace>("", &ListOptions::default()).await?.items {
+            self.client.delete_collection::<Event>(namespace.name(), &DeleteOptions::default(), &ListOptions::default()).await?;
+        }
+        Ok(())
     }
 
     async fn percent(&self, over: Duration) -> f64 {
@@ -112,11 +150,14 @@ async fn main() -> anyhow::Result<()> {
     let (flags, words): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|a| a.starts_with("--"));
     let Some((kubeconfig, names)) = words.split_first() else { anyhow::bail!("usage: controllers_load KUBECONFIG [--quick] [--bind] [--pids=PID,...] [LOAD ...]") };
     let has = |flag: &str| flags.iter().any(|f| f == flag);
-    let ids = flags.iter().find_map(|f| f.strip_prefix("--pids=")).unwrap_or_default();
+    let value = |name: &str| flags.iter().find_map(|f| f.strip_prefix(name));
+    let ids = value("--pids=").unwrap_or_default();
     let ids = ids.split(',').filter(|id| !id.is_empty()).map(str::parse).collect::<Result<_, _>>()?;
-    let rounds = flags.iter().find_map(|f| f.strip_prefix("--rounds=")).map_or(Ok(10), str::parse)?;
+    let rounds = value("--rounds=").map_or(Ok(10), str::parse)?;
+    let rest = Duration::from_secs(value("--rest=").map_or(Ok(REST_SECONDS), str::parse)?);
+    let of = value("--of=").unwrap_or_default().to_owned();
     let client = Client::from_kubeconfig(kubeconfig.as_ref()).await?;
-    let bench = Bench { client, is_quick: has("--quick"), binds: has("--bind"), rounds, processes: Processes::new(ids) };
+    let bench = Bench { client, is_quick: has("--quick"), binds: has("--bind"), rounds, of, rest, processes: Processes::new(ids) };
     bench.rest("before").await?;
     let _kubelets = kubelets::start(&bench.client, bench.size(100, 10)).await?;
     bench.rest("with nodes").await?;
