@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -35,7 +36,7 @@ pub enum EventType {
 /// Writes events in the background. Cheap to clone; never waits and never fails.
 #[derive(Clone)]
 pub struct EventRecorder {
-    sender: mpsc::Sender<Event>,
+    sender: mpsc::Sender<(Event, Moment)>,
     source: Arc<EventSource>,
     clock: Clock,
 }
@@ -67,11 +68,11 @@ impl EventRecorder {
         message: impl Into<String>,
         annotations: Option<std::collections::BTreeMap<String, String>>,
     ) {
-        let now = self.clock.time();
+        let (now, moment) = (self.clock.time(), Moment::next(&self.clock));
         let namespace = about.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".to_owned());
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(event_name(about.name.as_deref().unwrap_or_default(), &self.clock)),
+                name: Some(event_name(&about, moment)),
                 namespace: Some(namespace),
                 annotations,
                 ..Default::default()
@@ -88,23 +89,38 @@ impl EventRecorder {
             count: Some(1),
             ..Default::default()
         };
-        if let Err(error) = self.sender.try_send(event) {
+        if let Err(error) = self.sender.try_send((event, moment)) {
             debug!(%error, reason, "event dropped");
         }
     }
 }
 
-/// The object's name and the time in nanoseconds, as upstream names events. Two of one instant, as a coarse clock or one that stands still
-/// makes them, are two events all the same.
-fn event_name(object: &str, clock: &Clock) -> String {
-    static LAST: AtomicI64 = AtomicI64::new(0);
-    let now = i64::try_from(clock.now().as_nanosecond()).unwrap_or(i64::MAX);
-    let after = |last: i64| now.max(last.saturating_add(1));
-    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(after(last))).unwrap_or_else(|last| last);
-    format!("{object}.{:x}", after(last))
+/// When an event came, in nanoseconds: no two have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Moment(i64);
+
+impl Moment {
+    /// Two events of one instant, as a coarse clock or one that stands still makes them, are two events all the same.
+    fn next(clock: &Clock) -> Self {
+        static LAST: AtomicI64 = AtomicI64::new(0);
+        let now = i64::try_from(clock.now().as_nanosecond()).unwrap_or(i64::MAX);
+        let after = |last: i64| now.max(last.saturating_add(1));
+        let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(after(last))).unwrap_or_else(|last| last);
+        Self(after(last))
+    }
+
+    /// As an object tells it: in whole seconds.
+    fn time(self) -> Time {
+        Time(Timestamp::from_second(self.0.div_euclid(1_000_000_000)).expect("so many nanoseconds are a valid time"))
+    }
 }
 
-async fn write_all(client: Client, clock: Clock, mut receiver: mpsc::Receiver<Event>) {
+/// The object's name and the moment, as upstream names events.
+fn event_name(about: &ObjectReference, moment: Moment) -> String {
+    format!("{}.{:x}", about.name.as_deref().unwrap_or_default(), moment.0)
+}
+
+async fn write_all(client: Client, clock: Clock, mut receiver: mpsc::Receiver<(Event, Moment)>) {
     let mut correlator = Correlator::default();
     loop {
         let event = if correlator.is_empty() {
@@ -118,8 +134,8 @@ async fn write_all(client: Client, clock: Clock, mut receiver: mpsc::Receiver<Ev
                 }
             }
         };
-        let Some(event) = event else { return };
-        match correlator.correlate(event, clock.now()) {
+        let Some((event, moment)) = event else { return };
+        match correlator.correlate(event, moment, clock.now()) {
             Verdict::Drop => {}
             // What the server makes of it is not read: the name is ours, and a repetition names no version.
             Verdict::Write { event, update } => write(&client, event, update).await,
@@ -168,8 +184,9 @@ mod tests {
 
     #[test]
     fn events_of_one_instant_have_names_of_their_own() {
-        let clock = Clock::fixed(jiff::Timestamp::now());
-        let names: std::collections::HashSet<String> = (0..3).map(|_| event_name("x", &clock)).collect();
+        let clock = Clock::fixed(Timestamp::now());
+        let about = ObjectReference { name: Some("x".to_owned()), ..ObjectReference::default() };
+        let names: std::collections::HashSet<String> = (0..3).map(|_| event_name(&about, Moment::next(&clock))).collect();
         assert_eq!(names.len(), 3);
     }
 }

@@ -1,13 +1,14 @@
 //! Decides what becomes of an event: written, counted up, combined with others, or dropped.
 //!
-//! What is remembered is found by a hash of what identifies it: the texts are many times as long as what is remembered of them. It is
+//! What is remembered is found by a hash of what identifies it, and of an event's name only the moment: the texts are many times as long. It is
 //! forgotten when it changes nothing any more, so that a burst of events leaves nothing behind that outlives them.
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{Moment, event_name};
 
 /// Sources and objects remembered, as upstream's LRU caches; the oldest goes first.
 const REMEMBERED: usize = 4096;
@@ -73,34 +74,37 @@ impl Remembered for Similar {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Seen {
     count: i32,
-    first: Option<Time>,
-    name: Option<Box<str>>,
-    at: Timestamp,
+    /// Of the first one.
+    moment: Moment,
+    /// Of the last one, in seconds.
+    at_second: i64,
 }
 
 impl Remembered for Seen {
     fn is_over(&self, now: Timestamp) -> bool {
-        now.duration_since(self.at) > EVENT_LIFE
+        now.as_second().saturating_sub(self.at_second) > EVENT_LIFE.as_secs()
     }
 }
 
 impl Correlator {
-    pub fn correlate(&mut self, event: Event, now: Timestamp) -> Verdict {
+    /// `moment`: the one in the event's name.
+    pub fn correlate(&mut self, event: Event, moment: Moment, now: Timestamp) -> Verdict {
         if now.duration_since(self.swept) > SWEEP {
             self.sweep(now);
         }
         let (mut event, cache_key) = self.aggregate(event, now);
-        let seen = self.seen.get(cache_key).cloned();
-        let update = seen.as_ref().is_some_and(|s| s.count > 0);
-        if let Some(seen) = seen.filter(|s| s.count > 0) {
-            event.metadata.name = seen.name.map(String::from);
-            event.first_timestamp = seen.first;
+        let seen = self.seen.get(cache_key).copied().filter(|seen| seen.count > 0);
+        let update = seen.is_some();
+        if let Some(seen) = seen {
+            event.metadata.name = Some(event_name(&event.involved_object, seen.moment));
+            event.first_timestamp = Some(seen.moment.time());
             event.count = Some(seen.count.saturating_add(1));
         }
-        self.remember(cache_key, &event, now);
+        let moment = seen.map_or(moment, |seen| seen.moment);
+        self.seen.put(cache_key, Seen { count: event.count.unwrap_or(0), moment, at_second: now.as_second() });
         match self.takes_token(&event, now) {
             true => Verdict::Write { event, update },
             false => Verdict::Drop,
@@ -117,16 +121,6 @@ impl Correlator {
 
     pub fn is_empty(&self) -> bool {
         self.buckets.len() + self.similar.len() + self.seen.len() == 0
-    }
-
-    fn remember(&mut self, cache_key: u64, event: &Event, now: Timestamp) {
-        let seen = Seen {
-            count: event.count.unwrap_or(0),
-            first: event.first_timestamp.clone(),
-            name: event.metadata.name.as_deref().map(Box::from),
-            at: now,
-        };
-        self.seen.put(cache_key, seen);
     }
 
     fn aggregate(&mut self, mut event: Event, now: Timestamp) -> (Event, u64) {
@@ -228,14 +222,18 @@ mod tests {
 
     fn event(message: &str) -> Event {
         Event {
-            metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-                name: Some(format!("pod.{message}")),
-                ..Default::default()
-            },
             reason: Some("Failed".to_owned()),
             message: Some(message.to_owned()),
             count: Some(1),
             ..Default::default()
+        }
+    }
+
+    impl Correlator {
+        /// An event that comes at this moment, under the name that it has then.
+        fn correlate_at(&mut self, mut event: Event, nanosecond: i64, now: Timestamp) -> Verdict {
+            event.metadata.name = Some(event_name(&event.involved_object, Moment(nanosecond)));
+            self.correlate(event, Moment(nanosecond), now)
         }
     }
 
@@ -249,35 +247,42 @@ mod tests {
     #[test]
     fn an_equal_event_raises_the_count_of_the_first() {
         let (mut correlator, now) = (Correlator::default(), Timestamp::UNIX_EPOCH);
-        let (first, update) = write(correlator.correlate(event("a"), now));
-        assert_eq!((first.count, update), (Some(1), false));
-        let mut again = event("a");
-        again.metadata.name = Some("other".to_owned());
-        let (second, update) = write(correlator.correlate(again, now));
+        let mut about_a_pod = event("a");
+        about_a_pod.involved_object.name = Some("pod".to_owned());
+        let (first, update) = write(correlator.correlate_at(about_a_pod.clone(), 5_000_000_007, now));
+        assert_eq!((first.count, update, first.metadata.name.as_deref()), (Some(1), false, Some("pod.12a05f207")));
+        let (second, update) = write(correlator.correlate_at(about_a_pod, 9_000_000_000, now));
         assert_eq!((second.count, update, second.metadata.name), (Some(2), true, first.metadata.name));
+        // Should the server have forgotten it, it is written anew, as old as it is.
+        assert_eq!(second.first_timestamp.unwrap().0, Timestamp::from_second(5).unwrap());
     }
 
     #[test]
     fn the_tenth_similar_event_is_combined() {
         let (mut correlator, now) = (Correlator::default(), Timestamp::UNIX_EPOCH);
         for n in 0..9 {
-            let (event, _) = write(correlator.correlate(event(&n.to_string()), now));
+            let (event, _) = write(correlator.correlate_at(event(&n.to_string()), 1, now));
             assert!(!event.message.unwrap().starts_with(COMBINED));
         }
-        let (tenth, update) = write(correlator.correlate(event("9"), now));
+        let (tenth, update) = write(correlator.correlate_at(event("9"), 1, now));
         assert_eq!((tenth.message.as_deref(), update), (Some("(combined from similar events): 9"), false));
-        let (eleventh, update) = write(correlator.correlate(event("10"), now));
+        let (eleventh, update) = write(correlator.correlate_at(event("10"), 1, now));
         assert_eq!((eleventh.count, update), (Some(2), true));
     }
 
     #[test]
     fn a_flood_is_cut_after_the_burst_and_refilled_slowly() {
         let (mut correlator, now) = (Correlator::default(), Timestamp::UNIX_EPOCH);
-        let written = (0..40).filter(|_| matches!(correlator.correlate(event("a"), now), Verdict::Write { .. })).count();
+        let written = (0..40).filter(|_| matches!(correlator.correlate_at(event("a"), 1, now), Verdict::Write { .. })).count();
         assert_eq!(written, 25);
         let later = now + SignedDuration::from_secs(301);
-        assert!(matches!(correlator.correlate(event("a"), later), Verdict::Write { .. }));
-        assert!(matches!(correlator.correlate(event("a"), later), Verdict::Drop));
+        assert!(matches!(correlator.correlate_at(event("a"), 1, later), Verdict::Write { .. }));
+        assert!(matches!(correlator.correlate_at(event("a"), 1, later), Verdict::Drop));
+    }
+
+    #[test]
+    fn what_is_remembered_of_an_event_for_an_hour_is_a_few_numbers() {
+        assert!(size_of::<(u64, Seen)>() <= 32);
     }
 
     #[test]
@@ -286,7 +291,7 @@ mod tests {
         let mut all: Vec<Event> = (0..100).map(|i| event(&i.to_string())).collect();
         for (i, event) in all.iter_mut().enumerate() {
             event.involved_object.name = Some(i.to_string());
-            assert!(matches!(correlator.correlate(event.clone(), now), Verdict::Write { update: false, .. }));
+            assert!(matches!(correlator.correlate_at(event.clone(), 1, now), Verdict::Write { update: false, .. }));
         }
         let counts = |c: &Correlator| (c.buckets.len(), c.similar.len(), c.seen.len());
         assert_eq!(counts(&correlator), (100, 100, 100));
@@ -294,7 +299,7 @@ mod tests {
         assert_eq!(counts(&correlator), (100, 100, 100), "four minutes are no token");
         correlator.sweep(now + SignedDuration::from_mins(11));
         assert_eq!(counts(&correlator), (0, 0, 100), "their events are there");
-        let again = correlator.correlate(all[0].clone(), now + SignedDuration::from_mins(30));
+        let again = correlator.correlate_at(all[0].clone(), 1, now + SignedDuration::from_mins(30));
         assert!(matches!(again, Verdict::Write { update: true, .. }));
         correlator.sweep(now + SignedDuration::from_mins(61));
         assert_eq!(counts(&correlator), (0, 0, 1), "it was written half an hour ago");
