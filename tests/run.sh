@@ -26,9 +26,9 @@ if [ ${#missing[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 python=$cache/venv/bin/python
-if ! "$python" -c 'import pytest, kubernetes' 2>/dev/null; then
+if ! "$python" -c 'import pytest, kubernetes, grpc' 2>/dev/null; then
     python3 -m venv "$cache/venv"
-    "$cache/venv/bin/pip" install -q --disable-pip-version-check pytest 'kubernetes==37.*'
+    "$cache/venv/bin/pip" install -q --disable-pip-version-check pytest 'kubernetes==37.*' 'grpcio==1.*'
 fi
 
 # What others wrote is built beside the tests, and only in what they leave of the processors. Cold, it would be forty minutes of Go: what is not there

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Measures what people bring themselves beside upstream's API server in the same run: applies, custom resources, policies, servers that fail.
 
-usage: sudo tests/bench/extensions.py [--quick] [--only rk|upstream] [--part definitions|objects|rounds] [--name LAB]
+usage: sudo tests/bench/extensions.py [--quick] [--only rk|upstream] [--part definitions|objects|rounds] [--manager] [--name LAB]
 
 Servers and figures as in tests/bench/api.py, whose environment it wants, with RK_LOAD for src/rk/examples/extensions. Each part has a server
 of its own that is new: `definitions` come, stay and go; `objects` are applied, created and listed, and trouble is made while others ask;
 in `rounds` definitions and objects come and go, and memory is looked at after each round, when it has been quiet for a while.
-The load average stands before and after each part.
+The load average stands before and after each part. rk's controllers cannot be told not to look at what is applied: --manager has upstream's do
+the same beside its server, as fast as they can.
 """
 import argparse
 import os
@@ -36,6 +37,11 @@ class Upstream(api.Upstream):
     def flags(self):
         # Nobody speaks for the addresses of Services here, so it must find endpoints itself.
         return [*subject.front_proxy_flags(self.pki), "--enable-aggregator-routing=true"]
+
+    def start_manager(self):
+        self.running.append(self.start(
+            "hub", self.bin / "kube-controller-manager", *subject.manager_flags(self.kubeconfig, self.pki), "--kube-api-qps=10000",
+            "--kube-api-burst=10000", log="kube-controller-manager.log"))
 
 
 def definitions(lab, phase, size):
@@ -107,6 +113,7 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=["rk", "upstream"])
     parser.add_argument("--part", choices=PARTS)
+    parser.add_argument("--manager", action="store_true", help="upstream's controllers beside its server")
     parser.add_argument("--name", default="bench-extensions")
     options = parser.parse_args()
     size = {what: sizes[options.quick] for what, sizes in SIZES.items()}
@@ -119,6 +126,8 @@ def main():
             if options.only and (options.only == "rk") != (kind is api.Rk):
                 continue
             with api.subject_of(kind, options.name, xtask, rk) as lab:
+                if options.manager and kind is Upstream:
+                    lab.start_manager()
                 print(f"{lab.label:<15} {name}, load average {os.getloadavg()[0]:.2f} before", flush=True)
                 figures = part(lab, lambda *words: api.phase(lab, load, *words), size)
                 print(f"{lab.label:<15} {name}, load average {os.getloadavg()[0]:.2f} after", flush=True)

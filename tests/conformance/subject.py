@@ -96,6 +96,14 @@ class Rk(Lab):
             time.sleep(0.2)
 
 
+def manager_flags(kubeconfig, pki):
+    """Of a kube-controller-manager that is alone."""
+    return [
+        f"--kubeconfig={kubeconfig}", f"--authentication-kubeconfig={kubeconfig}", f"--authorization-kubeconfig={kubeconfig}", "--leader-elect=false",
+        "--use-service-account-credentials=true", f"--service-account-private-key-file={pki}/sa.key", f"--root-ca-file={pki}/ca.crt",
+        f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key"]
+
+
 class Upstream(Lab):
     """etcd, kube-apiserver and kube-controller-manager of the release that the suite is of; its two nodes are only objects."""
 
@@ -127,11 +135,8 @@ class Upstream(Lab):
             raise SystemExit(f"conformance: upstream's API server does not answer, see {self.out}/kube-apiserver.log")
         # Nobody speaks for the nodes, so nobody may judge them.
         self.start(
-            "hub", self.bin / "kube-controller-manager", f"--kubeconfig={self.kubeconfig}", "--leader-elect=false",
-            "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller", "--use-service-account-credentials=true",
-            f"--service-account-private-key-file={pki}/sa.key", f"--root-ca-file={pki}/ca.crt", f"--cluster-signing-cert-file={pki}/ca.crt",
-            f"--cluster-signing-key-file={pki}/ca.key", f"--authentication-kubeconfig={self.kubeconfig}",
-            f"--authorization-kubeconfig={self.kubeconfig}", *manager, log="kube-controller-manager.log")
+            "hub", self.bin / "kube-controller-manager", *manager_flags(self.kubeconfig, pki),
+            "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller", *manager, log="kube-controller-manager.log")
         for number in (1, 2):
             node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"node-{number}"}}
             ready = {"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "Always"}],

@@ -3,7 +3,7 @@ import json
 import os
 import pathlib
 
-from lab import run
+from lab import eventually, run
 
 
 class Machines:
@@ -35,6 +35,20 @@ class Machines:
 
     def log(self, machine):
         return (pathlib.Path(self.state()["data"]) / machine / "rk.log").read_text()
+
+    def restart(self, **settings):
+        """With these as the configuration file of the first server."""
+        self.task("kill", "server-1")
+        self.on("server-1", "mkdir", "-p", "/etc/rk")
+        self.on("server-1", "tee", "/etc/rk/config.yaml", input=json.dumps(settings))
+        self.task("start", "server-1")
+        eventually("/readyz", lambda: self.kubectl("get", "--raw", "/readyz") == "ok")
+
+    def raw(self, path, wanted):
+        """The answer, an error's too, if it has the wanted text."""
+        done = self.on("hub", "kubectl", "get", "--raw", path, check=False)
+        text = done.stdout + done.stderr
+        return text if wanted in text else None
 
     def ready(self, node):
         conditions = self.get("node", node)["status"]["conditions"]

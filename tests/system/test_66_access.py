@@ -87,15 +87,6 @@ def issuer(machines, tmp_path_factory):
     server.wait()
 
 
-def restart(machines, **settings):
-    """With these as the server's configuration file."""
-    machines.task("kill", "server-1")
-    machines.on("server-1", "mkdir", "-p", "/etc/rk")
-    machines.on("server-1", "tee", "/etc/rk/config.yaml", input=json.dumps(settings))
-    machines.task("start", "server-1")
-    lab.eventually("/readyz", lambda: machines.kubectl("get", "--raw", "/readyz") == "ok")
-
-
 def ask(machines, token, path="/apis/authentication.k8s.io/v1/selfsubjectreviews", body="{}"):
     """Code and answer."""
     data = ["-d", body, "-H", "Content-Type: application/json"] if body else []
@@ -118,7 +109,7 @@ def metric(machines, wanted):
 def test_people_of_an_issuer_come_in_with_their_groups(machines, issuer):
     file = issuer.folder / "authentication.yaml"
     file.write_text(issuer.configuration())
-    restart(machines, **{"authentication-config": str(file)})
+    machines.restart(**{"authentication-config": str(file)})
     good = issuer.token(hd="example.com", roles=["dev"], mail="j@example.com")
     user = lab.eventually("the issuer's keys", lambda: isinstance(found := whoami(machines, good), dict) and found)
     assert user["username"] == "people:42" and user["groups"] == ["role:dev", "system:authenticated"]
@@ -190,7 +181,7 @@ def test_flags_of_kube_apiserver_say_the_same(machines, issuer):
     issuer.publish("one")
     arguments = [f"oidc-issuer-url={ISSUER}", "oidc-client-id=rk", f"oidc-ca-file={issuer.folder}/ca.crt", "oidc-username-claim=email",
                  "oidc-groups-claim=groups", "oidc-groups-prefix=oidc:", "oidc-required-claim=hd=example.com"]
-    restart(machines, **{"kube-apiserver-arg": arguments})
+    machines.restart(**{"kube-apiserver-arg": arguments})
     token = issuer.token(email="j@example.com", email_verified=True, groups="dev", hd="example.com")
     user = lab.eventually("the issuer's keys", lambda: isinstance(found := whoami(machines, token), dict) and found)
     assert (user["username"], user["groups"]) == ("j@example.com", ["oidc:dev", "system:authenticated"])
@@ -214,7 +205,7 @@ def test_a_webhook_decides_in_its_turn(machines, issuer):
     access, authentication = issuer.folder / "authorization.yaml", issuer.folder / "authentication.yaml"
     access.write_text(order([*own, {"type": "Webhook", "name": "hook", "webhook": hook}]))
     authentication.write_text(issuer.configuration())
-    restart(machines, **{"authentication-config": str(authentication), "authorization-config": str(access)})
+    machines.restart(**{"authentication-config": str(authentication), "authorization-config": str(access)})
     token = issuer.token(hd="example.com")
     lab.eventually("the issuer's keys", lambda: isinstance(whoami(machines, token), dict))
     secrets = "/api/v1/namespaces/default/secrets?labelSelector=a%3Db"

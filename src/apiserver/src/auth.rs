@@ -3,6 +3,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
 mod bootstrap_token;
+mod chain;
 pub mod config;
 pub mod issuer;
 pub mod jwt;
@@ -24,6 +25,7 @@ use crate::status::Status;
 
 pub use authentication::Authentication;
 pub use authorization::Authorization;
+pub use chain::Chain;
 pub use issuer::Tokens;
 pub(crate) use node::{names_config_map as pod_names_config_map, names_secret as pod_names_secret};
 pub use node::name_of as node_name;
@@ -56,7 +58,7 @@ impl UserInfo {
 #[derive(Clone, Copy, Debug)]
 pub enum Credential<'a> {
     /// The client certificate's chain, leaf first, already verified against the client CA by the TLS handshake.
-    Certificates(&'a [rustls_pki_types::CertificateDer<'static>]),
+    Certificates(&'a Chain),
     /// A bearer token; `audiences` empty means the API server's own.
     Token { token: &'a str, audiences: &'a [String] },
 }
@@ -75,12 +77,12 @@ pub trait Authenticator: Send + Sync + 'static {
 
     /// What tells that a connection whose client showed this chain is to end, open requests and all, because whom the chain names may
     /// have changed. `None`: nothing ever does.
-    fn end_of(&self, _chain: &[rustls_pki_types::CertificateDer<'static>]) -> Option<CancellationToken> {
+    fn end_of(&self, _chain: &Chain) -> Option<CancellationToken> {
         None
     }
 
     /// The user that a proxy, which shows this chain, names in headers; these are taken off. `Err`: it is no such proxy.
-    fn proxied(&self, _chain: &[rustls_pki_types::CertificateDer<'static>], _headers: &mut HeaderMap) -> Result<Option<Authenticated>, String> {
+    fn proxied(&self, _chain: &Chain, _headers: &mut HeaderMap) -> Result<Option<Authenticated>, String> {
         Ok(None)
     }
 

@@ -1,6 +1,6 @@
 //! Values encrypted in the store, by an `EncryptionConfiguration` as upstream reads it.
 //!
-//! The file is read again when it changes, and what is stored in another way than it says is then written anew: switching encryption on or
+//! The file is followed, and what is stored in another way than it says is then written anew: switching encryption on or
 //! off and rotating a key is done with one edit for each step (add the new key behind the old one, put it first, take the old one away).
 //! A file that cannot be read changes nothing. Without a file nothing is encrypted, but what is encrypted is not readable either.
 mod cipher;
@@ -10,10 +10,12 @@ mod rules;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use store::{Durability, Expect, Operation, Range, Store, StoreError, Write, WriteError};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use encrypted::EncryptedStore;
@@ -21,9 +23,10 @@ pub use rules::ConfigError;
 use rules::Rules;
 
 use crate::cache::{Cache, PREFIX};
+use crate::follow::{Follow, Reload, ReloadCounts, Taker};
 
-/// As upstream looks for a changed file.
-const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// Until what could not be written anew is tried again.
+const RETRY: Duration = Duration::from_secs(60);
 /// How often a KMS plugin is asked how it is: while it is well, and while it is not.
 const PROBE_INTERVAL: Duration = Duration::from_secs(20);
 const PROBE_AGAIN: Duration = Duration::from_secs(3);
@@ -40,18 +43,29 @@ pub enum LoadError {
 /// A store that encrypts, and the task that keeps it in step with its file.
 pub struct Encryption {
     path: PathBuf,
+    /// That the rules are made of.
+    text: String,
     rules: Arc<ArcSwap<Rules>>,
     plain: Arc<dyn Store>,
-    seen: Option<SystemTime>,
+    counts: Arc<ReloadCounts>,
+    changed: Notify,
 }
 
 impl Encryption {
     /// Puts a store that encrypts in front of `plain`. KMS plugins are asked once; one that does not answer is asked again later.
     pub async fn load(path: &Path, plain: Arc<dyn Store>) -> Result<(Self, Arc<dyn Store>), LoadError> {
-        let rules = Arc::new(ArcSwap::from_pointee(read(path)?));
+        let (text, rules) = read(path)?;
+        let rules = Arc::new(ArcSwap::from_pointee(rules));
         probe(&rules.load_full()).await;
         let encrypted = EncryptedStore::new(plain.clone(), rules.clone());
-        Ok((Self { path: path.to_owned(), rules, plain, seen: changed_at(path) }, Arc::new(encrypted)))
+        let counts = Arc::new(ReloadCounts::new("encryption", &text));
+        Ok((Self { path: path.to_owned(), text, rules, plain, counts, changed: Notify::new() }, Arc::new(encrypted)))
+    }
+
+    /// What `/metrics` says of the file.
+    pub fn page(&self) -> impl Fn() -> String + Send + Sync + use<> {
+        let counts = self.counts.clone();
+        move || counts.page()
     }
 
     /// What `/readyz` says of KMS providers; `None` where there are none, and there can be some once the file has changed.
@@ -66,8 +80,13 @@ impl Encryption {
     }
 
     /// Follows the file and the KMS plugins until `shutdown`. `store` is the one that encrypts.
-    pub async fn run(mut self, cache: Cache, store: Arc<dyn Store>, shutdown: CancellationToken) {
-        let (mut is_behind, mut looked) = (true, Instant::now());
+    pub async fn run(self, cache: Cache, store: Arc<dyn Store>, shutdown: CancellationToken) {
+        let (file, updates) = (Follow::new(&self.path, self.text.clone()), Updates(&self));
+        tokio::join!(file.run(&self.counts, shutdown.clone(), &updates), self.keep(cache, store, shutdown));
+    }
+
+    async fn keep(&self, cache: Cache, store: Arc<dyn Store>, shutdown: CancellationToken) {
+        let mut is_behind = true;
         loop {
             if is_behind {
                 is_behind = match self.rewrite().await {
@@ -83,15 +102,10 @@ impl Encryption {
                 };
             }
             tokio::select! {
-                () = tokio::time::sleep(self.interval()) => {}
+                () = sleep(self.interval(is_behind)) => is_behind |= probe(&self.rules.load_full()).await,
+                () = self.changed.notified() => is_behind = true,
                 () = shutdown.cancelled() => return,
             }
-            let mut is_changed = self.probe().await;
-            if looked.elapsed() >= LOOK_INTERVAL {
-                looked = Instant::now();
-                is_changed |= self.look().await;
-            }
-            is_behind |= is_changed;
             // What could not be opened before may be now.
             if let Err(error) = cache.read_again(&store).await {
                 tracing::warn!(%error, "what could not be decrypted is not read again yet");
@@ -99,40 +113,14 @@ impl Encryption {
         }
     }
 
-    /// Until there is something to look at: the file, or a KMS plugin.
-    fn interval(&self) -> Duration {
+    /// Until there is something to do without being told; `None`: for ever.
+    fn interval(&self, is_behind: bool) -> Option<Duration> {
         let rules = self.rules.load();
         let mut all = rules.envelopes().map(|envelope| envelope.health().is_ok()).peekable();
         match (all.peek().is_some(), all.all(|is_well| is_well)) {
-            (false, _) => LOOK_INTERVAL,
-            (true, true) => PROBE_INTERVAL,
-            (true, false) => PROBE_AGAIN,
-        }
-    }
-
-    async fn probe(&self) -> bool {
-        probe(&self.rules.load_full()).await
-    }
-
-    /// Takes in a file that has changed; whether it has.
-    async fn look(&mut self) -> bool {
-        let now = changed_at(&self.path);
-        if now == self.seen {
-            return false;
-        }
-        match read(&self.path) {
-            Ok(rules) => {
-                tracing::info!(path = %self.path.display(), "the encryption configuration has changed");
-                let rules = Arc::new(rules);
-                probe(&rules).await;
-                self.rules.store(rules);
-                self.seen = now;
-                true
-            }
-            Err(error) => {
-                tracing::error!(%error, cause = ?std::error::Error::source(&error), "the encryption configuration stays as it was");
-                false
-            }
+            (false, _) => is_behind.then_some(RETRY),
+            (true, true) => Some(PROBE_INTERVAL),
+            (true, false) => Some(PROBE_AGAIN),
         }
     }
 
@@ -177,13 +165,35 @@ async fn probe(rules: &Rules) -> bool {
     futures::future::join_all(probes).await.contains(&true)
 }
 
-fn read(path: &Path) -> Result<Rules, LoadError> {
+fn read(path: &Path) -> Result<(String, Rules), LoadError> {
     let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    Rules::parse(&text).map_err(|source| LoadError::Config { path: path.to_owned(), source })
+    let rules = Rules::parse(&text).map_err(|source| LoadError::Config { path: path.to_owned(), source })?;
+    Ok((text, rules))
 }
 
-fn changed_at(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|data| data.modified()).ok()
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes in a file that has changed.
+struct Updates<'e>(&'e Encryption);
+
+impl Taker for Updates<'_> {
+    fn take<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Reload> {
+        Box::pin(async move {
+            let rules = match Rules::parse(text) {
+                Ok(rules) => Arc::new(rules),
+                Err(error) => return Reload::Refused(error.to_string()),
+            };
+            probe(&rules).await;
+            self.0.rules.store(rules);
+            self.0.changed.notify_one();
+            Reload::Done
+        })
+    }
 }
 
 #[cfg(test)]

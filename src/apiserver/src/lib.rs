@@ -22,6 +22,7 @@ mod extension;
 mod endpoints;
 mod fixed;
 mod flow;
+pub mod follow;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzed;
 mod health;

@@ -9,10 +9,9 @@ use axum::body::{Body, HttpBody as _};
 use futures::StreamExt as _;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE};
 use http::{Method, Request, Response, StatusCode};
-use rustls_pki_types::CertificateDer;
 
 use crate::audit::Entry;
-use crate::auth::{Attributes, Credential, UserInfo, websocket_token};
+use crate::auth::{Attributes, Chain, Credential, UserInfo, websocket_token};
 use crate::extension::Extension;
 use crate::flow::Class;
 use crate::negotiate::{self, Accept};
@@ -28,19 +27,19 @@ const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// A request from the network.
 pub async fn from_socket(
     server: ApiServer,
-    certificates: Arc<[CertificateDer<'static>]>,
+    chain: Arc<Chain>,
     peer: SocketAddr,
     mut request: Request<Body>,
 ) -> Response<Body> {
     let (began, shows_token) = (Instant::now(), request.headers().contains_key(AUTHORIZATION));
-    let found = authenticate(&server, &certificates, &mut request).await;
+    let found = authenticate(&server, &chain, &mut request).await;
     server.0.metrics.access.authenticated(found.as_ref().ok(), shows_token, began.elapsed());
     let user = match found {
         Ok(user) => user,
         Err(status) => {
             tracing::debug!(%peer, "request refused: {}", status.message);
             let query = Query::parse(request.uri());
-            record_refusal(&server, &request, &query, !certificates.is_empty(), peer);
+            record_refusal(&server, &request, &query, !chain.is_empty(), peer);
             body::drain(request.body_mut()).await;
             let mut response = negotiate::answer_status(&Accept::plain(request.headers(), &query), &Status::unauthorized());
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -89,18 +88,18 @@ fn grouped(mut user: UserInfo) -> UserInfo {
 
 async fn authenticate(
     server: &ApiServer,
-    certificates: &[CertificateDer<'static>],
+    chain: &Chain,
     request: &mut Request<Body>,
 ) -> Result<UserInfo, Status> {
     let authenticator = &server.0.parts.authenticator;
     let mut is_refused = false;
-    if !certificates.is_empty() {
-        match authenticator.proxied(certificates, request.headers_mut()) {
+    if !chain.is_empty() {
+        match authenticator.proxied(chain, request.headers_mut()) {
             Ok(Some(found)) => return Ok(grouped(found.user)),
             Ok(None) => {}
             Err(why) => tracing::debug!(%why, "no proxy's certificate"),
         }
-        match authenticator.authenticate(Credential::Certificates(certificates)).await {
+        match authenticator.authenticate(Credential::Certificates(chain)).await {
             Ok(Some(found)) => return Ok(grouped(found.user)),
             Ok(None) => {}
             Err(why) => {

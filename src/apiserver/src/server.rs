@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::resource_quota::Charges;
 use crate::aggregation::{self, Aggregation};
 use crate::alloc::{self, Services};
-use crate::auth::UserInfo;
+use crate::auth::{Chain, UserInfo};
 use crate::bootstrap::{self, BootstrapError};
 use crate::bursts::Bursts;
 use crate::cache::Cache;
@@ -226,17 +226,17 @@ impl ApiServer {
             }
             Err(_) => return self.0.metrics.handshake_failed(),
         };
-        let certificates: Arc<[CertificateDer<'static>]> =
-            tls.get_ref().1.peer_certificates().unwrap_or(&[]).iter().map(|c| c.clone().into_owned()).collect();
-        let end = self.0.parts.authenticator.end_of(&certificates).unwrap_or_default();
-        let good_until = certificates.first().and_then(certificate_end);
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or(&[]).iter().map(|c| c.clone().into_owned()).collect();
+        let chain = Arc::new(Chain::new(chain));
+        let end = self.0.parts.authenticator.end_of(&chain).unwrap_or_default();
+        let good_until = chain.leaf().and_then(certificate_end);
         let server = self.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             if let Some(end) = good_until {
                 server.0.metrics.access.certificate(end);
             }
-            let (server, certificates) = (server.clone(), certificates.clone());
-            async move { Ok::<_, std::convert::Infallible>(pipeline::from_socket(server, certificates, peer, request.map(Body::new)).await) }
+            let (server, chain) = (server.clone(), chain.clone());
+            async move { Ok::<_, std::convert::Infallible>(pipeline::from_socket(server, chain, peer, request.map(Body::new)).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_headers(HEADERS_MAX);

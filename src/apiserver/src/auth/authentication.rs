@@ -2,7 +2,6 @@
 //!
 //! Models k8s.io/apiserver/pkg/authentication/request/{x509,union} and pkg/serviceaccount/{jwt,claims,legacy}.go. Left out: of tokens in Secrets,
 //! the label that says when they were used last.
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +14,7 @@ use http::HeaderMap;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio_util::sync::CancellationToken;
 
+use super::chain::Chain;
 use super::config::Anonymous;
 use super::jwt::Issuers;
 use super::node_keys::Sessions;
@@ -74,15 +74,15 @@ impl Authentication {
         Self { anonymous, ..self }
     }
 
-    fn certificate(&self, chain: &[CertificateDer<'static>]) -> Result<Option<Authenticated>, String> {
+    fn certificate(&self, chain: &Chain) -> Result<Option<Authenticated>, String> {
         if let Some(proxies) = &self.proxies {
-            proxies.users.check(chain, UnixTime::now())?;
+            proxies.users.check(chain.certificates(), UnixTime::now())?;
         }
-        let Some(user) = certificate_user(chain)? else { return Ok(None) };
-        if let (Some(node), Some(leaf)) = (super::node_name(&user), chain.first()) {
+        let Some(user) = chain.user()? else { return Ok(None) };
+        if let (Some(node), Some(leaf)) = (super::node_name(user), chain.leaf()) {
             super::node_keys::check(&self.cache, node, leaf)?;
         }
-        Ok(Some(Authenticated { user, audiences: self.audiences.clone() }))
+        Ok(Some(Authenticated { user: user.clone(), audiences: self.audiences.clone() }))
     }
 
     /// Local ones first: nobody else sees their tokens, and nobody is asked in vain.
@@ -276,21 +276,6 @@ fn service_account_user(claims: &Claims) -> UserInfo {
     user
 }
 
-/// The user that a client certificate names: common name, organizations as groups.
-fn certificate_user(chain: &[CertificateDer<'static>]) -> Result<Option<UserInfo>, String> {
-    let Some(leaf) = chain.first() else { return Ok(None) };
-    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).map_err(|error| error.to_string())?;
-    let subject = certificate.subject();
-    let Some(name) = subject.iter_common_name().last().and_then(|name| name.as_str().ok()) else { return Ok(None) };
-    if name.is_empty() {
-        return Ok(None);
-    }
-    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
-    let print: String = digest(&SHA256, leaf).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let credential = ("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={print}")]);
-    Ok(Some(UserInfo { name: name.to_owned(), uid: String::new(), groups, extra: BTreeMap::from([credential]) }))
-}
-
 /// Models authentication/group AuthenticatedGroupAdder.
 fn add_authenticated(user: &mut UserInfo) {
     if user.name != "system:anonymous" && !user.in_group("system:authenticated") && !user.in_group("system:unauthenticated") {
@@ -305,9 +290,9 @@ pub fn quoted(items: &[String]) -> String {
 }
 
 impl Authenticator for Authentication {
-    fn end_of(&self, chain: &[CertificateDer<'static>]) -> Option<CancellationToken> {
-        let user = certificate_user(chain).ok().flatten()?;
-        super::node_name(&user).map(|node| self.nodes.of(node))
+    fn end_of(&self, chain: &Chain) -> Option<CancellationToken> {
+        let user = chain.user().ok().flatten()?;
+        super::node_name(user).map(|node| self.nodes.of(node))
     }
 
     fn authenticate<'a>(&'a self, credential: Credential<'a>) -> BoxFuture<'a, Result<Option<Authenticated>, String>> {
@@ -325,9 +310,9 @@ impl Authenticator for Authentication {
         })
     }
 
-    fn proxied(&self, chain: &[CertificateDer<'static>], headers: &mut HeaderMap) -> Result<Option<Authenticated>, String> {
+    fn proxied(&self, chain: &Chain, headers: &mut HeaderMap) -> Result<Option<Authenticated>, String> {
         let Some(proxies) = self.proxies.as_ref().filter(|_| !chain.is_empty()) else { return Ok(None) };
-        let user = proxies.headers.authenticate(chain, headers, UnixTime::now())?;
+        let user = proxies.headers.authenticate(chain.certificates(), headers, UnixTime::now())?;
         Ok(user.map(|mut user| {
             add_authenticated(&mut user);
             Authenticated { user, audiences: self.audiences.clone() }

@@ -10,12 +10,13 @@ use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{AuthorizationConfiguration, AuthorizerConfiguration, Follow, Reload, ReloadCounts, Taker};
+use super::config::{AuthorizationConfiguration, AuthorizerConfiguration};
 use super::node::NodeAuthorizer;
 use super::rbac::Rbac;
 use super::webhook::{AccessWebhook, KubeconfigError};
 use super::{Attributes, Authorizer, Decision, PolicyRule, UserInfo, UserRules, Verdict};
 use crate::cache::Cache;
+use crate::follow::{Follow, Reload, ReloadCounts, Taker};
 
 pub struct Authorization {
     node: NodeAuthorizer,

@@ -4,7 +4,6 @@
 //! error with its path.
 mod authentication;
 mod authorization;
-mod follow;
 mod shape;
 
 use api::codec;
@@ -13,8 +12,6 @@ use api::tree::Tree;
 
 pub use authentication::{Anonymous, AuthenticationConfiguration, ClaimRule, Issuer, JwtAuthenticator, Mapping, OidcFlags, UserRule};
 pub use authorization::{AuthorizationConfiguration, AuthorizerConfiguration, WebhookConfiguration};
-pub use follow::{Follow, Reload, ReloadCounts};
-pub(super) use follow::{Taker, hash, seconds_now};
 use shape::Shape;
 
 /// More is no configuration.

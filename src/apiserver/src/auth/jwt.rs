@@ -25,13 +25,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::UserInfo;
-use super::config::{Anonymous, AuthenticationConfiguration, ConfigError, Follow, JwtAuthenticator, Reload, ReloadCounts, Taker};
+use super::config::{Anonymous, AuthenticationConfiguration, ConfigError, JwtAuthenticator};
 use distributed::Resolver;
 pub use keys::ALGORITHMS;
 use metrics::Metrics;
 use provider::Provider;
 use token::Compact;
 use validate::Compiled;
+
+use crate::follow::{Follow, Reload, ReloadCounts, Taker};
 
 /// How long the issuers of a changed file may take to answer before the file is put off.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(60);

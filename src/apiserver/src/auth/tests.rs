@@ -112,7 +112,7 @@ const POD: &str = r#"{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c",
 async fn certificates_name_users_and_groups() {
     let cluster = Cluster::new().await;
     let leaf = cluster.pki.client("node", &LeafRequest::node("a"), SystemTime::now()).unwrap();
-    let chain = [CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).unwrap()];
+    let chain = Chain::new(vec![CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).unwrap()]);
     let user = cluster.authentication.authenticate(Credential::Certificates(&chain)).await.unwrap().unwrap().user;
     assert_eq!((user.name.as_str(), &user.groups[..]), ("system:node:a", &["system:nodes".into(), "system:authenticated".into()][..]));
     assert!(user.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
@@ -122,8 +122,8 @@ async fn certificates_name_users_and_groups() {
 async fn a_certificate_of_a_node_is_good_only_for_the_key_that_has_the_name() {
     let cluster = Cluster::new().await;
     let leaf = cluster.pki.client("node", &LeafRequest::node("a"), SystemTime::now()).unwrap();
-    let chain = [CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).unwrap()];
-    let key = pki::key_fingerprint(&chain[0]).unwrap();
+    let chain = Chain::new(vec![CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).unwrap()]);
+    let key = pki::key_fingerprint(chain.leaf().unwrap()).unwrap();
     let maps = "/api/v1/namespaces/kube-system/configmaps";
     let record = |data: String| format!(r#"{{"metadata":{{"name":"a.node-key"}},"data":{{{data}}}}}"#);
     cluster.admin("POST", maps, &record(r#""key":"other""#.into())).await;

@@ -44,7 +44,7 @@ impl World {
             request = request.header(*name, *value);
         }
         let peer: SocketAddr = "192.0.2.7:1234".parse().unwrap();
-        let response = pipeline::from_socket(self.server.clone(), Arc::from([]), peer, request.body(Body::empty()).unwrap()).await;
+        let response = pipeline::from_socket(self.server.clone(), Arc::default(), peer, request.body(Body::empty()).unwrap()).await;
         let (code, headers) = (response.status().as_u16(), response.headers().clone());
         Answer { code, headers, bytes: response.into_body().collect().await.unwrap().to_bytes() }
     }

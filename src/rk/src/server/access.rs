@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use apiserver::auth::config::{Anonymous, AuthenticationConfiguration, AuthorizationConfiguration, OidcFlags, ReloadCounts};
+use apiserver::auth::config::{Anonymous, AuthenticationConfiguration, AuthorizationConfiguration, OidcFlags};
+use apiserver::follow::ReloadCounts;
 use apiserver::auth::jwt::{self, Issuers};
 use apiserver::auth::request_header::{HeaderNames, RequestHeader};
 use apiserver::auth::webhook::TokenWebhook;

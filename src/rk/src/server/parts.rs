@@ -59,6 +59,7 @@ pub async fn run(mut settings: Settings, listener: StdListener, started: Instant
     parts.spawn(async move { Err(anyhow!("the state is out of reach: {}", store_ended.await)) });
     if let Some((encryption, store)) = encryption {
         let (shutdown, health) = (shutdown.clone(), encryption.health());
+        api.also_measure(encryption.page());
         api.add_health_check("kms-providers", move || health().unwrap_or(Ok(())));
         parts.spawn(async move {
             encryption.run(cache, store, shutdown).await;

@@ -198,7 +198,7 @@ async fn a_changed_order_holds_at_once_and_a_bad_one_never() {
     let (folder, authorization) = authorization(&text).await;
     let path = folder.path().join("authorization.yaml");
     std::fs::write(&path, &text).unwrap();
-    let (authorization, counts) = (Arc::new(authorization), Arc::new(crate::auth::config::ReloadCounts::new("authorization", &text)));
+    let (authorization, counts) = (Arc::new(authorization), Arc::new(crate::follow::ReloadCounts::new("authorization", &text)));
     let shutdown = tokio_util::sync::CancellationToken::new();
     let follower = tokio::spawn({
         let (authorization, counts, path, shutdown, text) =

@@ -1,6 +1,6 @@
 //! A configuration file that is read again when it changes.
 //!
-//! Models k8s.io/apiserver/pkg/util/filesystem WatchUntil and pkg/server/options/{authenticationconfig,authorizationconfig}/metrics: woken by inotify on
+//! Models k8s.io/apiserver/pkg/util/filesystem WatchUntil and pkg/server/options/{authenticationconfig,authorizationconfig,encryptionconfig}/metrics: woken by inotify on
 //! the file's folder (a file that is replaced, or a link that is turned, counts), and once a minute where a file system tells nothing.
 use std::fmt::Write as _;
 use std::mem::MaybeUninit;
@@ -36,7 +36,7 @@ pub trait Taker: Sync {
 
 /// How often a file was taken over or refused; a page of metrics.
 pub struct ReloadCounts {
-    /// `authentication` or `authorization`.
+    /// `authentication`, `authorization` or `encryption`.
     what: &'static str,
     state: Mutex<Counts>,
 }
