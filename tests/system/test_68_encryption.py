@@ -3,7 +3,6 @@ import base64
 import contextlib
 import json
 import pathlib
-import sqlite3
 import subprocess
 import sys
 
@@ -72,14 +71,21 @@ def read(machines, name):
     return base64.b64decode(machines.get("secret", name)["data"]["text"]).decode()
 
 
+# Runs on the server's machine, which alone sees its disk.
+READ = """
+import json, pathlib, sqlite3
+file = next(pathlib.Path("/var/lib/rk/server").rglob("state.db"))
+database = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+rows = database.execute("SELECT key, value FROM history AS h WHERE key GLOB '/registry/core/secrets/*' AND value IS NOT NULL"
+                        " AND revision = (SELECT max(revision) FROM history WHERE key = h.key)")
+print(json.dumps({key: value.hex() for key, value in rows}))
+"""
+
+
 def stored(machines):
     """All Secrets as the database of the server has them now, by name."""
-    file = next((pathlib.Path(machines.state()["data"]) / "server-1").rglob("state.db"))
-    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
-        rows = database.execute(
-            "SELECT key, value FROM history AS h WHERE key GLOB '/registry/core/secrets/*'"
-            " AND revision = (SELECT max(revision) FROM history WHERE key = h.key) AND value IS NOT NULL").fetchall()
-    return {key.rpartition("/")[2]: value for key, value in rows}
+    rows = json.loads(machines.on("server-1", sys.executable, "-c", READ).stdout)
+    return {key.rpartition("/")[2]: bytes.fromhex(value) for key, value in rows.items()}
 
 
 def all_begin(machines, prefix, holds=b""):

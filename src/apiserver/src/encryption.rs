@@ -102,7 +102,7 @@ impl Encryption {
                 };
             }
             tokio::select! {
-                () = sleep(self.interval(is_behind)) => is_behind |= probe(&self.rules.load_full()).await,
+                () = sleep(self.interval(is_behind)) => is_behind |= self.probe().await,
                 () = self.changed.notified() => is_behind = true,
                 () = shutdown.cancelled() => return,
             }
@@ -122,6 +122,10 @@ impl Encryption {
             (true, true) => Some(PROBE_INTERVAL),
             (true, false) => Some(PROBE_AGAIN),
         }
+    }
+
+    async fn probe(&self) -> bool {
+        probe(&self.rules.load_full()).await
     }
 
     /// Writes what is stored otherwise than the rules say; how many values that were.
