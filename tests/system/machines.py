@@ -1,9 +1,21 @@
 """A cluster of several machines, each a set of namespaces on this host."""
+import contextlib
 import json
 import os
 import pathlib
 
 from lab import eventually, run
+
+
+@contextlib.contextmanager
+def server_alone(name):
+    """A lab of one server, for a fixture."""
+    made = Machines(name)
+    try:
+        made.up(agents=0)
+        yield made
+    finally:
+        made.task("down")
 
 
 class Machines:

@@ -12,7 +12,7 @@ import pytest
 
 import lab
 from lab import run
-from machines import Machines
+from machines import server_alone
 
 PORT = 9443
 ISSUER = f"https://localhost:{PORT}"
@@ -70,10 +70,8 @@ class Issuer:
 
 @pytest.fixture(scope="module")
 def machines():
-    made = Machines("access")
-    made.up(agents=0)
-    yield made
-    made.task("down")
+    with server_alone("access") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import lab
-from machines import Machines
+from machines import server_alone
 
 TEXT = "nobody is to find this in a file"
 KEYS = {"one": base64.b64encode(b"1" * 32).decode(), "two": base64.b64encode(b"2" * 32).decode()}
@@ -17,10 +17,8 @@ KEYS = {"one": base64.b64encode(b"1" * 32).decode(), "two": base64.b64encode(b"2
 
 @pytest.fixture(scope="module")
 def machines():
-    made = Machines("encryption")
-    made.up(agents=0)
-    yield made
-    made.task("down")
+    with server_alone("encryption") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ use tokio::sync::{Notify, watch};
 use crate::convert::Webhooks;
 use crate::kinds::Kinds;
 pub use define::GONE_KEPT;
-use history::Kind;
+use history::{Due, Kind};
 pub use history::{Change, Cursor, VersionError};
 pub use object::{Cached, with_version};
 use stored::Source;
@@ -281,8 +281,15 @@ impl Cache {
 
     /// Forgets changes that are too old, of kinds of which nothing new comes to push them out; after how long it is due again, if anything is
     /// left that will go before it is old.
-    pub fn forget_old(&self) -> Option<Duration> {
-        self.0.world.write().expect("no panic under the lock").forget_old(Instant::now())
+    pub async fn forget_old(&self) -> Option<Duration> {
+        loop {
+            let due = self.0.world.write().expect("no panic under the lock").forget_old(Instant::now());
+            match due {
+                Due::Now => tokio::task::yield_now().await,
+                Due::After(wait) => return Some(wait),
+                Due::Never => return None,
+            }
+        }
     }
 
     /// Returns when the changes that are kept weigh so much that [`Cache::forget_old`] is due before they are old. For one who waits.

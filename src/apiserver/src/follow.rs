@@ -10,7 +10,6 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
-use ring::digest::{SHA256, digest};
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
@@ -56,8 +55,7 @@ struct Count {
 
 /// As metrics tell texts apart without showing them.
 pub fn hash(text: &[u8]) -> String {
-    let hex: String = digest(&SHA256, text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", pki::sha256_hex(text))
 }
 
 pub fn seconds_now() -> f64 {

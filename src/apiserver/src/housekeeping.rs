@@ -35,7 +35,7 @@ pub async fn run(server: ApiServer) {
         }
         let now = Instant::now();
         if next_forgetting.is_some_and(|at| now >= at) {
-            next_forgetting = server.0.parts.cache.forget_old().map(|wait| now + wait.max(FORGET_STEP));
+            next_forgetting = server.0.parts.cache.forget_old().await.map(|wait| now + wait.max(FORGET_STEP));
         }
         if now >= next_compaction {
             if keep_from > compacted {
@@ -47,7 +47,7 @@ pub async fn run(server: ApiServer) {
                     Err(error) => tracing::warn!(%error, "compaction failed, tried again later"),
                 }
             }
-            server.0.parts.cache.forget_old();
+            server.0.parts.cache.forget_old().await;
             keep_from = server.0.parts.cache.revision();
             next_compaction = now + interval;
         }

@@ -94,14 +94,14 @@ impl SigningRequest {
 
     /// What tells keys apart: the SHA-256 of the SubjectPublicKeyInfo, in hex.
     pub fn key_fingerprint(&self) -> String {
-        fingerprint(&self.public_key_info)
+        sha256_hex(&self.public_key_info)
     }
 }
 
 /// The same of a certificate's key.
 pub fn key_fingerprint(certificate: &[u8]) -> Option<String> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    Some(fingerprint(certificate.public_key().raw))
+    Some(sha256_hex(certificate.public_key().raw))
 }
 
 /// The name of a request's node, if it asks for a node's client certificate and nothing else.
@@ -156,8 +156,9 @@ fn is_set(usages: &[impl AsRef<str>], wanted: &[&str]) -> bool {
     wanted.iter().all(|usage| usages.iter().any(|u| u.as_ref() == *usage)) && usages.iter().all(|usage| wanted.contains(&usage.as_ref()))
 }
 
-fn fingerprint(key: &[u8]) -> String {
-    digest(&SHA256, key).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+/// The hash, in lower-case hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Below this a lifetime counts from now; above, the five minutes before now are part of it.

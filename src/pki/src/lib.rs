@@ -17,7 +17,7 @@ mod token;
 
 pub use authority::{Authority, AuthorityError};
 pub use cluster::{Cluster, ClusterError, FRONT_PROXY};
-pub use csr::{CsrError, SigningRequest, check_node_serving, key_fingerprint, node_client};
+pub use csr::{CsrError, SigningRequest, check_node_serving, key_fingerprint, node_client, sha256_hex};
 pub use files::write_atomically;
 pub use join_token::{BootstrapToken, JoinToken, JoinTokenError};
 pub use leaf::{Leaf, LeafRequest, Usage, Validity};

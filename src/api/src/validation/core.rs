@@ -1,6 +1,8 @@
 //! The kinds of the core group that have no file of their own.
 //!
 //! Models pkg/apis/core/validation/validation.go.
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -424,8 +426,8 @@ fn resource_quota(errors: &mut Errors, new: &Tree, old: Option<&Tree>) {
         }
     }
     if let Some(old) = old {
-        let set = |scopes: Vec<&str>| scopes.into_iter().map(ToOwned::to_owned).collect::<std::collections::BTreeSet<String>>();
-        if set(strings(at(old, "spec"), "scopes")) != set(scopes) {
+        let before: BTreeSet<&str> = strings(at(old, "spec"), "scopes").into_iter().collect();
+        if before != scopes.into_iter().collect() {
             errors.push(FieldError::invalid(path, at(spec, "scopes"), IMMUTABLE));
         }
     }

@@ -87,8 +87,8 @@ pub(super) fn event(errors: &mut Errors, group: &str, new: &Tree, old: Option<&T
                 (n.controller, "reportingController"),
                 (n.instance, "reportingInstance"),
             ];
+            let empty = Tree::from("");
             for (key, shown) in fixed {
-                let empty = Tree::from("");
                 let is_text = matches!(shown, "reason" | "message" | "type" | "action" | "reportingController" | "reportingInstance");
                 let value = |event| Some(at(event, key)).filter(|value: &&Tree| !(is_text && value.is_null())).unwrap_or(&empty);
                 immutable(errors, value(new), value(old), &Path::new(shown));

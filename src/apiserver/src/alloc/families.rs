@@ -155,12 +155,12 @@ fn infer(new: &mut Tree, old: Option<&Tree>) -> Vec<FieldError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::service::with_spec;
     use super::*;
 
     fn settled(spec: &str, old: Option<&str>) -> String {
-        let tree = |spec: &str| Tree::from_json(format!(r#"{{"spec":{spec}}}"#).as_bytes()).unwrap();
-        let mut new = tree(spec);
-        match settle(&mut new, old.map(tree).as_ref()) {
+        let mut new = with_spec(spec);
+        match settle(&mut new, old.map(with_spec).as_ref()) {
             Ok(()) => format!("{} {}", policy(&new), strings(&new, &FAMILIES).join(",")),
             Err(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use api::tree::Tree;
 
-use super::service::{health_check_port, kind, needs_health_check_port, needs_node_ports, node_port};
+use super::service::{health_check_port, kind, may_have_node_ports, needs_health_check_port, needs_node_ports, node_port};
 
 const CLUSTER_IP: [&str; 2] = ["spec", "clusterIP"];
 const CLUSTER_IPS: [&str; 2] = ["spec", "clusterIPs"];
@@ -16,9 +16,8 @@ fn needs_cluster_ip(service: &Tree) -> bool {
 }
 
 fn same(new: &Tree, old: &Tree, path: &[&str]) -> bool {
-    let value =
-        |service: &Tree| service.at(path).filter(|value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty())).cloned();
-    value(new) == value(old)
+    let is_there = |value: &&Tree| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
+    new.at(path).filter(is_there) == old.at(path).filter(is_there)
 }
 
 fn copy(to: &mut Tree, from: &Tree, path: &[&str]) {
@@ -94,8 +93,7 @@ pub fn drop_unused(new: &mut Tree, old: &Tree) {
             }
         }
     }
-    let has_node_ports = |service: &Tree| matches!(kind(service), "NodePort" | "LoadBalancer");
-    if has_node_ports(old) && !has_node_ports(new) && numbers(old).is_superset(&numbers(new)) {
+    if may_have_node_ports(old) && !may_have_node_ports(new) && numbers(old).is_superset(&numbers(new)) {
         for port in new.at_mut(&["spec", "ports"]).and_then(Tree::as_array_mut).into_iter().flatten() {
             port.remove(&["nodePort"]);
         }
@@ -119,20 +117,13 @@ pub fn drop_unused(new: &mut Tree, old: &Tree) {
 }
 
 fn is_externally_accessible(service: &Tree) -> bool {
-    match kind(service) {
-        "LoadBalancer" | "NodePort" => true,
-        "ClusterIP" => !service.array_at(&["spec", "externalIPs"]).is_empty(),
-        _ => false,
-    }
+    may_have_node_ports(service) || (kind(service) == "ClusterIP" && !service.array_at(&["spec", "externalIPs"]).is_empty())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::service::with_spec as service;
     use super::*;
-
-    fn service(spec: &str) -> Tree {
-        Tree::from_json(format!(r#"{{"spec":{spec}}}"#).as_bytes()).unwrap()
-    }
 
     fn shown(service: &Tree) -> String {
         String::from_utf8(service.get("spec").unwrap().to_json()).unwrap()

@@ -11,7 +11,7 @@ use api::meta;
 use api::tree::Tree;
 
 use super::pool::Pool;
-use super::service::{health_check_port, kind, needs_health_check_port, needs_node_ports, node_port};
+use super::service::{health_check_port, may_have_node_ports, needs_health_check_port, needs_node_ports, node_port};
 use super::{Reservation, Services};
 use crate::status::Status;
 
@@ -72,7 +72,7 @@ pub fn reserve(
 ) -> Result<(), Status> {
     let (range, start) = (services.0.node_ports.clone(), hash(service));
     let mut taking = Taking { pool: services.lock(), range, start, dry_run, chosen: Vec::new(), reservation };
-    if matches!(kind(service), "NodePort" | "LoadBalancer") {
+    if may_have_node_ports(service) {
         let may_choose = needs_node_ports(service);
         if let Some(ports) = service.at_mut(&["spec", "ports"]).and_then(Tree::as_array_mut) {
             match old {

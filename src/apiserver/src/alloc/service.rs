@@ -50,6 +50,10 @@ fn ipv4(text: &str) -> Option<Ipv4Addr> {
     }
 }
 
+pub(super) fn may_have_node_ports(service: &Tree) -> bool {
+    matches!(kind(service), "NodePort" | "LoadBalancer")
+}
+
 /// Whether its ports get node ports without asking.
 pub(super) fn needs_node_ports(service: &Tree) -> bool {
     match kind(service) {
@@ -144,4 +148,9 @@ async fn reserve_address(
     service.set(&["spec", "clusterIP"], text.as_str());
     service.set(&["spec", "clusterIPs"], Tree::Array(vec![text.as_str().into()]));
     Ok(())
+}
+
+#[cfg(test)]
+pub(super) fn with_spec(spec: &str) -> Tree {
+    Tree::from_json(format!(r#"{{"spec":{spec}}}"#).as_bytes()).expect("a test writes JSON")
 }

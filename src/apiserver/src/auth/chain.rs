@@ -2,10 +2,8 @@
 //!
 //! Models k8s.io/apiserver/pkg/authentication/request/x509/x509.go CommonNameUserConversion.
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::OnceLock;
 
-use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 
 use super::UserInfo;
@@ -46,10 +44,7 @@ fn named(leaf: &CertificateDer<'static>) -> Result<Option<UserInfo>, String> {
     let subject = certificate.subject();
     let Some(name) = subject.iter_common_name().last().and_then(|name| name.as_str().ok()).filter(|name| !name.is_empty()) else { return Ok(None) };
     let groups = subject.iter_organization().filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
-    let mut print = "X509SHA256=".to_owned();
-    for byte in digest(&SHA256, leaf).as_ref() {
-        write!(print, "{byte:02x}").expect("a text takes everything");
-    }
-    let credential = ("authentication.kubernetes.io/credential-id".to_owned(), vec![print]);
+    let print = pki::sha256_hex(leaf);
+    let credential = ("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={print}")]);
     Ok(Some(UserInfo { name: name.to_owned(), uid: String::new(), groups, extra: BTreeMap::from([credential]) }))
 }

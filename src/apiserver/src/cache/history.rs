@@ -25,6 +25,8 @@ const RINGS_BYTES: usize = 8 << 20;
 const RING_RECENT: Duration = Duration::from_secs(75);
 /// and no more of what is older: after a burst its changes would lie all over the heap and keep its pages.
 const RINGS_BYTES_LATER: usize = 2 << 20;
+/// Changes forgotten in one hold of the world's lock: a burst leaves tens of thousands, and everybody waits meanwhile.
+const FORGOTTEN_AT_ONCE: usize = 512;
 /// A change itself, and the little that a superseded object holds beside its bytes.
 const CHANGE_BYTES: usize = 512;
 
@@ -143,6 +145,14 @@ impl Kind {
     }
 }
 
+/// When there is more to forget, whether anything changes or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Now,
+    After(Duration),
+    Never,
+}
+
 impl World {
     fn ring_bytes(&self) -> usize {
         self.kinds.values().map(|kind| kind.ring_bytes).sum()
@@ -164,20 +174,23 @@ impl World {
         }
     }
 
-    /// Forgets what is too old or too much by now; after how long there may be more to forget, whether anything changes or not.
-    pub(super) fn forget_old(&mut self, now: Instant) -> Option<Duration> {
+    /// Forgets what is too old or too much by now.
+    pub(super) fn forget_old(&mut self, now: Instant) -> Due {
         self.kinds.values_mut().for_each(|kind| kind.trim(now));
-        let wait = self.forget(now, RINGS_BYTES_LATER);
-        self.has_much = wait.is_some();
-        wait
+        let due = self.forget(now, RINGS_BYTES_LATER);
+        self.has_much = due != Due::Never;
+        due
     }
 
-    /// Forgets the oldest changes as long as all weigh more than `least`, and more than they may at their age; after how long they may weigh less.
-    fn forget(&mut self, now: Instant, least: usize) -> Option<Duration> {
+    /// Forgets the oldest changes as long as all weigh more than `least`, and more than they may at their age.
+    fn forget(&mut self, now: Instant, least: usize) -> Due {
         let mut bytes = self.ring_bytes();
-        while bytes > least {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            if bytes <= least {
+                return Due::Never;
+            }
             let oldest = self.kinds.values_mut().filter_map(|kind| Some((kind.ring.front()?.at, kind))).min_by_key(|(at, _)| *at);
-            let (at, kind) = oldest?;
+            let Some((at, kind)) = oldest else { return Due::Never };
             let age = now.duration_since(at);
             let (limit, until) = match age {
                 age if age <= RING_FRESH => (RINGS_BYTES_MAX, if bytes > RINGS_BYTES { RING_FRESH } else { RING_RECENT }),
@@ -185,11 +198,11 @@ impl World {
                 _ => (RINGS_BYTES_LATER, RING_RECENT),
             };
             if bytes <= limit {
-                return Some(until.saturating_sub(age));
+                return Due::After(until.saturating_sub(age));
             }
             bytes -= kind.forget_first();
         }
-        None
+        Due::Now
     }
 }
 
@@ -245,15 +258,25 @@ mod tests {
 
     use super::*;
 
+    fn resource() -> ResourceRef {
+        Registry::get().resource("", "v1", "configmaps").unwrap().into()
+    }
+
+    fn world(ids: &[KindId]) -> World {
+        let kinds = ids.iter().map(|id| (*id, Kind::new(resource(), 0))).collect();
+        World { revision: 0, compacted: 0, kinds, gone: Kind::new(resource(), 0), early: None, much: Arc::default(), has_much: false }
+    }
+
+    fn config_map(bytes: usize) -> Arc<Cached> {
+        let json = format!(r#"{{"metadata":{{"name":"a"}},"data":{{"k":"{}"}}}}"#, "v".repeat(bytes));
+        Arc::new(Cached::written(&resource(), "/registry/core/configmaps/default/a".into(), json.as_bytes(), 1).unwrap())
+    }
+
     #[test]
     fn changes_that_weigh_much_are_forgotten_once_nobody_can_be_reading_them() {
-        let resource: ResourceRef = Registry::get().resource("", "v1", "configmaps").unwrap().into();
         let (quiet, busy) = (KindId(0), KindId(1));
-        let kinds = [quiet, busy].map(|id| (id, Kind::new(resource.clone(), 0))).into();
-        let gone = Kind::new(resource.clone(), 0);
-        let mut world = World { revision: 0, compacted: 0, kinds, gone, early: None, much: Arc::default(), has_much: false };
-        let json = format!(r#"{{"metadata":{{"name":"a"}},"data":{{"k":"{}"}}}}"#, "v".repeat(1 << 20));
-        let object = Arc::new(Cached::written(&resource, "/registry/core/configmaps/default/a".into(), json.as_bytes(), 1).unwrap());
+        let mut world = world(&[quiet, busy]);
+        let object = config_map(1 << 20);
         let began = Instant::now();
         let push = |world: &mut World, id, revision, is_update: bool, seconds| {
             let mut change = Change::new(revision, object.clone(), is_update.then(|| object.clone()), false);
@@ -274,9 +297,23 @@ mod tests {
         // Time alone takes most of the rest, when it was said to.
         let at = |seconds| began + Duration::from_secs(seconds);
         assert!(world.much.notified().now_or_never().is_some() && world.has_much);
-        assert_eq!(world.forget_old(at(90)), Some(Duration::from_secs(6)));
-        assert_eq!((world.forget_old(at(97)), world.kinds[&busy].ring.len()), (None, 1));
-        assert!(!world.has_much && world.forget_old(at(359)).is_none() && world.kinds[&busy].ring.len() == 1);
-        assert!(world.forget_old(at(361)).is_none() && world.kinds[&busy].ring.is_empty());
+        assert_eq!(world.forget_old(at(90)), Due::After(Duration::from_secs(6)));
+        assert_eq!((world.forget_old(at(97)), world.kinds[&busy].ring.len()), (Due::Never, 1));
+        assert!(!world.has_much && world.forget_old(at(359)) == Due::Never && world.kinds[&busy].ring.len() == 1);
+        assert!(world.forget_old(at(361)) == Due::Never && world.kinds[&busy].ring.is_empty());
+    }
+
+    #[test]
+    fn many_changes_are_forgotten_a_few_at_a_time() {
+        let id = KindId(0);
+        let mut world = world(&[id]);
+        let object = config_map(6 << 10);
+        let (count, at) = (FORGOTTEN_AT_ONCE * 2, Instant::now());
+        for revision in 0..count as u64 {
+            world.keep(id, Arc::new(Change { at, ..Change::new(revision, object.clone(), Some(object.clone()), false) }));
+        }
+        let later = at + RING_RECENT + Duration::from_secs(1);
+        assert_eq!((world.forget_old(later), world.kinds[&id].ring.len()), (Due::Now, count - FORGOTTEN_AT_ONCE));
+        assert!(world.forget_old(later) == Due::Never && world.ring_bytes() <= RINGS_BYTES_LATER);
     }
 }

@@ -5,7 +5,7 @@ use apiserver::ApiServer;
 use futures::FutureExt as _;
 use runtime::heap;
 
-/// Between two looks. A look costs microseconds.
+/// Between two looks: a heap tells nobody what was freed. A look costs microseconds.
 const INTERVAL: Duration = Duration::from_secs(15);
 /// So many looks follow a burst: longer than anything is kept that a burst leaves. Without a burst nobody looks.
 const LOOKS: u32 = 40;
